@@ -1,0 +1,70 @@
+//! Who takes part: the configuration that stands in the log (dissertation §4).
+//!
+//! Invariants: each list is sorted and without repeats; a decision needs a majority of `voters`
+//! and, while a change is under way, one of `outgoing` too (joint consensus, §4.3).
+
+use crate::NodeId;
+use alloc::vec::Vec;
+
+/// The members of a cluster. A configuration is used from the moment it stands in the log (§4.1).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Configuration {
+    /// Servers that vote and count for commitment.
+    pub voters: Vec<NodeId>,
+    /// The voters of the configuration that is being left; empty unless a change is under way.
+    pub outgoing: Vec<NodeId>,
+    /// Servers that receive the log but do not vote.
+    pub learners: Vec<NodeId>,
+}
+
+impl Configuration {
+    /// A configuration of these voters alone.
+    #[must_use]
+    pub fn of_voters(voters: impl IntoIterator<Item = NodeId>) -> Self {
+        let mut voters: Vec<NodeId> = voters.into_iter().collect();
+        voters.sort_unstable();
+        voters.dedup();
+        Self { voters, outgoing: Vec::new(), learners: Vec::new() }
+    }
+
+    /// Whether `node` has a vote.
+    #[must_use]
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.outgoing.contains(&node)
+    }
+
+    /// Whether `node` is a member at all.
+    #[must_use]
+    pub fn contains(&self, node: NodeId) -> bool {
+        self.is_voter(node) || self.learners.contains(&node)
+    }
+
+    /// Every member once, in order.
+    #[must_use]
+    pub fn members(&self) -> Vec<NodeId> {
+        let mut all: Vec<NodeId> =
+            self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether those for whom `agrees` holds are a majority of every list that must agree.
+    #[must_use]
+    pub fn has_quorum(&self, mut agrees: impl FnMut(NodeId) -> bool) -> bool {
+        let mut majority = |list: &[NodeId]| list.iter().filter(|n| agrees(**n)).count() > list.len() / 2;
+        majority(&self.voters) && (self.outgoing.is_empty() || majority(&self.outgoing))
+    }
+
+    /// The largest value that a majority of every list has reached.
+    #[must_use]
+    pub fn quorum_value<V: Ord + Copy + Default>(&self, mut value: impl FnMut(NodeId) -> V) -> V {
+        let mut reached = |list: &[NodeId]| {
+            let mut values: Vec<V> = list.iter().map(|n| value(*n)).collect();
+            values.sort_unstable_by(|a, b| b.cmp(a));
+            values.get(list.len() / 2).copied().unwrap_or_default()
+        };
+        let new = reached(&self.voters);
+        if self.outgoing.is_empty() { new } else { new.min(reached(&self.outgoing)) }
+    }
+}

@@ -1,0 +1,42 @@
+//! The Raft algorithm, pure and deterministic: events go in, outputs come out.
+//!
+//! This crate is what Figure 2 of the Raft paper describes, with pre-vote, check-quorum and
+//! read-index from the dissertation. It has no clock, no chance, no thread and no I/O: time and
+//! seed come from outside, and the compiler holds it to that (`no_std`).
+//!
+//! One file a mechanism: `election`, `replication`, `commit`, `reads`; `log` is the part of the log
+//! that consensus keeps in mind; `outbox` is the only door messages leave by, and holds each until
+//! what it promises is on disk.
+#![no_std]
+
+extern crate alloc;
+
+mod configuration;
+mod event;
+mod message;
+mod run;
+mod types;
+
+pub use configuration::Configuration;
+pub use event::{Admission, Event, Note, Output, Restored, TermStart, Write};
+pub use message::{Call, Conflict, Message};
+pub use run::{Body, Mark, Records, Run};
+pub use types::{
+    Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, Term, Time, WriteId,
+};
+
+/// What a server is at the moment, without what it owns in that role.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// Takes entries from a leader.
+    Follower,
+    /// Asks whether it would win (dissertation §9.6).
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads its term.
+    Leader,
+    /// Takes entries, has no vote.
+    Learner,
+}

@@ -1,0 +1,262 @@
+//! Runs: consecutive records of one term, held as one piece of memory.
+//!
+//! Consensus never looks into a record. It knows of each where its bytes end and how many user
+//! entries it holds, which is what it needs to cut a run at a window's edge or at a conflict.
+//!
+//! Invariants: a run is never empty; all its records have one term; control records (no-op,
+//! configuration) stand alone in a run of their own and have no user entries.
+
+use crate::{Configuration, Index, LogId, Position, Term};
+use alloc::{sync::Arc, vec::Vec};
+use bytes::Bytes;
+use core::fmt;
+
+/// Where a record ends, counted from the start of the run it was made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// Bytes from the start of the run to the end of this record.
+    pub end: u32,
+    /// User entries from the start of the run to the end of this record.
+    pub entries: u32,
+}
+
+/// Consecutive records of one term.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Run {
+    first: Index,
+    term: Term,
+    first_position: Position,
+    body: Body,
+}
+
+/// What a run holds.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// The leader's first record of a term (paper §8). One record; its bytes follow from its place.
+    Noop,
+    /// A configuration (dissertation §4). One record; its bytes follow from its place and content.
+    Configuration(Arc<Configuration>),
+    /// Records of users, encoded once.
+    Records(Records),
+}
+
+/// Encoded records and where each of them ends. Cutting is cheap: bytes and marks are shared.
+#[derive(Clone)]
+pub struct Records {
+    bytes: Bytes,
+    marks: Arc<[Mark]>,
+    from: usize,
+    to: usize,
+}
+
+impl Records {
+    /// Records from their bytes and marks. `None` if there is no mark, the marks do not rise or the last is not the end.
+    #[must_use]
+    pub fn new(bytes: Bytes, marks: Vec<Mark>) -> Option<Self> {
+        let rising = marks.windows(2).all(|w| w[0].end < w[1].end && w[0].entries <= w[1].entries);
+        let last = marks.last()?;
+        let whole = last.end as usize == bytes.len();
+        let to = marks.len();
+        (rising && whole && marks[0].end > 0).then(|| Self { bytes, marks: marks.into(), from: 0, to })
+    }
+
+    /// The bytes of all records, one behind the other.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// How many records.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.to - self.from
+    }
+
+    /// How many user entries in all records.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        u64::from(self.mark(self.len()).entries - self.mark(0).entries)
+    }
+
+    /// The bytes of record `n`, and the number of user entries before it in this run and in it.
+    #[must_use]
+    pub fn record(&self, n: usize) -> Option<(Bytes, u64, u32)> {
+        (n < self.len()).then(|| {
+            let (zero, start, end) = (self.mark(0), self.mark(n), self.mark(n + 1));
+            let bytes = self.bytes.slice((start.end - zero.end) as usize..(end.end - zero.end) as usize);
+            (bytes, u64::from(start.entries - zero.entries), end.entries - start.entries)
+        })
+    }
+
+    /// End of the first `n` records, in the coordinates of the marks.
+    fn mark(&self, n: usize) -> Mark {
+        match self.from + n {
+            0 => Mark { end: 0, entries: 0 },
+            k => self.marks[k - 1],
+        }
+    }
+
+    fn cut(&self, from: usize, to: usize) -> Self {
+        let (zero, start, end) = (self.mark(0).end, self.mark(from).end, self.mark(to).end);
+        Self {
+            bytes: self.bytes.slice((start - zero) as usize..(end - zero) as usize),
+            marks: self.marks.clone(),
+            from: self.from + from,
+            to: self.from + to,
+        }
+    }
+
+    /// How many records from the first on fit into `bytes_max`; at least one.
+    fn fitting(&self, bytes_max: usize) -> usize {
+        if self.bytes.len() <= bytes_max {
+            return self.len();
+        }
+        let limit = self.mark(0).end as usize + bytes_max;
+        self.marks[self.from..self.to].partition_point(|m| m.end as usize <= limit).max(1)
+    }
+}
+
+impl PartialEq for Records {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Records {}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}×{}B", self.len(), self.bytes.len())
+    }
+}
+
+impl Run {
+    /// What a control record is taken to weigh where windows and memory are counted, in bytes.
+    pub const CONTROL_BYTES: usize = 128;
+
+    /// A run whose first record has Raft index `first`, and whose first user entry has (or would have) `first_position`.
+    #[must_use]
+    pub fn new(first: Index, term: Term, first_position: Position, body: Body) -> Self {
+        Self { first, term, first_position, body }
+    }
+
+    /// Raft index of the first record.
+    #[must_use]
+    pub fn first(&self) -> Index {
+        self.first
+    }
+
+    /// Raft index of the last record.
+    #[must_use]
+    pub fn last(&self) -> Index {
+        Index(self.first.0 + self.len() as u64 - 1)
+    }
+
+    /// Index and term of the last record.
+    #[must_use]
+    pub fn last_id(&self) -> LogId {
+        LogId::new(self.term, self.last())
+    }
+
+    /// The term of all its records.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Position of its first user entry; of the next one, if it has none.
+    #[must_use]
+    pub fn first_position(&self) -> Position {
+        self.first_position
+    }
+
+    /// Position of the last user entry in the log up to the end of this run.
+    #[must_use]
+    pub fn last_position(&self) -> Position {
+        Position(self.first_position.0 + self.entries() - 1)
+    }
+
+    /// Position of the last user entry in the log up to `index`, which lies in this run.
+    #[must_use]
+    pub fn position_at(&self, index: Index) -> Position {
+        match &self.body {
+            Body::Records(records) => {
+                let n = (index.0.saturating_sub(self.first.0) + 1).min(records.len() as u64) as usize;
+                let entries = records.mark(n).entries - records.mark(0).entries;
+                Position(self.first_position.0 + u64::from(entries) - 1)
+            }
+            _ => self.first_position.prev(),
+        }
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// How many records; never zero.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        match &self.body {
+            Body::Records(records) => records.len(),
+            _ => 1,
+        }
+    }
+
+    /// How many user entries.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        match &self.body {
+            Body::Records(records) => records.entries(),
+            _ => 0,
+        }
+    }
+
+    /// What it weighs in windows and memory, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match &self.body {
+            Body::Records(records) => records.bytes.len(),
+            _ => Self::CONTROL_BYTES,
+        }
+    }
+
+    /// The part from `from` to `to`, both included. `None` where they do not overlap the run.
+    #[must_use]
+    pub fn slice(&self, from: Index, to: Index) -> Option<Self> {
+        let (from, to) = (from.max(self.first), to.min(self.last()));
+        if from > to {
+            return None;
+        }
+        let body = match &self.body {
+            Body::Records(records) => {
+                Body::Records(records.cut((from.0 - self.first.0) as usize, (to.0 - self.first.0) as usize + 1))
+            }
+            other => other.clone(),
+        };
+        let first_position =
+            if from == self.first { self.first_position } else { self.position_at(from.prev()).next() };
+        Some(Self { first: from, term: self.term, first_position, body })
+    }
+
+    /// The longest beginning that fits into `bytes_max`; at least one record.
+    #[must_use]
+    pub fn fitting(&self, bytes_max: usize) -> Self {
+        match &self.body {
+            Body::Records(records) => {
+                let last = Index(self.first.0 + records.fitting(bytes_max) as u64 - 1);
+                self.slice(self.first, last).unwrap_or_else(|| self.clone())
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{:?}..={:?} {:?} {:?} {:?}]", self.first, self.last(), self.term, self.first_position, self.body)
+    }
+}

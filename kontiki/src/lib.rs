@@ -1,0 +1,1 @@
+//! A replicated log that lives inside your program.

@@ -1,0 +1,6 @@
+//! The durable log: segments, term and vote, recovery, over a disk that is given work and later says it is done.
+
+mod api;
+pub mod disk;
+
+pub use api::{Fetch, From, LogError, LogEvent, LogOptions, Recovered};

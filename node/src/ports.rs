@@ -1,0 +1,35 @@
+//! The seam between a replica and the world: production and simulation differ only behind it.
+//!
+//! Submitting never blocks and never fails; what comes of it is told by a later [`Input`].
+
+use crate::request::{Reply, Request, Token};
+use kontiki_consensus::{GroupId, NodeId, Note, Write};
+use kontiki_log::{Fetch, LogEvent};
+use kontiki_wire::{Packet, PeerMessage};
+
+/// Where a replica's outputs go.
+pub trait Ports {
+    /// Make this durable; then [`LogEvent::Persisted`].
+    fn persist(&mut self, group: GroupId, write: Write);
+    /// Read records; then [`LogEvent::Fetched`].
+    fn fetch(&mut self, group: GroupId, fetch: Fetch);
+    /// Send to a peer. If its queue is full the message is dropped: then [`Input::SendDropped`].
+    fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage);
+    /// Answer a client. Each token is answered exactly once.
+    fn reply(&mut self, token: Token, reply: Reply);
+    /// Something worth telling.
+    fn note(&mut self, group: GroupId, note: &Note);
+}
+
+/// What reaches a replica.
+#[derive(Debug)]
+pub enum Input {
+    /// A peer's message; the transport has verified sender, cluster and incarnation.
+    Packet(Packet),
+    /// The log has something to say.
+    Log(LogEvent),
+    /// A message to this peer was dropped, or its connection was lost.
+    SendDropped(NodeId),
+    /// A client asks.
+    Request(Request),
+}

@@ -1,0 +1,104 @@
+//! What a client asks of a node and what it is answered.
+
+use bytes::Bytes;
+use kontiki_consensus::{Position, Run, Term, Time};
+use kontiki_wire::{Expect, Payload, Refusal};
+
+/// The asker's name for a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Token(pub u64);
+
+/// A client's request. Any node takes any of them.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The asker's name for it.
+    pub token: Token,
+    /// When to give up.
+    pub deadline: Time,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Append these entries as one record. An empty payload checks the precondition only.
+    Append {
+        /// The entries.
+        payload: Payload,
+        /// The precondition.
+        expect: Expect,
+    },
+    /// Read entries.
+    Read {
+        /// First position; from 1.
+        from: Position,
+        /// The position after the last; may lie beyond the end.
+        to: Position,
+        /// Stop when this many bytes are read; at least one record.
+        bytes_max: usize,
+        /// How fresh the answer must be.
+        consistency: Consistency,
+        /// If nothing stands at `from` yet, wait until something does (or the deadline passes) instead of answering empty.
+        wait: bool,
+    },
+}
+
+/// How fresh a read is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// It sees every append that was acknowledged before it was asked (dissertation §6.4).
+    #[default]
+    Linearizable,
+    /// It sees what this node has applied: a prefix of the log, perhaps an old one.
+    Stale,
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The append is committed and applied.
+    Appended {
+        /// Position of its first entry.
+        first: Position,
+        /// Position of its last entry.
+        last: Position,
+        /// The term it was appended in.
+        term: Term,
+        /// Its Raft index.
+        raft_index: u64,
+    },
+    /// What was read: the records that hold the range, which may begin before it and end after it.
+    Read {
+        /// Consecutive runs; control records among them are to be skipped.
+        runs: Vec<Run>,
+        /// The last committed position known here.
+        last: Position,
+    },
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Why a request failed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The leader refused; definitely not applied.
+    Refused(Refusal),
+    /// Another term's record was committed in its place; definitely not applied.
+    Superseded,
+    /// It was never proposed: no leader was found before the deadline. Definitely not applied.
+    NoLeader,
+    /// It was proposed, and it is not known what became of it.
+    Unknown(&'static str),
+    /// The deadline passed before the read could be confirmed.
+    Timeout,
+    /// The entries could not be read from this node's log.
+    Log(std::sync::Arc<kontiki_log::LogError>),
+    /// The node has stopped; for an append that was not yet proposed.
+    Stopped,
+}
+
+/// Walks the entries of what was read: (position, term, bytes).
+pub type EntryItem = (Position, Term, Bytes);

@@ -1,0 +1,1 @@
+//! A deterministic simulator that runs the shipped node, log and wire code.

@@ -1,0 +1,1 @@
+//! QUIC between the nodes of a cluster.

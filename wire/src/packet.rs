@@ -1,0 +1,129 @@
+//! What nodes say to each other: Raft's calls, and proposals on their way to the leader.
+
+use crate::record::Payload;
+use kontiki_consensus::{GroupId, Incarnation, LogId, Message, NodeId, Position, Term};
+
+/// A message with its envelope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// The Raft group it belongs to.
+    pub group: GroupId,
+    /// Who sends it.
+    pub from: NodeId,
+    /// In which life of its data directory.
+    pub incarnation: Incarnation,
+    /// Who it is for.
+    pub to: NodeId,
+    /// What it says.
+    pub message: PeerMessage,
+}
+
+/// What a node says to another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PeerMessage {
+    /// One of Raft's calls or answers.
+    Raft(Message),
+    /// A client's append, forwarded to the leader.
+    Propose(Propose),
+    /// What became of it.
+    ProposeReply(ProposeReply),
+}
+
+impl PeerMessage {
+    /// Whether it must not wait behind bulk data: everything but records on their way.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        use kontiki_consensus::Call;
+        match self {
+            Self::Raft(message) => !matches!(&message.call, Call::AppendEntries { runs, .. } if !runs.is_empty()),
+            Self::Propose(_) | Self::ProposeReply(_) => false,
+        }
+    }
+}
+
+/// A client's append on its way to the leader, which takes each (node, incarnation, number) at most once a term.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Propose {
+    /// The forwarding node's number for it; rising.
+    pub number: u64,
+    /// The term the forwarder saw its leader in: a leader of another term refuses, so that none is taken twice.
+    pub term: Term,
+    /// The precondition.
+    pub expect: Expect,
+    /// The entries, encoded by the client's thread.
+    pub payload: Payload,
+}
+
+/// What an append asks of the end of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Expect {
+    /// Nothing.
+    #[default]
+    Any,
+    /// That the log holds no user entry.
+    Empty,
+    /// That the last user entry stands at this position; and in this term, if one is named.
+    Last {
+        /// Its position.
+        position: Position,
+        /// Its term.
+        term: Option<Term>,
+    },
+}
+
+/// The leader's answer to a forwarded append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProposeReply {
+    /// The forwarding node's number for it.
+    pub number: u64,
+    /// What became of it.
+    pub answer: ProposeAnswer,
+}
+
+/// What became of a forwarded append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProposeAnswer {
+    /// It stands in the leader's log here; the forwarder's own log tells whether it is committed.
+    Assigned {
+        /// Index and term of its record.
+        at: LogId,
+        /// Position of its first entry.
+        first: Position,
+    },
+    /// It was not appended, and never will be under this number.
+    Refused(Refusal),
+}
+
+/// Why an append was refused. Each means: definitely not applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The node asked does not lead (any more); it may know who does.
+    NotLeader {
+        /// The leader it knows of.
+        leader: Option<NodeId>,
+    },
+    /// Too much is in flight already.
+    Overloaded,
+    /// The leader's disk is full.
+    DiskFull,
+    /// The log does not end where the append expects it to.
+    Mismatch {
+        /// Position of the last user entry.
+        last: Position,
+        /// Its term.
+        term: Term,
+    },
+    /// The precondition holds; there was nothing to append.
+    Holds {
+        /// Position of the last user entry.
+        last: Position,
+        /// Its term.
+        term: Term,
+    },
+    /// The payload is larger than the leader takes.
+    TooLarge {
+        /// The limit, in bytes.
+        bytes_max: u64,
+    },
+}
