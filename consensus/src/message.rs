@@ -1,6 +1,6 @@
 //! The remote procedure calls of the paper, as plain data.
 
-use crate::{Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
+use crate::{Index, LogId, NodeId, ReadId, Round, Run, Term};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -40,8 +40,6 @@ pub enum Call {
     AppendEntries {
         /// The record just before the runs.
         prev: LogId,
-        /// Position of the last user entry up to `prev`.
-        prev_position: Position,
         /// How far the leader has committed.
         commit: Index,
         /// The latest heartbeat round; the answer echoes it (dissertation §6.4).
