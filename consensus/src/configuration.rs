@@ -24,7 +24,11 @@ impl Configuration {
         let mut voters: Vec<NodeId> = voters.into_iter().collect();
         voters.sort_unstable();
         voters.dedup();
-        Self { voters, outgoing: Vec::new(), learners: Vec::new() }
+        Self {
+            voters,
+            outgoing: Vec::new(),
+            learners: Vec::new(),
+        }
     }
 
     /// Whether `node` has a vote.
@@ -42,8 +46,13 @@ impl Configuration {
     /// Every member once, in order.
     #[must_use]
     pub fn members(&self) -> Vec<NodeId> {
-        let mut all: Vec<NodeId> =
-            self.voters.iter().chain(&self.outgoing).chain(&self.learners).copied().collect();
+        let mut all: Vec<NodeId> = self
+            .voters
+            .iter()
+            .chain(&self.outgoing)
+            .chain(&self.learners)
+            .copied()
+            .collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -65,6 +74,10 @@ impl Configuration {
             values.get(list.len() / 2).copied().unwrap_or_default()
         };
         let new = reached(&self.voters);
-        if self.outgoing.is_empty() { new } else { new.min(reached(&self.outgoing)) }
+        if self.outgoing.is_empty() {
+            new
+        } else {
+            new.min(reached(&self.outgoing))
+        }
     }
 }

@@ -4,25 +4,41 @@
 //! read-index from the dissertation. It has no clock, no chance, no thread and no I/O: time and
 //! seed come from outside, and the compiler holds it to that (`no_std`).
 //!
-//! One file a mechanism: `election`, `replication`, `commit`, `reads`; `log` is the part of the log
-//! that consensus keeps in mind; `outbox` is the only door messages leave by, and holds each until
+//! One file a mechanism: `election`, `follower`, `replication`, `commit`, `reads`; `log` is the part of
+//! the log that consensus keeps in mind, `writes` what is on its way to disk; `outbox` is the only door messages leave by, and holds each until
 //! what it promises is on disk.
 #![no_std]
 
 extern crate alloc;
 
+mod commit;
+mod config;
 mod configuration;
+mod core;
+mod election;
 mod event;
+mod follower;
+mod log;
 mod message;
+mod outbox;
+mod progress;
+mod random;
+mod reads;
+mod replication;
+mod role;
 mod run;
 mod types;
+mod writes;
 
+pub use self::core::Consensus;
+pub use config::Config;
 pub use configuration::Configuration;
 pub use event::{Admission, Event, Note, Output, Restored, TermStart, Write};
 pub use message::{Call, Conflict, Message};
 pub use run::{Body, Mark, Records, Run};
 pub use types::{
-    Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, Term, Time, WriteId,
+    Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, Term, Time,
+    WriteId,
 };
 
 /// What a server is at the moment, without what it owns in that role.

@@ -1,8 +1,8 @@
 //! The remote procedure calls of the paper, as plain data.
 
 use crate::{Index, LogId, NodeId, ReadId, Round, Run, Term};
+use ::core::fmt;
 use alloc::vec::Vec;
-use core::fmt;
 
 /// A message from one server to another.
 #[derive(Clone, PartialEq, Eq)]

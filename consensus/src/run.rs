@@ -7,9 +7,9 @@
 //! configuration) stand alone in a run of their own and have no user entries.
 
 use crate::{Configuration, Index, LogId, Position, Term};
+use ::core::fmt;
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
-use core::fmt;
 
 /// Where a record ends, counted from the start of the run it was made with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,11 +53,18 @@ impl Records {
     /// Records from their bytes and marks. `None` if there is no mark, the marks do not rise or the last is not the end.
     #[must_use]
     pub fn new(bytes: Bytes, marks: Vec<Mark>) -> Option<Self> {
-        let rising = marks.windows(2).all(|w| w[0].end < w[1].end && w[0].entries <= w[1].entries);
+        let rising = marks
+            .windows(2)
+            .all(|w| w[0].end < w[1].end && w[0].entries <= w[1].entries);
         let last = marks.last()?;
         let whole = last.end as usize == bytes.len();
         let to = marks.len();
-        (rising && whole && marks[0].end > 0).then(|| Self { bytes, marks: marks.into(), from: 0, to })
+        (rising && whole && marks[0].end > 0).then(|| Self {
+            bytes,
+            marks: marks.into(),
+            from: 0,
+            to,
+        })
     }
 
     /// The bytes of all records, one behind the other.
@@ -84,8 +91,14 @@ impl Records {
     pub fn record(&self, n: usize) -> Option<(Bytes, u64, u32)> {
         (n < self.len()).then(|| {
             let (zero, start, end) = (self.mark(0), self.mark(n), self.mark(n + 1));
-            let bytes = self.bytes.slice((start.end - zero.end) as usize..(end.end - zero.end) as usize);
-            (bytes, u64::from(start.entries - zero.entries), end.entries - start.entries)
+            let bytes = self
+                .bytes
+                .slice((start.end - zero.end) as usize..(end.end - zero.end) as usize);
+            (
+                bytes,
+                u64::from(start.entries - zero.entries),
+                end.entries - start.entries,
+            )
         })
     }
 
@@ -113,7 +126,9 @@ impl Records {
             return self.len();
         }
         let limit = self.mark(0).end as usize + bytes_max;
-        self.marks[self.from..self.to].partition_point(|m| m.end as usize <= limit).max(1)
+        self.marks[self.from..self.to]
+            .partition_point(|m| m.end as usize <= limit)
+            .max(1)
     }
 }
 
@@ -138,7 +153,12 @@ impl Run {
     /// A run whose first record has Raft index `first`, and whose first user entry has (or would have) `first_position`.
     #[must_use]
     pub fn new(first: Index, term: Term, first_position: Position, body: Body) -> Self {
-        Self { first, term, first_position, body }
+        Self {
+            first,
+            term,
+            first_position,
+            body,
+        }
     }
 
     /// Raft index of the first record.
@@ -150,7 +170,7 @@ impl Run {
     /// Raft index of the last record.
     #[must_use]
     pub fn last(&self) -> Index {
-        Index(self.first.0 + self.len() as u64 - 1)
+        Index(self.first.0.saturating_add(self.len() as u64 - 1))
     }
 
     /// Index and term of the last record.
@@ -174,7 +194,12 @@ impl Run {
     /// Position of the last user entry in the log up to the end of this run.
     #[must_use]
     pub fn last_position(&self) -> Position {
-        Position(self.first_position.0 + self.entries() - 1)
+        Position(
+            self.first_position
+                .0
+                .saturating_add(self.entries())
+                .saturating_sub(1),
+        )
     }
 
     /// Position of the last user entry in the log up to `index`, which lies in this run.
@@ -184,7 +209,12 @@ impl Run {
             Body::Records(records) => {
                 let n = (index.0.saturating_sub(self.first.0) + 1).min(records.len() as u64) as usize;
                 let entries = records.mark(n).entries - records.mark(0).entries;
-                Position(self.first_position.0 + u64::from(entries) - 1)
+                Position(
+                    self.first_position
+                        .0
+                        .saturating_add(u64::from(entries))
+                        .saturating_sub(1),
+                )
             }
             _ => self.first_position.prev(),
         }
@@ -232,14 +262,23 @@ impl Run {
             return None;
         }
         let body = match &self.body {
-            Body::Records(records) => {
-                Body::Records(records.cut((from.0 - self.first.0) as usize, (to.0 - self.first.0) as usize + 1))
-            }
+            Body::Records(records) => Body::Records(records.cut(
+                (from.0 - self.first.0) as usize,
+                (to.0 - self.first.0) as usize + 1,
+            )),
             other => other.clone(),
         };
-        let first_position =
-            if from == self.first { self.first_position } else { self.position_at(from.prev()).next() };
-        Some(Self { first: from, term: self.term, first_position, body })
+        let first_position = if from == self.first {
+            self.first_position
+        } else {
+            self.position_at(from.prev()).next()
+        };
+        Some(Self {
+            first: from,
+            term: self.term,
+            first_position,
+            body,
+        })
     }
 
     /// The longest beginning that fits into `bytes_max`; at least one record.
@@ -257,6 +296,14 @@ impl Run {
 
 impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{:?}..={:?} {:?} {:?} {:?}]", self.first, self.last(), self.term, self.first_position, self.body)
+        write!(
+            f,
+            "[{:?}..={:?} {:?} {:?} {:?}]",
+            self.first,
+            self.last(),
+            self.term,
+            self.first_position,
+            self.body
+        )
     }
 }

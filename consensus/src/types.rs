@@ -3,7 +3,7 @@
 //! Each is a type of its own, so that an index cannot stand where a term belongs, nor a user's
 //! position where a Raft index does. Invariant: none of them ever wraps; all grow from zero.
 
-use core::fmt;
+use ::core::fmt;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident, $letter:literal) => {
@@ -140,7 +140,10 @@ pub struct LogId {
 
 impl LogId {
     /// Before the first record.
-    pub const ZERO: Self = Self { term: Term::ZERO, index: Index::ZERO };
+    pub const ZERO: Self = Self {
+        term: Term::ZERO,
+        index: Index::ZERO,
+    };
 
     /// The log id of `index` in `term`.
     #[must_use]

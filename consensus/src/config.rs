@@ -1,0 +1,69 @@
+//! What a server is told once: who it is, how long it waits, how much it holds.
+//!
+//! Invariant, checked by [`Config::check`]: heartbeat < election timeout, minimum < maximum, no size is zero.
+
+use crate::{Duration, NodeId};
+
+/// Settings of one server. The defaults are safe on a local network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// This server.
+    pub node: NodeId,
+    /// How often a leader says that it leads.
+    pub heartbeat_interval: Duration,
+    /// The shortest a follower waits for its leader before it asks for an election; also how long it
+    /// refuses votes after it heard from one (dissertation §4.2.3).
+    pub election_timeout_min: Duration,
+    /// The longest a follower waits; each wait is drawn between the two (paper §5.2).
+    pub election_timeout_max: Duration,
+    /// How many bytes may be on their way to one follower, not yet on its disk.
+    pub window_bytes_max: usize,
+    /// How many bytes of records one message carries, about; one record may be larger.
+    pub message_bytes_max: usize,
+    /// How many bytes of the newest records are kept in memory once they are on disk.
+    pub tail_bytes_max: usize,
+}
+
+impl Config {
+    /// The defaults for `node`.
+    #[must_use]
+    pub const fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(300),
+            election_timeout_max: Duration::from_millis(600),
+            window_bytes_max: 8 << 20,
+            message_bytes_max: 1 << 20,
+            tail_bytes_max: 16 << 20,
+        }
+    }
+
+    /// Whether the settings hold together; if not, what is wrong.
+    ///
+    /// # Errors
+    /// The first relation that does not hold, in words.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let rules = [
+            (self.node != NodeId::ZERO, "node must not be 0"),
+            (
+                self.heartbeat_interval.0 > 0,
+                "heartbeat_interval must be above zero",
+            ),
+            (
+                self.election_timeout_min.0 >= self.heartbeat_interval.0.saturating_mul(2),
+                "election_timeout_min must be at least twice heartbeat_interval",
+            ),
+            (
+                self.election_timeout_max > self.election_timeout_min,
+                "election_timeout_max must be above election_timeout_min",
+            ),
+            (self.window_bytes_max > 0, "window_bytes_max must be above zero"),
+            (self.message_bytes_max > 0, "message_bytes_max must be above zero"),
+        ];
+        rules
+            .into_iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, what)| Err(what))
+    }
+}

@@ -1,0 +1,406 @@
+//! The state of one server, and the short dispatcher through which everything happens to it.
+//!
+//! `step` decides and emits nothing; `flush` emits, once for however many events came in: one write,
+//! what each peer needs to hear, how far may be applied.
+
+use crate::{
+    Admission, Call, Config, Configuration, Event, HardState, Index, LogId, Message, NodeId, Note, Output,
+    Position, ReadId, Restored, Role, Run, Term, Time,
+    log::Log,
+    outbox::Outbox,
+    random::Random,
+    role::{Follower, State},
+    writes::Writes,
+};
+use alloc::{string::String, sync::Arc, vec::Vec};
+
+/// One server of a Raft cluster (Figure 2), without clock, disk or network.
+#[derive(Debug)]
+pub struct Consensus {
+    pub(crate) config: Config,
+    pub(crate) random: Random,
+    pub(crate) hard_state: HardState,
+    pub(crate) state: State,
+    pub(crate) log: Log,
+    pub(crate) writes: Writes,
+    pub(crate) outbox: Outbox,
+    pub(crate) commit: Index,
+    /// How far was said to be applicable.
+    pub(crate) released: Index,
+    /// When a follower or candidate gives up waiting.
+    pub(crate) election_deadline: Time,
+    /// When a leader was last heard from; votes are refused for a while after.
+    pub(crate) heard_at: Option<Time>,
+    pub(crate) disk_full: bool,
+    /// What the next flush will say besides writes and messages.
+    pub(crate) said: Vec<Output>,
+    pub(crate) fatal: Option<String>,
+}
+
+impl Consensus {
+    /// A server that starts from what its disk holds. `seed` decides its election timeouts.
+    #[must_use]
+    pub fn new(config: Config, restored: Restored, seed: u64, now: Time) -> Self {
+        let hard_state = restored.hard_state;
+        let log = Log::new(restored, config.tail_bytes_max);
+        let mut this = Self {
+            random: Random::new(seed),
+            hard_state,
+            state: State::Follower(Follower::default()),
+            writes: Writes::new(log.last().index),
+            log,
+            outbox: Outbox::default(),
+            commit: Index::ZERO,
+            released: Index::ZERO,
+            election_deadline: now,
+            heard_at: None,
+            disk_full: false,
+            said: Vec::new(),
+            fatal: None,
+            config,
+        };
+        let alone =
+            this.configuration().voters == [this.config.node] && this.configuration().outgoing.is_empty();
+        if !alone {
+            this.restart_election_timer(now);
+        }
+        this
+    }
+
+    /// Takes in one event and decides. What follows from it comes out of [`flush`](Self::flush).
+    pub fn step(&mut self, now: Time, event: Event) {
+        if self.fatal.is_some() {
+            return;
+        }
+        let before = (self.hard_state.term, self.commit);
+        match event {
+            Event::Timeout => self.on_timeout(now),
+            Event::Message(message) => self.on_message(now, message),
+            Event::Propose(run) => self.on_propose(run),
+            Event::Persisted(id) => {
+                if self.writes.complete(id) {
+                    self.on_persisted(now);
+                } else {
+                    self.fail("a write was reported that was never given out");
+                }
+            }
+            Event::Fetched { peer, from, runs } => self.on_fetched(now, peer, from, runs),
+            Event::SendDropped(peer) => self.on_send_dropped(peer),
+            Event::Read(id) => self.on_read(id),
+            Event::CancelRead(id) => self.on_cancel_read(id),
+            Event::DiskFull(full) => self.on_disk_full(now, full),
+        }
+        self.check_invariants(before);
+    }
+
+    /// Puts out everything that follows from the events since the last flush.
+    pub fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        if let Some(reason) = &self.fatal {
+            outputs.push(Output::Fatal(reason.clone()));
+            return;
+        }
+        // What was released before has been applied since; what is released now is still to be read.
+        self.log.evict(self.released);
+        self.replicate(now);
+        self.reply_to_leader();
+        outputs.extend(self.writes.take());
+        self.outbox.flush(
+            self.writes.hard_state_is_persisted(),
+            self.hard_state.term,
+            outputs,
+        );
+        let applicable = self.commit.min(self.writes.persisted());
+        if applicable > self.released {
+            self.released = applicable;
+            outputs.push(Output::Commit(applicable));
+        }
+        outputs.append(&mut self.said);
+    }
+
+    /// When [`Event::Timeout`] is due at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Time {
+        match &self.state {
+            State::Leader(leader) => leader.next_heartbeat,
+            _ if self.may_stand() => self.election_deadline,
+            _ => Time::MAX,
+        }
+    }
+
+    fn on_timeout(&mut self, now: Time) {
+        if now < self.deadline() {
+            return;
+        }
+        match &self.state {
+            State::Leader(_) => self.on_heartbeat_due(now),
+            _ => self.stand(now, false),
+        }
+    }
+
+    /// Terms first (Figure 2, "Rules for Servers", all servers), then the call itself.
+    fn on_message(&mut self, now: Time, message: Message) {
+        if message.to != self.config.node || message.from == self.config.node {
+            return;
+        }
+        if message.term > self.hard_state.term && !self.adopt_term_of(now, &message) {
+            return;
+        }
+        let Message { from, term, call, .. } = message;
+        let current = term == self.hard_state.term;
+        match call {
+            Call::RequestVote { pre, transfer, last } => {
+                self.on_request_vote(now, from, term, pre, transfer, last)
+            }
+            Call::RequestVoteReply { pre, granted } => self.on_vote(now, from, term, pre, granted),
+            Call::AppendEntries { .. } if !current => self.refuse_old_leader(from),
+            Call::AppendEntries {
+                prev,
+                commit,
+                round,
+                runs,
+            } => {
+                self.on_append_entries(now, from, prev, commit, round, runs);
+            }
+            Call::AppendEntriesReply {
+                round,
+                persisted,
+                received,
+                conflict,
+            } if current => {
+                self.on_append_entries_reply(now, from, round, persisted, received, conflict);
+            }
+            Call::ReadIndex { id } => self.on_read_index(from, id),
+            Call::ReadIndexReply { id, index } if current => self.on_read_index_reply(id, index),
+            Call::AppendEntriesReply { .. } | Call::ReadIndexReply { .. } => {}
+        }
+    }
+
+    /// Takes over a later term, unless the message does not speak for one. False if it is to be ignored.
+    fn adopt_term_of(&mut self, now: Time, message: &Message) -> bool {
+        match message.call {
+            // Nobody is in that term yet (dissertation §9.6).
+            Call::RequestVote { pre: true, .. }
+            | Call::RequestVoteReply {
+                pre: true,
+                granted: true,
+            } => true,
+            // A disturber that a live leader's followers do not heed (dissertation §4.2.3).
+            Call::RequestVote { transfer: false, .. } if self.hears_a_leader(now) => false,
+            _ => {
+                self.become_follower(now, message.term, None);
+                true
+            }
+        }
+    }
+
+    /// A later term's own write or vote may have been what was waited for.
+    fn on_persisted(&mut self, now: Time) {
+        self.count_own_vote(now);
+        self.advance_commit();
+    }
+
+    /// Sends a message in the current term, through the gate.
+    pub(crate) fn send(&mut self, to: NodeId, call: Call) {
+        self.send_in(self.hard_state.term, to, call);
+    }
+
+    pub(crate) fn send_in(&mut self, term: Term, to: NodeId, call: Call) {
+        let message = Message {
+            from: self.config.node,
+            to,
+            term,
+            call,
+        };
+        if let Err(broken) = self.outbox.push(message, self.writes.persisted()) {
+            self.fail(broken);
+        }
+    }
+
+    pub(crate) fn note(&mut self, note: Note) {
+        self.said.push(Output::Note(note));
+    }
+
+    pub(crate) fn note_role(&mut self) {
+        self.note(Note::Role {
+            term: self.hard_state.term,
+            role: self.role(),
+            leader: self.leader(),
+        });
+    }
+
+    /// An invariant is broken: nothing more is decided here.
+    pub(crate) fn fail(&mut self, what: &str) {
+        if self.fatal.is_none() {
+            self.fatal = Some(alloc::format!(
+                "{what} (node {}, term {}, commit {}, last {:?})",
+                self.config.node,
+                self.hard_state.term,
+                self.commit,
+                self.log.last()
+            ));
+        }
+    }
+
+    fn check_invariants(&mut self, (term, commit): (Term, Index)) {
+        let holds = [
+            (self.hard_state.term >= term, "the term went back"),
+            (self.commit >= commit, "the commit index went back"),
+            (
+                self.commit <= self.log.last().index,
+                "more is committed than the log holds",
+            ),
+            (
+                self.writes.persisted() <= self.log.last().index,
+                "more is persisted than the log holds",
+            ),
+            (
+                self.log.last().term <= self.hard_state.term,
+                "the log holds a record of a later term",
+            ),
+            (self.log.is_sound(), "the terms of the log do not rise to its end"),
+        ];
+        if let Some((_, broken)) = holds.iter().find(|(holds, _)| !holds) {
+            self.fail(broken);
+        }
+    }
+
+    /// What the next proposal will be: `None` unless this server leads, has committed in its own
+    /// term (and so knows the whole prefix) and has room on its disk.
+    #[must_use]
+    pub fn admission(&self) -> Option<Admission> {
+        let State::Leader(leader) = &self.state else {
+            return None;
+        };
+        (self.commit >= leader.term_start && self.fatal.is_none()).then(|| Admission {
+            index: self.log.last().index.next(),
+            term: self.hard_state.term,
+            position: self.log.last_position().next(),
+        })
+    }
+
+    /// The current term.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Who got this server's vote in the current term.
+    #[must_use]
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard_state.vote
+    }
+
+    /// The role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.state.role(self.configuration().is_voter(self.config.node))
+    }
+
+    /// The leader this server knows of in the current term; itself, if it leads.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.state {
+            State::Leader(_) => Some(self.config.node),
+            State::Follower(follower) => follower.leader,
+            _ => None,
+        }
+    }
+
+    /// How far is known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// The last record, persisted or not.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        self.log.last()
+    }
+
+    /// The last user entry, persisted or not.
+    #[must_use]
+    pub fn last_position(&self) -> Position {
+        self.log.last_position()
+    }
+
+    /// The last record on this server's disk.
+    #[must_use]
+    pub fn persisted(&self) -> Index {
+        self.writes.persisted()
+    }
+
+    /// The configuration in use.
+    #[must_use]
+    pub fn configuration(&self) -> &Arc<Configuration> {
+        self.log.configuration()
+    }
+
+    /// The term of the record at `index`; `None` beyond the end of the log.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The term of the user entry at `position`; `None` beyond the end of the log and at zero.
+    #[must_use]
+    pub fn term_of(&self, position: Position) -> Option<Term> {
+        self.log.term_of(position)
+    }
+
+    /// The position of the last user entry up to `index`, if memory can tell.
+    #[must_use]
+    pub fn position_at(&self, index: Index) -> Option<Position> {
+        self.log.position_at(index)
+    }
+
+    /// Runs from `from` to `to` out of memory, about `bytes_max` bytes; `None` if they are only on disk.
+    #[must_use]
+    pub fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Vec<Run>> {
+        self.log.runs(from, to, bytes_max)
+    }
+
+    /// The first record that is still in memory.
+    #[must_use]
+    pub fn tail_first(&self) -> Index {
+        self.log.tail_first()
+    }
+
+    /// How many bytes of records are held in memory.
+    #[must_use]
+    pub fn tail_bytes(&self) -> usize {
+        self.log.tail_bytes()
+    }
+
+    /// For a leader: each follower and how far its disk is known to equal this log.
+    pub fn matched(&self) -> impl Iterator<Item = (NodeId, Index)> + '_ {
+        let peers = match &self.state {
+            State::Leader(leader) => leader.peers.as_slice(),
+            _ => &[],
+        };
+        peers.iter().map(|p| (p.id, p.matched))
+    }
+
+    fn on_propose(&mut self, run: Run) {
+        let place = Admission {
+            index: run.first(),
+            term: run.term(),
+            position: run.first_position(),
+        };
+        if self.admission() == Some(place) {
+            self.writes.append(run.clone());
+            self.log.append(run);
+            self.advance_commit();
+        } else {
+            self.fail("a proposal was sealed for another place");
+        }
+    }
+
+    fn on_cancel_read(&mut self, id: ReadId) {
+        match &mut self.state {
+            State::Leader(leader) => leader.reads.cancel(id),
+            State::Follower(follower) => follower.reads.retain(|r| *r != id),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Elections: paper §5.2 and §5.4.1, with pre-vote and check-quorum from dissertation §9.6, §6.2 and §4.2.3.
+//!
+//! Invariants: one vote a term, on disk before anyone hears of it (the outbox sees to that); the own
+//! vote counts only once it is on disk; nobody disturbs a leader that a quorum hears from.
+
+use crate::{
+    Body, Call, Consensus, HardState, LogId, NodeId, Note, Output, Run, Term, Time,
+    progress::Progress,
+    reads::Reads,
+    role::{Follower, Leader, State, Votes},
+};
+use alloc::vec::Vec;
+
+impl Consensus {
+    /// Whether this server may stand for election: it has a vote, and a disk that can hold a log.
+    pub(crate) fn may_stand(&self) -> bool {
+        !self.disk_full && self.configuration().is_voter(self.config.node)
+    }
+
+    pub(crate) fn restart_election_timer(&mut self, now: Time) {
+        let wait = self
+            .random
+            .between(self.config.election_timeout_min, self.config.election_timeout_max);
+        self.election_deadline = now.after(wait);
+    }
+
+    /// Whether a leader was heard from so lately that votes are refused (dissertation §4.2.3).
+    pub(crate) fn hears_a_leader(&self, now: Time) -> bool {
+        match &self.state {
+            State::Leader(_) => true,
+            _ => self
+                .heard_at
+                .is_some_and(|at| now < at.after(self.config.election_timeout_min)),
+        }
+    }
+
+    /// Becomes a follower, in a later term or of a leader of this one.
+    pub(crate) fn become_follower(&mut self, now: Time, term: Term, leader: Option<NodeId>) {
+        self.leave_role();
+        if term > self.hard_state.term {
+            self.set_hard_state(HardState { term, vote: None });
+        }
+        self.state = State::Follower(Follower {
+            leader,
+            received: self.commit,
+            ..Follower::default()
+        });
+        self.restart_election_timer(now);
+        self.note_role();
+    }
+
+    /// Asks for an election; first only whether it would be won, unless the leader wants it.
+    pub(crate) fn stand(&mut self, now: Time, transfer: bool) {
+        self.leave_role();
+        self.heard_at = None;
+        self.restart_election_timer(now);
+        if transfer {
+            self.campaign(now, true);
+            return;
+        }
+        self.state = State::PreCandidate(Votes::default());
+        self.note_role();
+        let proposed = self.hard_state.term.next();
+        self.request_votes(proposed, true, false);
+        self.on_vote(now, self.config.node, proposed, true, true);
+    }
+
+    /// Stands: a new term, the own vote, and a request to everyone (§5.2).
+    fn campaign(&mut self, now: Time, transfer: bool) {
+        let term = self.hard_state.term.next();
+        self.set_hard_state(HardState {
+            term,
+            vote: Some(self.config.node),
+        });
+        self.state = State::Candidate(Votes::default());
+        self.restart_election_timer(now);
+        self.note_role();
+        self.request_votes(term, false, transfer);
+    }
+
+    fn request_votes(&mut self, term: Term, pre: bool, transfer: bool) {
+        let last = self.log.last();
+        for peer in self.configuration().members() {
+            if peer != self.config.node && self.configuration().is_voter(peer) {
+                self.send_in(term, peer, Call::RequestVote { pre, transfer, last });
+            }
+        }
+    }
+
+    /// RequestVote, "Receiver implementation".
+    pub(crate) fn on_request_vote(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        term: Term,
+        pre: bool,
+        transfer: bool,
+        last: LogId,
+    ) {
+        let granted = if pre {
+            term > self.hard_state.term && last >= self.log.last() && !self.hears_a_leader(now)
+        } else {
+            term == self.hard_state.term && self.gives_vote(now, from, last, transfer)
+        };
+        let term = if pre && granted {
+            term
+        } else {
+            self.hard_state.term
+        };
+        self.send_in(term, from, Call::RequestVoteReply { pre, granted });
+    }
+
+    /// Gives the vote of this term if it is free or already given to `from`, and its log is up to date.
+    fn gives_vote(&mut self, now: Time, from: NodeId, last: LogId, transfer: bool) -> bool {
+        if self.hard_state.vote == Some(from) {
+            return true;
+        }
+        let free = self.hard_state.vote.is_none() && self.leader().is_none();
+        if !free || last < self.log.last() || (self.hears_a_leader(now) && !transfer) {
+            return false;
+        }
+        if matches!(self.state, State::PreCandidate(_)) {
+            self.become_follower(now, self.hard_state.term, None);
+        }
+        self.set_hard_state(HardState {
+            vote: Some(from),
+            ..self.hard_state
+        });
+        self.restart_election_timer(now);
+        self.note(Note::Voted {
+            term: self.hard_state.term,
+            to: from,
+        });
+        true
+    }
+
+    /// A vote came in, or a refusal.
+    pub(crate) fn on_vote(&mut self, now: Time, from: NodeId, term: Term, pre: bool, granted: bool) {
+        let asked = if pre {
+            self.hard_state.term.next()
+        } else {
+            self.hard_state.term
+        };
+        if !granted || term != asked {
+            return;
+        }
+        let configuration = self.log.configuration();
+        let (State::PreCandidate(votes) | State::Candidate(votes)) = &mut self.state else {
+            return;
+        };
+        votes.granted.insert(from);
+        let won = configuration.has_quorum(|n| votes.granted.contains(&n));
+        match (&self.state, pre) {
+            (State::PreCandidate(_), true) if won => self.campaign(now, false),
+            (State::Candidate(_), false) if won => self.become_leader(now),
+            _ => {}
+        }
+    }
+
+    /// The own vote counts once it is on disk.
+    pub(crate) fn count_own_vote(&mut self, now: Time) {
+        if matches!(self.state, State::Candidate(_)) && self.writes.hard_state_is_persisted() {
+            self.on_vote(now, self.config.node, self.hard_state.term, false, true);
+        }
+    }
+
+    /// Takes up leadership with a no-op of the new term (paper §8).
+    fn become_leader(&mut self, now: Time) {
+        let last = self.log.last().index;
+        let members = self.configuration().members();
+        let peers = members.into_iter().filter(|n| *n != self.config.node);
+        self.state = State::Leader(Leader {
+            term_start: last.next(),
+            peers: peers.map(|id| Progress::new(id, last.next(), now)).collect(),
+            round: crate::Round::ZERO,
+            next_heartbeat: now.after(self.config.heartbeat_interval),
+            round_due: true,
+            reads: Reads::default(),
+        });
+        let position = self.log.last_position().next();
+        let noop = Run::new(last.next(), self.hard_state.term, position, Body::Noop);
+        self.writes.append(noop.clone());
+        self.log.append(noop);
+        self.note_role();
+    }
+
+    /// A heartbeat is due: begin a round, unless no quorum has answered for too long (dissertation §6.2).
+    pub(crate) fn on_heartbeat_due(&mut self, now: Time) {
+        let configuration = self.log.configuration().clone();
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let own = self.config.node;
+        let heard_at = |n: NodeId| match leader.peers.iter().find(|p| p.id == n) {
+            Some(peer) => peer.heard_at,
+            None if n == own => now,
+            None => Time::ZERO,
+        };
+        let quorum_heard_at = configuration.quorum_value(heard_at);
+        leader.next_heartbeat = now.after(self.config.heartbeat_interval);
+        leader.round_due = true;
+        if now >= quorum_heard_at.after(self.config.election_timeout_max) {
+            self.step_down(now, "no quorum has answered for an election timeout");
+        }
+    }
+
+    /// Gives up leadership within the term.
+    pub(crate) fn step_down(&mut self, now: Time, why: &'static str) {
+        self.note(Note::SteppedDown(why));
+        self.heard_at = None;
+        self.become_follower(now, self.hard_state.term, None);
+    }
+
+    pub(crate) fn on_disk_full(&mut self, now: Time, full: bool) {
+        self.disk_full = full;
+        match &self.state {
+            State::Leader(_) if full => self.step_down(now, "the disk is full"),
+            State::PreCandidate(_) | State::Candidate(_) if full => {
+                self.become_follower(now, self.hard_state.term, None);
+            }
+            _ if !full => self.restart_election_timer(now),
+            _ => {}
+        }
+    }
+
+    fn set_hard_state(&mut self, state: HardState) {
+        self.hard_state = state;
+        self.writes.hard_state(state);
+    }
+
+    /// Answers everyone who waits for something that only this role could give.
+    fn leave_role(&mut self) {
+        let state = ::core::mem::replace(&mut self.state, State::Follower(Follower::default()));
+        let (own, asking): (Vec<_>, Vec<_>) = match state {
+            State::Leader(leader) => leader.reads.into_readers().partition(|r| r.node.is_none()),
+            State::Follower(follower) => {
+                self.said
+                    .extend(follower.reads.into_iter().map(Output::ReadRefused));
+                return;
+            }
+            _ => return,
+        };
+        self.said
+            .extend(own.into_iter().map(|r| Output::ReadRefused(r.id)));
+        for reader in asking {
+            let Some(node) = reader.node else { continue };
+            self.send(
+                node,
+                Call::ReadIndexReply {
+                    id: reader.id,
+                    index: None,
+                },
+            );
+        }
+    }
+}

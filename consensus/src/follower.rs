@@ -1,0 +1,136 @@
+//! AppendEntries at the follower: paper §5.3, Figure 2 "Receiver implementation".
+//!
+//! Invariants: a record is removed only if it conflicts with one the leader sent (never because a
+//! message is short or old), and never one that is committed; an acknowledgement names only what is
+//! known to equal the leader's log *in this term* and is on disk.
+
+use crate::{Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Time, role::State};
+use alloc::vec::Vec;
+
+impl Consensus {
+    /// AppendEntries of the current term.
+    pub(crate) fn on_append_entries(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        prev: LogId,
+        commit: Index,
+        round: Round,
+        runs: Vec<Run>,
+    ) {
+        if !self.follow(now, from) {
+            return;
+        }
+        let received = self.log.holds(prev).then(|| self.take_runs(prev, &runs));
+        let conflict = Conflict {
+            prev: prev.index,
+            hint: self.log.furthest_agreement(prev),
+        };
+        let State::Follower(follower) = &mut self.state else {
+            return;
+        };
+        follower.owes_reply |= round > follower.round || !runs.is_empty();
+        follower.round = follower.round.max(round);
+        if let Some(received) = received {
+            follower.received = follower.received.max(received);
+            self.commit = self.commit.max(commit.min(follower.received));
+        } else {
+            follower.owes_reply = true;
+            follower.conflict = Some(conflict);
+        }
+    }
+
+    /// Accepts `from` as the leader of this term. False if that breaks Election Safety.
+    fn follow(&mut self, now: Time, from: NodeId) -> bool {
+        match &mut self.state {
+            State::Leader(_) => {
+                self.fail("another server leads the same term");
+                return false;
+            }
+            State::Follower(follower) if follower.leader == Some(from) => {}
+            State::Follower(follower) if follower.leader.is_some() => {
+                self.fail("two servers lead the same term");
+                return false;
+            }
+            State::Follower(follower) => {
+                follower.leader = Some(from);
+                self.note_role();
+            }
+            _ => self.become_follower(now, self.hard_state.term, Some(from)),
+        }
+        self.heard_at = Some(now);
+        self.restart_election_timer(now);
+        true
+    }
+
+    /// Appends what is new, removing what conflicts. Gives how far the log now equals the leader's.
+    fn take_runs(&mut self, prev: LogId, runs: &[Run]) -> Index {
+        let mut end = prev.index;
+        for run in runs {
+            if run.first() != end.next() || self.fatal.is_some() {
+                break;
+            }
+            end = run.last();
+            // Log Matching: if the last record is there, all before it are (§5.3).
+            if !self.log.holds(run.last_id()) {
+                self.take_run(run);
+            }
+        }
+        end
+    }
+
+    fn take_run(&mut self, run: &Run) {
+        let mut first_new = run.first();
+        while first_new < run.last() && self.log.holds(LogId::new(run.term(), first_new)) {
+            first_new = first_new.next();
+        }
+        let Some(new) = run.slice(first_new, run.last()) else {
+            return;
+        };
+        if first_new <= self.log.last().index {
+            if first_new <= self.commit {
+                self.fail("a leader's log conflicts with a committed record");
+                return;
+            }
+            self.note(Note::Truncated { from: first_new });
+            self.writes.truncate(first_new);
+            self.log.truncate(first_new, &new);
+        }
+        self.writes.append(new.clone());
+        self.log.append(new);
+    }
+
+    /// A leader of an earlier term learns that there is a later one (Figure 2, AppendEntries, 1).
+    pub(crate) fn refuse_old_leader(&mut self, from: NodeId) {
+        let zero = Index::ZERO;
+        let call = Call::AppendEntriesReply {
+            round: Round::ZERO,
+            persisted: zero,
+            received: zero,
+            conflict: None,
+        };
+        self.send(from, call);
+    }
+
+    /// One answer a flush: because the leader asked, or because more of its records are now on disk.
+    pub(crate) fn reply_to_leader(&mut self) {
+        let on_disk = self.writes.persisted();
+        let State::Follower(follower) = &mut self.state else {
+            return;
+        };
+        let Some(leader) = follower.leader else { return };
+        let persisted = follower.received.min(on_disk);
+        if !follower.owes_reply && persisted <= follower.acknowledged {
+            return;
+        }
+        follower.owes_reply = false;
+        follower.acknowledged = persisted;
+        let call = Call::AppendEntriesReply {
+            round: follower.round,
+            persisted,
+            received: follower.received,
+            conflict: follower.conflict.take(),
+        };
+        self.send(leader, call);
+    }
+}

@@ -1,0 +1,191 @@
+//! What consensus keeps in mind of the log: where each term begins, where the log ends, which
+//! configurations stand in it, and the newest records.
+//!
+//! Invariants: `terms` rises in index and term and covers the whole log; `tail` is consecutive and
+//! ends where the log ends (or is empty); nothing that is not yet on disk and applied is evicted from it.
+
+use crate::{Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+
+#[derive(Debug)]
+pub(crate) struct Log {
+    terms: Vec<TermStart>,
+    last: LogId,
+    last_position: Position,
+    configurations: Vec<(Index, Arc<Configuration>)>,
+    none: Arc<Configuration>,
+    tail: VecDeque<Run>,
+    tail_bytes: usize,
+    tail_bytes_max: usize,
+}
+
+impl Log {
+    pub(crate) fn new(restored: Restored, tail_bytes_max: usize) -> Self {
+        let mut log = Self {
+            terms: restored.terms,
+            last: restored.last,
+            last_position: restored.last_position,
+            configurations: restored
+                .configurations
+                .into_iter()
+                .map(|(i, c)| (i, Arc::new(c)))
+                .collect(),
+            none: Arc::default(),
+            tail_bytes: restored.tail.iter().map(Run::weight).sum(),
+            tail: restored.tail.into(),
+            tail_bytes_max,
+        };
+        log.evict(log.last.index);
+        log
+    }
+
+    pub(crate) fn last(&self) -> LogId {
+        self.last
+    }
+
+    pub(crate) fn last_position(&self) -> Position {
+        self.last_position
+    }
+
+    /// The configuration in use: the latest in the log, committed or not (dissertation §4.1).
+    pub(crate) fn configuration(&self) -> &Arc<Configuration> {
+        self.configurations.last().map_or(&self.none, |(_, c)| c)
+    }
+
+    /// The term of the record at `index`; zero at zero, `None` beyond the end.
+    pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
+        if index > self.last.index {
+            return None;
+        }
+        let after = self.terms.partition_point(|t| t.index <= index);
+        Some(after.checked_sub(1).map_or(Term::ZERO, |n| self.terms[n].term))
+    }
+
+    pub(crate) fn holds(&self, id: LogId) -> bool {
+        self.term_at(id.index) == Some(id.term)
+    }
+
+    /// The term of the user entry at `position`.
+    pub(crate) fn term_of(&self, position: Position) -> Option<Term> {
+        if position == Position::ZERO || position > self.last_position {
+            return None;
+        }
+        let after = self.terms.partition_point(|t| t.position_before < position);
+        after.checked_sub(1).map(|n| self.terms[n].term)
+    }
+
+    /// The last record at or before `id.index` whose term is no later than `id.term`: the furthest
+    /// that two logs can agree if one of them holds `id` (paper §5.3, skipping whole terms).
+    pub(crate) fn furthest_agreement(&self, id: LogId) -> LogId {
+        let index = id.index.min(self.last.index);
+        let later = self.terms.partition_point(|t| t.term <= id.term);
+        let end = self.terms.get(later).map_or(self.last.index, |t| t.index.prev());
+        let index = index.min(end);
+        LogId::new(self.term_at(index).unwrap_or_default(), index)
+    }
+
+    /// Adds a run that begins just after the end.
+    pub(crate) fn append(&mut self, run: Run) {
+        if run.term() != self.last.term || self.terms.is_empty() {
+            let position_before = run.first_position().prev();
+            self.terms.push(TermStart {
+                term: run.term(),
+                index: run.first(),
+                position_before,
+            });
+        }
+        if let Body::Configuration(configuration) = run.body() {
+            self.configurations.push((run.first(), configuration.clone()));
+        }
+        self.last = run.last_id();
+        self.last_position = run.last_position();
+        self.tail_bytes += run.weight();
+        self.tail.push_back(run);
+    }
+
+    /// Removes `from` and all after it. The run that takes its place says where the positions go on.
+    pub(crate) fn truncate(&mut self, from: Index, replacement: &Run) {
+        self.terms.retain(|t| t.index < from);
+        self.configurations.retain(|(index, _)| *index < from);
+        while let Some(run) = self.tail.pop_back() {
+            self.tail_bytes -= run.weight();
+            if run.first() < from {
+                if let Some(rest) = run.slice(run.first(), from.prev()) {
+                    self.tail_bytes += rest.weight();
+                    self.tail.push_back(rest);
+                }
+                break;
+            }
+        }
+        let term = self.terms.last().map_or(Term::ZERO, |t| t.term);
+        self.last = LogId::new(term, from.prev());
+        self.last_position = replacement.first_position().prev();
+    }
+
+    /// Drops the oldest runs beyond the limit, as far as they are on disk and applied.
+    pub(crate) fn evict(&mut self, applied: Index) {
+        while self.tail_bytes > self.tail_bytes_max && self.tail.front().is_some_and(|r| r.last() <= applied)
+        {
+            self.tail_bytes -= self.tail.pop_front().map_or(0, |r| r.weight());
+        }
+    }
+
+    /// The first record still in memory; just after the end if there is none.
+    pub(crate) fn tail_first(&self) -> Index {
+        self.tail.front().map_or(self.last.index.next(), Run::first)
+    }
+
+    pub(crate) fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// Runs from `from` to `to`, at most `bytes_max` bytes but at least a record; `None` if they are no longer in memory.
+    pub(crate) fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Vec<Run>> {
+        if from < self.tail_first() {
+            return None;
+        }
+        let mut runs = Vec::new();
+        let mut room = bytes_max;
+        let start = self.tail.partition_point(|r| r.last() < from);
+        for run in self.tail.range(start..) {
+            let Some(part) = run.slice(from, to) else { break };
+            if !runs.is_empty() && part.weight() > room {
+                let head = part.fitting(room);
+                if head.weight() <= room {
+                    runs.push(head);
+                }
+                break;
+            }
+            let head = part.fitting(room);
+            let whole = head.last() == part.last();
+            room = room.saturating_sub(head.weight());
+            runs.push(head);
+            if !whole {
+                break;
+            }
+        }
+        Some(runs)
+    }
+
+    /// Position of the last user entry up to `index`, if that can be told from memory.
+    pub(crate) fn position_at(&self, index: Index) -> Option<Position> {
+        if index >= self.last.index {
+            return Some(self.last_position);
+        }
+        if let Some(next) = self.terms.iter().find(|t| t.index == index.next()) {
+            return Some(next.position_before);
+        }
+        let run = self.tail.get(self.tail.partition_point(|r| r.last() < index))?;
+        (run.first() <= index)
+            .then(|| run.position_at(index))
+            .or_else(|| (run.first() == index.next()).then(|| run.first_position().prev()))
+    }
+
+    /// Whether the terms rise and end at the end: checked after each step.
+    pub(crate) fn is_sound(&self) -> bool {
+        let last_term = self.terms.last();
+        last_term.map_or(Term::ZERO, |t| t.term) == self.last.term
+            && last_term.is_none_or(|t| t.index <= self.last.index)
+            && self.tail.back().is_none_or(|r| r.last_id() == self.last)
+    }
+}

@@ -1,0 +1,204 @@
+//! Log replication at the leader: paper §5.3, with pipelining (dissertation §10.2.1) and a window in bytes.
+//!
+//! Invariants: a leader never removes or rewrites a record of its own (Leader Append-Only); what a
+//! follower is sent begins just after a record it was told of; what a refusal says about records that
+//! are known to be on its disk is an old story and is ignored.
+
+use crate::{
+    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Output, Round, Run, Time, progress::Mode,
+    role::State,
+};
+use alloc::vec::Vec;
+
+impl Consensus {
+    /// The answer to AppendEntries, of the current term.
+    pub(crate) fn on_append_entries_reply(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        round: Round,
+        persisted: Index,
+        received: Index,
+        conflict: Option<Conflict>,
+    ) {
+        let last = self.log.last().index;
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let Some(peer) = leader.peer(from) else { return };
+        if persisted > last || received > last {
+            self.fail("a follower acknowledged records that its leader does not have");
+            return;
+        }
+        let old_round = peer.round;
+        let moved = peer.acknowledged(round, persisted, received, now);
+        let answered = round > old_round;
+        if let Some(conflict) = conflict {
+            self.on_conflict(from, conflict);
+        }
+        if moved {
+            self.advance_commit();
+        }
+        if answered {
+            self.confirm_reads();
+        }
+    }
+
+    /// Goes back to where the logs may agree, skipping whole terms (§5.3, end).
+    fn on_conflict(&mut self, from: NodeId, conflict: Conflict) {
+        let agreement = self.log.furthest_agreement(conflict.hint).index;
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let Some(peer) = leader.peer(from) else { return };
+        let stale = match &peer.mode {
+            Mode::Probe { .. } => conflict.prev != peer.next.prev(),
+            Mode::Replicate { .. } => conflict.prev >= peer.next,
+        };
+        if stale || conflict.prev <= peer.matched {
+            return;
+        }
+        peer.probe(agreement.next().min(conflict.prev));
+        let next = peer.next;
+        self.note(Note::Backtracked { peer: from, next });
+    }
+
+    /// What was sent is lost: look again for where the follower's log ends.
+    pub(crate) fn on_send_dropped(&mut self, peer: NodeId) {
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let Some(peer) = leader.peer(peer) else { return };
+        if matches!(peer.mode, Mode::Replicate { .. }) {
+            peer.probe(peer.received.next());
+        }
+    }
+
+    /// Records came from disk for a follower that is behind what memory holds.
+    pub(crate) fn on_fetched(&mut self, now: Time, id: NodeId, from: Index, runs: Vec<Run>) {
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let Some(peer) = leader.peer(id).filter(|p| p.fetching == Some(from)) else {
+            return;
+        };
+        peer.fetching = None;
+        // Where nothing could be read, asking again at once would only turn in circles.
+        if runs.is_empty() {
+            peer.mode = Mode::Probe { sent: Some(now) };
+        }
+        let genuine = runs.first().is_some_and(|r| r.first() == from)
+            && runs.iter().all(|r| self.log.holds(r.last_id()));
+        if genuine && from == peer.next {
+            self.send_runs(now, id, runs);
+        }
+    }
+
+    /// Sends every follower what it lacks, or at least that this server still leads.
+    pub(crate) fn replicate(&mut self, now: Time) {
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        if ::core::mem::take(&mut leader.round_due) {
+            leader.round = leader.round.next();
+        }
+        for n in 0..leader.peers.len() {
+            self.replicate_to(now, n);
+        }
+    }
+
+    fn replicate_to(&mut self, now: Time, n: usize) {
+        let last = self.log.last().index;
+        let (window, patience) = (self.config.window_bytes_max, self.config.election_timeout_min);
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let round = leader.round;
+        let peer = &mut leader.peers[n];
+        if peer.is_lost(now, patience) {
+            peer.probe(peer.received.next().min(peer.next));
+        }
+        let (id, probing) = (peer.id, matches!(peer.mode, Mode::Probe { .. }));
+        while let State::Leader(leader) = &self.state
+            && leader.peers[n].may_send(window)
+            && (leader.peers[n].next <= last || probing)
+            && self.send_from_log(now, id, leader.peers[n].next)
+            && !probing
+        {}
+        self.keep_informed(n, round);
+    }
+
+    /// Sends what memory holds from `next` on; asks the disk if it does not. False if nothing more can be sent.
+    fn send_from_log(&mut self, now: Time, id: NodeId, next: Index) -> bool {
+        let bytes_max = self.config.message_bytes_max;
+        let last = self.log.last().index;
+        if let Some(runs) = self.log.runs(next, last, bytes_max) {
+            self.send_runs(now, id, runs);
+            return true;
+        }
+        let State::Leader(leader) = &mut self.state else {
+            return false;
+        };
+        if let Some(peer) = leader.peer(id) {
+            peer.fetching = Some(next);
+        }
+        self.said.push(Output::Fetch {
+            peer: id,
+            from: next,
+            to: last,
+            bytes_max,
+        });
+        false
+    }
+
+    fn send_runs(&mut self, now: Time, id: NodeId, runs: Vec<Run>) {
+        let (commit, log) = (self.commit, &self.log);
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let round = leader.round;
+        let Some(peer) = leader.peer(id) else { return };
+        let index = peer.next.prev();
+        let Some(term) = log.term_at(index) else { return };
+        peer.sent(
+            runs.last().map_or(index, Run::last),
+            runs.iter().map(Run::weight).sum(),
+            now,
+        );
+        (peer.told_round, peer.told_commit) = (round, commit);
+        let prev = LogId::new(term, index);
+        self.send(
+            id,
+            Call::AppendEntries {
+                prev,
+                commit,
+                round,
+                runs,
+            },
+        );
+    }
+
+    /// A new round or commit index that no record carried goes alone, just after what is known to agree.
+    fn keep_informed(&mut self, n: usize, round: Round) {
+        let (commit, log) = (self.commit, &self.log);
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let peer = &mut leader.peers[n];
+        if peer.told_round >= round && peer.told_commit >= commit {
+            return;
+        }
+        (peer.told_round, peer.told_commit) = (round, commit);
+        let (id, index) = (peer.id, peer.matched);
+        let prev = LogId::new(log.term_at(index).unwrap_or_default(), index);
+        self.send(
+            id,
+            Call::AppendEntries {
+                prev,
+                commit,
+                round,
+                runs: Vec::new(),
+            },
+        );
+    }
+}

@@ -1,0 +1,110 @@
+//! Writes on their way to disk: what is gathered for the next, what is under way, what is done.
+//!
+//! A write has a name, and its completion means that everything up to it is durable. Invariants:
+//! writes complete in order; `persisted` never covers a record that a later write removes, for a
+//! truncation lowers what every earlier write may still claim.
+
+use crate::{HardState, Index, Output, Run, Write, WriteId};
+use alloc::{collections::VecDeque, vec::Vec};
+
+#[derive(Debug)]
+pub(crate) struct Writes {
+    /// Gathered since the last flush.
+    hard_state: Option<HardState>,
+    truncate: Option<Index>,
+    runs: Vec<Run>,
+    /// The end of the log as the gathered write will leave it.
+    end: Index,
+    /// Given out and not yet reported: name, and the end of the log once it is done.
+    under_way: VecDeque<(WriteId, Index)>,
+    next: WriteId,
+    done: WriteId,
+    /// The write that makes the current term and vote durable.
+    hard_state_in: WriteId,
+    persisted: Index,
+}
+
+impl Writes {
+    pub(crate) fn new(persisted: Index) -> Self {
+        Self {
+            hard_state: None,
+            truncate: None,
+            runs: Vec::new(),
+            end: persisted,
+            under_way: VecDeque::new(),
+            next: WriteId(1),
+            done: WriteId::ZERO,
+            hard_state_in: WriteId::ZERO,
+            persisted,
+        }
+    }
+
+    /// The last record that is on disk and has not been removed since.
+    pub(crate) fn persisted(&self) -> Index {
+        self.persisted
+    }
+
+    pub(crate) fn hard_state(&mut self, state: HardState) {
+        self.hard_state = Some(state);
+        self.hard_state_in = self.next;
+    }
+
+    /// Whether term and vote are on disk as they now are.
+    pub(crate) fn hard_state_is_persisted(&self) -> bool {
+        self.done >= self.hard_state_in
+    }
+
+    pub(crate) fn append(&mut self, run: Run) {
+        self.end = run.last();
+        self.runs.push(run);
+    }
+
+    pub(crate) fn truncate(&mut self, from: Index) {
+        let keep = from.prev();
+        let gathered_from = self.runs.first().map_or(self.end.next(), Run::first);
+        self.runs.retain_mut(|run| match run.slice(run.first(), keep) {
+            Some(rest) => {
+                *run = rest;
+                true
+            }
+            None => false,
+        });
+        if from < gathered_from {
+            self.truncate = Some(self.truncate.map_or(from, |t| t.min(from)));
+        }
+        for (_, end) in &mut self.under_way {
+            *end = (*end).min(keep);
+        }
+        self.persisted = self.persisted.min(keep);
+        self.end = keep;
+    }
+
+    /// Gives out what was gathered as one write, if anything was.
+    pub(crate) fn take(&mut self) -> Option<Output> {
+        if self.hard_state.is_none() && self.truncate.is_none() && self.runs.is_empty() {
+            return None;
+        }
+        let id = self.next;
+        self.next = id.next();
+        self.under_way.push_back((id, self.end));
+        Some(Output::Persist(Write {
+            id,
+            hard_state: self.hard_state.take(),
+            truncate: self.truncate.take(),
+            runs: ::core::mem::take(&mut self.runs),
+        }))
+    }
+
+    /// This write and all before it are on disk. False if no such write was given out.
+    pub(crate) fn complete(&mut self, id: WriteId) -> bool {
+        if id >= self.next {
+            return false;
+        }
+        while let Some(&(first, end)) = self.under_way.front().filter(|(first, _)| *first <= id) {
+            self.done = first;
+            self.persisted = end;
+            self.under_way.pop_front();
+        }
+        true
+    }
+}
