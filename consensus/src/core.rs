@@ -360,6 +360,13 @@ impl Consensus {
         self.log.runs(from, to, bytes_max)
     }
 
+    /// Records holding the user entries from `from` on and before `to`, no further than record `limit`,
+    /// about `bytes_max` bytes; `None` if they are only on disk.
+    #[must_use]
+    pub fn runs_between(&self, from: Position, to: Position, limit: Index, bytes_max: usize) -> Option<Vec<Run>> {
+        self.log.runs_between(from, to, limit, bytes_max)
+    }
+
     /// The first record that is still in memory.
     #[must_use]
     pub fn tail_first(&self) -> Index {

@@ -167,6 +167,18 @@ impl Log {
         Some(runs)
     }
 
+    /// Records that hold the user entries from `from` on, before `to` and up to record `limit`, about
+    /// `bytes_max` bytes; `None` if memory no longer holds the first of them.
+    pub(crate) fn runs_between(&self, from: Position, to: Position, limit: Index, bytes_max: usize) -> Option<Vec<Run>> {
+        let holding = |position| {
+            let n = self.tail.partition_point(|r| r.last_position() < position);
+            self.tail.get(n).and_then(|r| r.index_of(position))
+        };
+        let first = holding(from)?;
+        let last = holding(to.prev()).unwrap_or(limit).min(limit);
+        self.runs(first, last, bytes_max)
+    }
+
     /// Position of the last user entry up to `index`, if that can be told from memory.
     pub(crate) fn position_at(&self, index: Index) -> Option<Position> {
         if index >= self.last.index {

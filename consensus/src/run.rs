@@ -110,6 +110,12 @@ impl Records {
         }
     }
 
+    /// Which record holds user entry `n`, counted from zero.
+    fn holding(&self, n: u64) -> usize {
+        let before = u64::from(self.mark(0).entries);
+        self.marks[self.from..self.to].partition_point(|m| u64::from(m.entries) <= before + n)
+    }
+
     fn cut(&self, from: usize, to: usize) -> Self {
         let (zero, start, end) = (self.mark(0).end, self.mark(from).end, self.mark(to).end);
         Self {
@@ -218,6 +224,16 @@ impl Run {
             }
             _ => self.first_position.prev(),
         }
+    }
+
+    /// Raft index of the record that holds the user entry at `position`, if it is in this run.
+    #[must_use]
+    pub fn index_of(&self, position: Position) -> Option<Index> {
+        let Body::Records(records) = &self.body else { return None };
+        if position < self.first_position || position > self.last_position() {
+            return None;
+        }
+        Some(Index(self.first.0 + records.holding(position.0 - self.first_position.0) as u64))
     }
 
     /// What it holds.

@@ -41,12 +41,17 @@ impl PeerMessage {
     }
 }
 
-/// A client's append on its way to the leader, which takes each (node, incarnation, number) at most once a term.
+/// A client's append on its way to the leader, which takes each (node, incarnation, origin, number) at most once a
+/// term, and in the order of the numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Propose {
-    /// The forwarding node's number for it; rising.
+    /// Drawn each time the forwarding node starts: its numbers begin anew.
+    pub origin: u64,
+    /// The forwarding node's number for it; rises by one.
     pub number: u64,
-    /// The term the forwarder saw its leader in: a leader of another term refuses, so that none is taken twice.
+    /// Every number below this one is settled: the forwarder will not ask about it again.
+    pub settled: u64,
+    /// The term the forwarder saw its leader in: taken in that term or never.
     pub term: Term,
     /// The precondition.
     pub expect: Expect,
@@ -74,6 +79,8 @@ pub enum Expect {
 /// The leader's answer to a forwarded append.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProposeReply {
+    /// The origin it came with.
+    pub origin: u64,
     /// The forwarding node's number for it.
     pub number: u64,
     /// What became of it.
