@@ -1,5 +1,6 @@
 //! Every byte that leaves the process: records, frames, peer messages, versions, checksums.
 
+pub mod handshake;
 mod identity;
 mod packet;
 pub mod record;

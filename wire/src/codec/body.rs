@@ -1,0 +1,387 @@
+//! The bodies of the messages: which word is what.
+//!
+//! Invariants: every field is one 64-bit word, yes-or-no is a flag, and words are only ever appended to a
+//! body, so that a reader of this format can read a later one; a word that says nothing is zero.
+
+use super::{DecodeError, Header};
+use crate::{
+    ClusterId, Codec, Expect, Packet, Payload, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal,
+    record,
+};
+use bytes::{Buf, Bytes};
+use kontiki_consensus::{Call, Conflict, Index, LogId, Message, NodeId, Position, ReadId, Round, Run, Term};
+
+const REQUEST_VOTE: u16 = 1;
+const REQUEST_VOTE_REPLY: u16 = 2;
+const APPEND_ENTRIES: u16 = 3;
+const APPEND_ENTRIES_REPLY: u16 = 4;
+const READ_INDEX: u16 = 5;
+const READ_INDEX_REPLY: u16 = 6;
+const PROPOSE: u16 = 16;
+const PROPOSE_REPLY: u16 = 17;
+
+/// RequestVote and its reply.
+const PRE_VOTE: u16 = 1;
+const TRANSFER: u16 = 2;
+/// RequestVoteReply.
+const GRANTED: u16 = 2;
+/// AppendEntriesReply.
+const CONFLICT: u16 = 1;
+/// ReadIndexReply.
+const HAS_INDEX: u16 = 1;
+/// Propose.
+const EXPECT_EMPTY: u16 = 1;
+const EXPECT_LAST: u16 = 2;
+const EXPECT_TERM: u16 = 4;
+
+/// What became of a proposal, as a number.
+const ASSIGNED: u64 = 1;
+const NOT_LEADER: u64 = 2;
+const OVERLOADED: u64 = 3;
+const DISK_FULL: u64 = 4;
+const MISMATCH: u64 = 5;
+const HOLDS: u64 = 6;
+const TOO_LARGE: u64 = 7;
+
+/// The most words a body of format 1 has.
+const WORDS_MAX: usize = 9;
+
+/// The flags of a kind of message that this version understands; `None` if it does not know the kind.
+pub(super) fn known_flags(kind: u16) -> Option<u16> {
+    Some(match kind {
+        REQUEST_VOTE => PRE_VOTE | TRANSFER,
+        REQUEST_VOTE_REPLY => PRE_VOTE | GRANTED,
+        APPEND_ENTRIES_REPLY => CONFLICT,
+        READ_INDEX_REPLY => HAS_INDEX,
+        PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM,
+        APPEND_ENTRIES | READ_INDEX | PROPOSE_REPLY => 0,
+        _ => return None,
+    })
+}
+
+/// A message without its data, ready to be written.
+pub(super) struct Body {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    words: [u64; WORDS_MAX],
+    len: usize,
+}
+
+impl Body {
+    pub(super) fn of(message: &PeerMessage) -> Self {
+        match message {
+            PeerMessage::Raft(message) => Self::of_raft(message),
+            PeerMessage::Propose(propose) => Self::of_propose(propose),
+            PeerMessage::ProposeReply(reply) => Self::of_propose_reply(reply),
+        }
+    }
+
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words[..self.len]
+    }
+
+    fn new<const N: usize>(kind: u16, flags: u16, row: [u64; N]) -> Self {
+        let mut words = [0; WORDS_MAX];
+        words[..N].copy_from_slice(&row);
+        Self {
+            kind,
+            flags,
+            words,
+            len: N,
+        }
+    }
+
+    fn of_raft(message: &Message) -> Self {
+        let term = message.term.0;
+        match &message.call {
+            Call::RequestVote { pre, transfer, last } => Self::new(
+                REQUEST_VOTE,
+                flag(*pre, PRE_VOTE) | flag(*transfer, TRANSFER),
+                [term, last.term.0, last.index.0],
+            ),
+            Call::RequestVoteReply { pre, granted } => Self::new(
+                REQUEST_VOTE_REPLY,
+                flag(*pre, PRE_VOTE) | flag(*granted, GRANTED),
+                [term],
+            ),
+            Call::AppendEntries {
+                prev, commit, round, ..
+            } => Self::new(
+                APPEND_ENTRIES,
+                0,
+                [term, prev.term.0, prev.index.0, commit.0, round.0],
+            ),
+            Call::AppendEntriesReply {
+                round,
+                persisted,
+                received,
+                conflict,
+            } => Self::of_append_reply(term, [round.0, persisted.0, received.0], *conflict),
+            Call::ReadIndex { id } => Self::new(READ_INDEX, 0, [term, id.0]),
+            Call::ReadIndexReply { id, index } => Self::new(
+                READ_INDEX_REPLY,
+                flag(index.is_some(), HAS_INDEX),
+                [term, id.0, index.unwrap_or_default().0],
+            ),
+        }
+    }
+
+    fn of_append_reply(term: u64, [round, persisted, received]: [u64; 3], conflict: Option<Conflict>) -> Self {
+        let (prev, hint) = conflict.map_or((Index::ZERO, LogId::ZERO), |c| (c.prev, c.hint));
+        let row = [term, round, persisted, received, prev.0, hint.term.0, hint.index.0];
+        Self::new(APPEND_ENTRIES_REPLY, flag(conflict.is_some(), CONFLICT), row)
+    }
+
+    fn of_propose(propose: &Propose) -> Self {
+        let (flags, position, term) = match propose.expect {
+            Expect::Any => (0, 0, 0),
+            Expect::Empty => (EXPECT_EMPTY, 0, 0),
+            Expect::Last { position, term } => (
+                EXPECT_LAST | flag(term.is_some(), EXPECT_TERM),
+                position.0,
+                term.unwrap_or_default().0,
+            ),
+        };
+        let payload = &propose.payload;
+        let row = [
+            propose.origin,
+            propose.number,
+            propose.settled,
+            propose.term.0,
+            position,
+            term,
+            payload.count.into(),
+            payload.crc.into(),
+            payload.codec as u64,
+        ];
+        Self::new(PROPOSE, flags, row)
+    }
+
+    fn of_propose_reply(reply: &ProposeReply) -> Self {
+        let [code, a, b, c] = match reply.answer {
+            ProposeAnswer::Assigned { at, first } => [ASSIGNED, at.term.0, at.index.0, first.0],
+            ProposeAnswer::Refused(refusal) => match refusal {
+                Refusal::NotLeader { leader } => [NOT_LEADER, leader.unwrap_or_default().0, 0, 0],
+                Refusal::Overloaded => [OVERLOADED, 0, 0, 0],
+                Refusal::DiskFull => [DISK_FULL, 0, 0, 0],
+                Refusal::Mismatch { last, term } => [MISMATCH, last.0, term.0, 0],
+                Refusal::Holds { last, term } => [HOLDS, last.0, term.0, 0],
+                Refusal::TooLarge { bytes_max } => [TOO_LARGE, bytes_max, 0, 0],
+            },
+        };
+        Self::new(PROPOSE_REPLY, 0, [reply.origin, reply.number, code, a, b, c])
+    }
+}
+
+/// Appends what follows the body: records or entries, as they stand in memory.
+pub(super) fn encode_data(cluster: ClusterId, packet: &Packet, out: &mut Vec<Bytes>) {
+    match &packet.message {
+        PeerMessage::Raft(Message {
+            call: Call::AppendEntries { runs, .. },
+            ..
+        }) => {
+            for run in runs {
+                record::encode_run(cluster, packet.group, run, out);
+            }
+        }
+        PeerMessage::Propose(propose) if !propose.payload.bytes.is_empty() => {
+            out.push(propose.payload.bytes.clone());
+        }
+        _ => {}
+    }
+}
+
+/// The message of a packet whose header is sound and whose kind is known.
+pub(super) fn decode(cluster: ClusterId, header: &Header, packet: &Bytes) -> Result<PeerMessage, DecodeError> {
+    let mut words = Words {
+        kind: header.kind,
+        left: &packet[header.body_from..header.data_from],
+    };
+    let data = packet.slice(header.data_from..);
+    match header.kind {
+        PROPOSE => decode_propose(header, &mut words, data).map(PeerMessage::Propose),
+        APPEND_ENTRIES => decode_append_entries(cluster, header, &mut words, data),
+        kind if !data.is_empty() => Err(DecodeError::Field { kind, field: "data" }),
+        PROPOSE_REPLY => decode_propose_reply(&mut words).map(PeerMessage::ProposeReply),
+        _ => decode_small_call(header, &mut words),
+    }
+}
+
+fn decode_append_entries(
+    cluster: ClusterId,
+    header: &Header,
+    words: &mut Words<'_>,
+    data: Bytes,
+) -> Result<PeerMessage, DecodeError> {
+    let term = Term(words.next("term")?);
+    let prev = words.log_id("prev")?;
+    let commit = Index(words.next("commit")?);
+    let round = Round(words.next("round")?);
+    let runs = record::decode_runs(cluster, header.group, data)?;
+    if !follow_each_other(prev.index, &runs) {
+        return Err(words.impossible("runs"));
+    }
+    let call = Call::AppendEntries {
+        prev,
+        commit,
+        round,
+        runs,
+    };
+    Ok(header.raft(term, call))
+}
+
+/// Whether the runs begin just behind `prev` and leave no gap.
+fn follow_each_other(prev: Index, runs: &[Run]) -> bool {
+    let mut last = prev;
+    runs.iter().all(|run| {
+        let follows = last.0.checked_add(1) == Some(run.first().0);
+        last = run.last();
+        follows
+    })
+}
+
+/// Every call of Raft but AppendEntries.
+fn decode_small_call(header: &Header, words: &mut Words<'_>) -> Result<PeerMessage, DecodeError> {
+    let set = |flag: u16| header.flags & flag != 0;
+    let term = Term(words.next("term")?);
+    let call = match header.kind {
+        REQUEST_VOTE => Call::RequestVote {
+            pre: set(PRE_VOTE),
+            transfer: set(TRANSFER),
+            last: words.log_id("last")?,
+        },
+        REQUEST_VOTE_REPLY => Call::RequestVoteReply {
+            pre: set(PRE_VOTE),
+            granted: set(GRANTED),
+        },
+        APPEND_ENTRIES_REPLY => Call::AppendEntriesReply {
+            round: Round(words.next("round")?),
+            persisted: Index(words.next("persisted")?),
+            received: Index(words.next("received")?),
+            conflict: Some(decode_conflict(words)?).filter(|_| set(CONFLICT)),
+        },
+        READ_INDEX => Call::ReadIndex {
+            id: ReadId(words.next("id")?),
+        },
+        READ_INDEX_REPLY => Call::ReadIndexReply {
+            id: ReadId(words.next("id")?),
+            index: Some(Index(words.next("index")?)).filter(|_| set(HAS_INDEX)),
+        },
+        kind => return Err(DecodeError::Kind(kind)),
+    };
+    Ok(header.raft(term, call))
+}
+
+fn decode_conflict(words: &mut Words<'_>) -> Result<Conflict, DecodeError> {
+    let prev = Index(words.next("conflict.prev")?);
+    let hint = words.log_id("conflict.hint")?;
+    Ok(Conflict { prev, hint })
+}
+
+fn decode_propose(header: &Header, words: &mut Words<'_>, bytes: Bytes) -> Result<Propose, DecodeError> {
+    Ok(Propose {
+        origin: words.next("origin")?,
+        number: words.next("number")?,
+        settled: words.next("settled")?,
+        term: Term(words.next("term")?),
+        expect: decode_expect(header.flags, words)?,
+        payload: decode_payload(words, bytes)?,
+    })
+}
+
+fn decode_expect(flags: u16, words: &mut Words<'_>) -> Result<Expect, DecodeError> {
+    let position = Position(words.next("expect.position")?);
+    let term = Term(words.next("expect.term")?);
+    match flags & (EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM) {
+        0 => Ok(Expect::Any),
+        EXPECT_EMPTY => Ok(Expect::Empty),
+        EXPECT_LAST => Ok(Expect::Last { position, term: None }),
+        with_term if with_term == EXPECT_LAST | EXPECT_TERM => Ok(Expect::Last {
+            position,
+            term: Some(term),
+        }),
+        _ => Err(words.impossible("expect")),
+    }
+}
+
+/// The entries of a proposal; what arrives damaged must not be taken into the log.
+fn decode_payload(words: &mut Words<'_>, bytes: Bytes) -> Result<Payload, DecodeError> {
+    let count = words.small("count")?;
+    let crc = words.small("crc")?;
+    let codec = match words.next("codec")? {
+        n if n == Codec::Bytes as u64 => Codec::Bytes,
+        n if n == Codec::Postcard as u64 => Codec::Postcard,
+        _ => return Err(words.impossible("codec")),
+    };
+    if crc32c::crc32c(&bytes) != crc {
+        return Err(words.impossible("crc"));
+    }
+    if count == 0 && !bytes.is_empty() {
+        return Err(words.impossible("count"));
+    }
+    Ok(Payload {
+        bytes,
+        count,
+        crc,
+        codec,
+    })
+}
+
+fn decode_propose_reply(words: &mut Words<'_>) -> Result<ProposeReply, DecodeError> {
+    let (origin, number) = (words.next("origin")?, words.next("number")?);
+    let code = words.next("answer")?;
+    let [a, b, c] = [words.next("a")?, words.next("b")?, words.next("c")?];
+    let (last, term) = (Position(a), Term(b));
+    let refusal = match code {
+        ASSIGNED => {
+            let at = LogId::new(Term(a), Index(b));
+            let first = Position(c);
+            let answer = ProposeAnswer::Assigned { at, first };
+            return Ok(ProposeReply { origin, number, answer });
+        }
+        NOT_LEADER => Refusal::NotLeader {
+            leader: Some(NodeId(a)).filter(|n| *n != NodeId::ZERO),
+        },
+        OVERLOADED => Refusal::Overloaded,
+        DISK_FULL => Refusal::DiskFull,
+        MISMATCH => Refusal::Mismatch { last, term },
+        HOLDS => Refusal::Holds { last, term },
+        TOO_LARGE => Refusal::TooLarge { bytes_max: a },
+        _ => return Err(words.impossible("answer")),
+    };
+    let answer = ProposeAnswer::Refused(refusal);
+    Ok(ProposeReply { origin, number, answer })
+}
+
+fn flag(set: bool, flag: u16) -> u16 {
+    if set { flag } else { 0 }
+}
+
+/// The words of a body, taken one by one; what is left at the end is of a later format.
+struct Words<'a> {
+    kind: u16,
+    left: &'a [u8],
+}
+
+impl Words<'_> {
+    fn next(&mut self, field: &'static str) -> Result<u64, DecodeError> {
+        self.left.try_get_u64_le().map_err(|_| self.impossible(field))
+    }
+
+    /// A word that holds a 32-bit number.
+    fn small(&mut self, field: &'static str) -> Result<u32, DecodeError> {
+        u32::try_from(self.next(field)?).map_err(|_| self.impossible(field))
+    }
+
+    fn log_id(&mut self, field: &'static str) -> Result<LogId, DecodeError> {
+        let term = Term(self.next(field)?);
+        Ok(LogId::new(term, Index(self.next(field)?)))
+    }
+
+    fn impossible(&self, field: &'static str) -> DecodeError {
+        DecodeError::Field {
+            kind: self.kind,
+            field,
+        }
+    }
+}
