@@ -1,1 +1,19 @@
 //! A deterministic simulator that runs the shipped node, log and wire code.
+//!
+//! The driver, the log and the encoding are those of production; time, disks, network and clients are
+//! simulated, and everything follows from one seed. `docs/SIMULATOR.md` says what is checked and how
+//! to read a trace.
+
+pub mod checkers;
+pub mod committed;
+pub mod disk;
+pub mod entries;
+pub mod hash;
+pub mod ledger;
+pub mod network;
+pub mod queue;
+pub mod random;
+pub mod sometimes;
+pub mod swarm;
+pub mod trace;
+pub mod violation;

@@ -1,0 +1,69 @@
+//! Answers: every request is answered exactly once, by its deadline, unless its node goes down first.
+
+use crate::violation::{Verdict, ensure};
+use kontiki_consensus::{NodeId, Time};
+use kontiki_node::Token;
+use std::collections::BTreeMap;
+
+/// The name of the property.
+pub const PROPERTY: &str = "every request is answered once and in time";
+
+/// Requests that wait for their answer.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// The node that was asked, and when it must have answered.
+    open: BTreeMap<Token, (NodeId, Time)>,
+}
+
+impl Answers {
+    /// A node was asked, and must answer by then.
+    pub fn asked(&mut self, token: Token, node: NodeId, by: Time) {
+        self.open.insert(token, (node, by));
+    }
+
+    /// A node answers.
+    ///
+    /// # Errors
+    /// If it was not asked, or has answered already.
+    pub fn answered(&mut self, token: Token, node: NodeId) -> Verdict {
+        let asked = self.open.remove(&token).map(|(node, _)| node);
+        ensure(asked == Some(node), PROPERTY, || {
+            format!("{node:?} answers {token:?}, which {asked:?} was asked")
+        })
+    }
+
+    /// A node went down: what it was asked stays without an answer.
+    pub fn down(&mut self, node: NodeId) -> Vec<Token> {
+        let lost = self.open.extract_if(.., |_, (asked, _)| *asked == node);
+        lost.map(|(token, _)| token).collect()
+    }
+
+    /// A node could not answer for this long: it stood still.
+    pub fn delay(&mut self, node: NodeId, until: Time) {
+        for (_, by) in self.open.values_mut().filter(|(asked, _)| *asked == node) {
+            *by = (*by).max(until);
+        }
+    }
+
+    /// A node that stood still goes on, and must answer by then.
+    pub fn resume(&mut self, node: NodeId, by: Time) {
+        for (_, latest) in self
+            .open
+            .values_mut()
+            .filter(|(asked, latest)| *asked == node && *latest == Time::MAX)
+        {
+            *latest = by;
+        }
+    }
+
+    /// It is now this late.
+    ///
+    /// # Errors
+    /// If an answer is overdue.
+    pub fn overdue(&self, now: Time) -> Verdict {
+        let late = self.open.iter().find(|(_, (_, by))| *by < now);
+        ensure(late.is_none(), PROPERTY, || {
+            format!("not answered at {now:?}: {late:?} (token, node asked, latest time)")
+        })
+    }
+}

@@ -1,0 +1,19 @@
+//! What must hold at every moment: one file a property.
+//!
+//! A checker takes plain data and knows neither driver nor log, so that each can be shown by hand
+//! what it must refuse: a checker that never fired proves nothing (`tests/checkers.rs`).
+
+pub mod answers;
+pub mod appends;
+pub mod commit_order;
+pub mod compare;
+pub mod convergence;
+pub mod durability;
+pub mod election_safety;
+pub mod hard_states;
+pub mod leader_append_only;
+pub mod leader_completeness;
+pub mod memory;
+pub mod reads;
+pub mod state_machine_safety;
+pub mod tails;

@@ -1,0 +1,122 @@
+//! Rare paths that a batch of runs must have taken: a simulator that never gets somewhere proves
+//! nothing about it. A batch in which one of these stays at zero fails, and names it.
+
+macro_rules! paths {
+    ($($name:ident = $text:literal,)*) => {
+        /// A rare path.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Sometimes {
+            $(#[doc = $text] $name,)*
+        }
+
+        /// All of them, with what they are called in reports.
+        pub const PATHS: &[(Sometimes, &str)] = &[$((Sometimes::$name, $text),)*];
+    };
+}
+
+paths! {
+    LeaderChanged = "another leader was elected",
+    LeaderCrashed = "a leader crashed",
+    SteppedDown = "a leader stepped down",
+    SplitVote = "two candidates stood in one term",
+    VoteRepeated = "a vote request arrived twice",
+    Truncated = "a log was cut back",
+    OlderTermCommitted = "a leader committed records of an earlier term",
+    TornWrite = "a power loss tore a write",
+    TornTailCut = "recovery cut off a torn tail",
+    UnreportedSurvived = "a write survived a crash before it was reported",
+    UnsyncedLost = "a power loss took records that were not synced",
+    KilledOnly = "a process was killed and its page cache survived",
+    NameLost = "a power loss undid a change of names",
+    CrashInCreate = "a crash came while a file was being made",
+    CrashInRecovery = "a crash came during recovery",
+    CrashAtOperation = "a crash came exactly between two disk operations",
+    AllDown = "all nodes were down at once",
+    SegmentBegun = "a log went on in a new segment",
+    StalledLeader = "the disk of a leader stood still longer than an election timeout",
+    DiskWasFull = "a disk had no room for a new segment",
+    ReadByFollower = "a lagging follower was served from disk",
+    Resent = "records were sent again after a loss",
+    Backtracked = "replication went back to where the logs agree",
+    SendDropped = "a sender was told that a message was dropped",
+    OneWayCut = "a link was cut in one direction only",
+    Paused = "a node stood still and went on",
+    Assigned = "a forwarded append was given its place",
+    ForwardRefused = "a forwarded append was refused",
+    Unknown = "the fate of an append stayed unknown",
+    UnknownCommitted = "an append of unknown fate was committed after all",
+    Superseded = "an append was superseded by another leader's record",
+    NoLeader = "an append found no leader in time",
+    Mismatched = "a compare-and-append missed",
+    Compared = "a compare-and-append hit",
+    Holds = "a precondition was checked and held",
+    Overloaded = "a leader refused an append because too much was in flight",
+    ReadTimedOut = "a read could not be confirmed in time",
+    ReadForwarded = "a follower asked its leader for a read index",
+    StaleBehind = "a stale read saw less than a linearizable one would have",
+    TailWaited = "a tail waited for an entry and got it",
+    BatchAppended = "several entries were appended as one record",
+}
+
+/// How often each path was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Counters {
+    counts: Vec<u64>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            counts: vec![0; PATHS.len()],
+        }
+    }
+}
+
+impl Counters {
+    /// A path was taken.
+    pub fn hit(&mut self, path: Sometimes) {
+        self.counts[path as usize] += 1;
+    }
+
+    /// A path was taken if this is so.
+    pub fn hit_if(&mut self, taken: bool, path: Sometimes) {
+        self.counts[path as usize] += u64::from(taken);
+    }
+
+    /// How often.
+    #[must_use]
+    pub fn of(&self, path: Sometimes) -> u64 {
+        self.counts[path as usize]
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.counts
+            .iter_mut()
+            .zip(&other.counts)
+            .for_each(|(mine, theirs)| *mine += theirs);
+    }
+
+    /// What was never taken.
+    #[must_use]
+    pub fn never(&self) -> Vec<&'static str> {
+        PATHS
+            .iter()
+            .filter(|(path, _)| self.of(*path) == 0)
+            .map(|(_, text)| *text)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_never_taken_is_named() {
+        let mut counters = Counters::default();
+        assert_eq!(counters.never().len(), PATHS.len());
+        PATHS.iter().skip(1).for_each(|(path, _)| counters.hit(*path));
+        assert_eq!(counters.never(), [PATHS[0].1]);
+    }
+}

@@ -1,0 +1,335 @@
+//! What a run is like, drawn from its seed: how many nodes, how large, and which faults how often.
+//!
+//! Every run draws its own odds: many runs without a given fault, some with a lot of it, so that no
+//! fault always hides another. The two tables here are what is published (`kontiki-sim rates`).
+
+use crate::disk::DiskProfile;
+use crate::network::NetworkProfile;
+use crate::random::{Ppm, Random};
+use kontiki_consensus::Duration;
+
+/// A fault that comes at times and ends again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Fault {
+    /// One node loses its power or its process is killed.
+    Crash,
+    /// A node loses its power exactly between two operations of its disk.
+    CrashAtOperation,
+    /// All nodes, or as many as make a majority, lose their power at once.
+    CrashMany,
+    /// Links are cut: halves, one node, a bridge, a ring, or one direction only.
+    Partition,
+    /// A disk completes nothing.
+    Stall,
+    /// A node stands still, as if its process had been stopped.
+    Pause,
+    /// A disk has no room for new files.
+    DiskFull,
+    /// A node's date jumps.
+    ClockJump,
+}
+
+/// How often a fault comes, in the runs that have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// The fault.
+    pub fault: Fault,
+    /// What it is called in reports.
+    pub name: &'static str,
+    /// In how many of a hundred runs it comes at all.
+    pub in_runs: u32,
+    /// The mean time between two of them lies between these, in ms; each order of magnitude is as likely.
+    pub every: (u64, u64),
+    /// It lasts between these, in ms.
+    pub lasts: (u64, u64),
+}
+
+/// How often each fault comes.
+pub const RATES: [Rate; 8] = [
+    Rate {
+        fault: Fault::Crash,
+        name: "crash of a node",
+        in_runs: 75,
+        every: (1_500, 24_000),
+        lasts: (20, 5_000),
+    },
+    Rate {
+        fault: Fault::CrashAtOperation,
+        name: "crash between two disk operations",
+        in_runs: 60,
+        every: (2_000, 24_000),
+        lasts: (20, 2_000),
+    },
+    Rate {
+        fault: Fault::CrashMany,
+        name: "crash of a majority",
+        in_runs: 40,
+        every: (8_000, 32_000),
+        lasts: (20, 3_000),
+    },
+    Rate {
+        fault: Fault::Partition,
+        name: "partition",
+        in_runs: 70,
+        every: (2_000, 24_000),
+        lasts: (200, 8_000),
+    },
+    Rate {
+        fault: Fault::Stall,
+        name: "stalled disk",
+        in_runs: 50,
+        every: (2_000, 24_000),
+        lasts: (100, 4_000),
+    },
+    Rate {
+        fault: Fault::Pause,
+        name: "paused node",
+        in_runs: 40,
+        every: (4_000, 24_000),
+        lasts: (50, 3_000),
+    },
+    Rate {
+        fault: Fault::DiskFull,
+        name: "full disk",
+        in_runs: 20,
+        every: (6_000, 24_000),
+        lasts: (500, 8_000),
+    },
+    Rate {
+        fault: Fault::ClockJump,
+        name: "jump of the date",
+        in_runs: 30,
+        every: (3_000, 24_000),
+        lasts: (0, 0),
+    },
+];
+
+/// How often something goes wrong with each packet or each operation, in the runs that have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Odds {
+    /// What it is called in reports.
+    pub name: &'static str,
+    /// In how many of a hundred runs it happens at all.
+    pub in_runs: u32,
+    /// The chance lies between these, in parts of a million; each order of magnitude is as likely.
+    pub chance: (u32, u32),
+}
+
+const LOSS: Odds = Odds {
+    name: "packet lost",
+    in_runs: 50,
+    chance: (200, 200_000),
+};
+const TOLD: Odds = Odds {
+    name: "sender told of a loss",
+    in_runs: 60,
+    chance: (10_000, 1_000_000),
+};
+const DUPLICATES: Odds = Odds {
+    name: "packet repeated",
+    in_runs: 40,
+    chance: (1_000, 300_000),
+};
+const STRAGGLERS: Odds = Odds {
+    name: "packet late by up to 1.5 s",
+    in_runs: 40,
+    chance: (1_000, 100_000),
+};
+const HICCUPS: Odds = Odds {
+    name: "disk operation late by up to 1 s",
+    in_runs: 30,
+    chance: (500, 50_000),
+};
+
+/// The odds of packets and disk operations.
+pub const ODDS: [Odds; 5] = [LOSS, TOLD, DUPLICATES, STRAGGLERS, HICCUPS];
+
+/// A fault as one run has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The fault.
+    pub fault: Fault,
+    /// The mean time between two of them.
+    pub every: Duration,
+    /// How long it lasts, from and to.
+    pub lasts: (Duration, Duration),
+}
+
+/// Sizes and times of the nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// See `kontiki_consensus::Config`.
+    pub heartbeat_interval: Duration,
+    /// See `kontiki_consensus::Config`.
+    pub election_timeout_min: Duration,
+    /// See `kontiki_consensus::Config`.
+    pub election_timeout_max: Duration,
+    /// See `kontiki_consensus::Config`.
+    pub window_bytes_max: usize,
+    /// See `kontiki_consensus::Config`.
+    pub message_bytes_max: usize,
+    /// See `kontiki_consensus::Config`.
+    pub tail_bytes_max: usize,
+    /// See `kontiki_node::DriverConfig`.
+    pub in_flight_bytes_max: usize,
+    /// See `kontiki_log::LogOptions`.
+    pub segment_bytes: u64,
+}
+
+/// The largest payload a node takes: what fits into the smallest segment with room to spare.
+pub const PAYLOAD_BYTES_MAX: usize = 16 << 10;
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// How many there are.
+    pub clients: usize,
+    /// The mean time between two requests of a client.
+    pub think: Duration,
+    /// How large an entry is, at most.
+    pub entry_bytes_max: usize,
+    /// How often a client asks many things at once.
+    pub bursts: Ppm,
+    /// How often a request goes to a random node and not to the one the client holds for the leader.
+    pub elsewhere: Ppm,
+    /// The longest time a client waits.
+    pub patience: Duration,
+    /// How many clients follow the log.
+    pub tails: usize,
+}
+
+/// A whole run.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    /// How many nodes.
+    pub nodes: usize,
+    /// Their sizes.
+    pub sizes: Sizes,
+    /// The network.
+    pub network: NetworkProfile,
+    /// The disk of each node.
+    pub disks: Vec<DiskProfile>,
+    /// How much faster each node's clock runs, in parts of a million; may be negative.
+    pub clock_drift: Vec<i64>,
+    /// How long a node takes over what came in.
+    pub turn: Duration,
+    /// The faults.
+    pub plans: Vec<Plan>,
+    /// The clients.
+    pub habits: Habits,
+}
+
+impl Swarm {
+    /// The run of this stream.
+    pub fn draw(random: &mut Random) -> Self {
+        let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5]).unwrap_or(&3);
+        let slow = random.chance(Ppm::percent(30));
+        Self {
+            nodes,
+            sizes: Sizes::draw(random),
+            network: draw_network(random),
+            disks: (0..nodes).map(|_| draw_disk(random, slow)).collect(),
+            clock_drift: draw_drift(random, nodes),
+            turn: Duration(random.magnitude(2_000, 500_000)),
+            plans: RATES.iter().filter_map(|rate| rate.draw(random)).collect(),
+            habits: Habits::draw(random),
+        }
+    }
+
+    /// The longest election timeout, by the clock of the slowest node.
+    #[must_use]
+    pub fn election_timeout(&self) -> Duration {
+        Duration(self.sizes.election_timeout_max.0 + self.sizes.election_timeout_max.0 / 10)
+    }
+}
+
+impl Rate {
+    fn draw(&self, random: &mut Random) -> Option<Plan> {
+        let every = Duration::from_millis(random.magnitude(self.every.0, self.every.1));
+        let lasts = (
+            Duration::from_millis(self.lasts.0),
+            Duration::from_millis(self.lasts.1),
+        );
+        random.chance(Ppm::percent(self.in_runs)).then_some(Plan {
+            fault: self.fault,
+            every,
+            lasts,
+        })
+    }
+}
+
+impl Odds {
+    fn draw(&self, random: &mut Random) -> Ppm {
+        let chance = random.magnitude(u64::from(self.chance.0), u64::from(self.chance.1)) as u32;
+        if random.chance(Ppm::percent(self.in_runs)) {
+            Ppm(chance)
+        } else {
+            Ppm(0)
+        }
+    }
+}
+
+impl Sizes {
+    fn draw(random: &mut Random) -> Self {
+        let heartbeat = random.between(40, 150);
+        let timeout = heartbeat * random.between(3, 8);
+        Self {
+            heartbeat_interval: Duration::from_millis(heartbeat),
+            election_timeout_min: Duration::from_millis(timeout),
+            election_timeout_max: Duration::from_millis(timeout * 2),
+            window_bytes_max: random.magnitude(256, 256 << 10) as usize,
+            message_bytes_max: random.magnitude(128, 64 << 10) as usize,
+            tail_bytes_max: random.magnitude(256, 1 << 20) as usize,
+            in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
+            segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,
+        }
+    }
+}
+
+impl Habits {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            clients: random.between(2, 6) as usize,
+            think: Duration::from_millis(random.between(100, 500)),
+            entry_bytes_max: random.magnitude(16, 4 << 10) as usize,
+            bursts: if random.coin() { Ppm::percent(5) } else { Ppm(0) },
+            elsewhere: Ppm::percent(random.between(10, 100) as u32),
+            patience: Duration::from_millis(random.magnitude(500, 8_000)),
+            tails: random.between(0, 2) as usize,
+        }
+    }
+}
+
+fn draw_network(random: &mut Random) -> NetworkProfile {
+    NetworkProfile {
+        delay: Duration(random.magnitude(50_000, 20_000_000)),
+        stragglers: STRAGGLERS.draw(random),
+        straggle: Duration::from_millis(random.magnitude(20, 1_500)),
+        loss: LOSS.draw(random),
+        told: TOLD.draw(random),
+        duplicates: DUPLICATES.draw(random),
+        reorders: random.coin(),
+        queue: random.magnitude(16, 4096) as u32,
+    }
+}
+
+fn draw_disk(random: &mut Random, slow: bool) -> DiskProfile {
+    let slower = if slow && random.coin() { 20 } else { 1 };
+    DiskProfile {
+        write: Duration(random.magnitude(10_000, 500_000)),
+        sync: Duration(slower * random.magnitude(100_000, 4_000_000)),
+        hiccups: HICCUPS.draw(random),
+        hiccup: Duration::from_millis(random.magnitude(20, 1_000)),
+    }
+}
+
+fn draw_drift(random: &mut Random, nodes: usize) -> Vec<i64> {
+    let most = if random.chance(Ppm::percent(40)) {
+        random.magnitude(100, 50_000)
+    } else {
+        0
+    };
+    (0..nodes)
+        .map(|_| random.between(0, 2 * most) as i64 - most as i64)
+        .collect()
+}
