@@ -35,7 +35,9 @@ impl PeerMessage {
     pub fn is_urgent(&self) -> bool {
         use kontiki_consensus::Call;
         match self {
-            Self::Raft(message) => !matches!(&message.call, Call::AppendEntries { runs, .. } if !runs.is_empty()),
+            Self::Raft(message) => {
+                !matches!(&message.call, Call::AppendEntries { runs, .. } if !runs.is_empty())
+            }
             Self::Propose(_) | Self::ProposeReply(_) => false,
         }
     }
