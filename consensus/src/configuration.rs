@@ -6,6 +6,9 @@
 use crate::NodeId;
 use alloc::vec::Vec;
 
+/// As many voters as a cluster is likely to have, in each list.
+const VOTERS_USUAL: usize = 9;
+
 /// The members of a cluster. A configuration is used from the moment it stands in the log (§4.1).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Configuration {
@@ -69,7 +72,17 @@ impl Configuration {
     #[must_use]
     pub fn quorum_value<V: Ord + Copy + Default>(&self, mut value: impl FnMut(NodeId) -> V) -> V {
         let mut reached = |list: &[NodeId]| {
-            let mut values: Vec<V> = list.iter().map(|n| value(*n)).collect();
+            // Asked for every acknowledgement: a cluster of usual size needs no memory for it.
+            let (mut few, mut many) = ([V::default(); VOTERS_USUAL], Vec::new());
+            let values = if list.len() <= VOTERS_USUAL {
+                &mut few[..list.len()]
+            } else {
+                many.resize(list.len(), V::default());
+                &mut many[..]
+            };
+            for (place, node) in values.iter_mut().zip(list) {
+                *place = value(*node);
+            }
             values.sort_unstable_by(|a, b| b.cmp(a));
             values.get(list.len() / 2).copied().unwrap_or_default()
         };

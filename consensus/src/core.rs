@@ -86,7 +86,7 @@ impl Consensus {
             }
             Event::Fetched { peer, from, runs } => self.on_fetched(now, peer, from, runs),
             Event::SendDropped(peer) => self.on_send_dropped(peer),
-            Event::Read(id) => self.on_read(id),
+            Event::Read(id) => self.on_read(now, id),
             Event::CancelRead(id) => self.on_cancel_read(id),
             Event::DiskFull(full) => self.on_disk_full(now, full),
         }
@@ -95,10 +95,15 @@ impl Consensus {
 
     /// Puts out everything that follows from the events since the last flush.
     pub fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        if self.fatal.is_none() {
+            self.flush_decisions(now, outputs);
+        }
         if let Some(reason) = &self.fatal {
             outputs.push(Output::Fatal(reason.clone()));
-            return;
         }
+    }
+
+    fn flush_decisions(&mut self, now: Time, outputs: &mut Vec<Output>) {
         // What was released before has been applied since; what is released now is still to be read.
         self.log.evict(self.released);
         self.replicate(now);
@@ -133,7 +138,7 @@ impl Consensus {
         }
         match &self.state {
             State::Leader(_) => self.on_heartbeat_due(now),
-            _ => self.stand(now, false),
+            _ => self.stand(now),
         }
     }
 
@@ -264,14 +269,14 @@ impl Consensus {
         }
     }
 
-    /// What the next proposal will be: `None` unless this server leads, has committed in its own
-    /// term (and so knows the whole prefix) and has room on its disk.
+    /// What the next proposal will be: `None` unless this server leads and has given out the no-op of
+    /// its term to be applied: then what is applied and what is in flight is the whole prefix.
     #[must_use]
     pub fn admission(&self) -> Option<Admission> {
         let State::Leader(leader) = &self.state else {
             return None;
         };
-        (self.commit >= leader.term_start && self.fatal.is_none()).then(|| Admission {
+        (self.released >= leader.term_start && self.fatal.is_none()).then(|| Admission {
             index: self.log.last().index.next(),
             term: self.hard_state.term,
             position: self.log.last_position().next(),
@@ -363,7 +368,13 @@ impl Consensus {
     /// Records holding the user entries from `from` on and before `to`, no further than record `limit`,
     /// about `bytes_max` bytes; `None` if they are only on disk.
     #[must_use]
-    pub fn runs_between(&self, from: Position, to: Position, limit: Index, bytes_max: usize) -> Option<Vec<Run>> {
+    pub fn runs_between(
+        &self,
+        from: Position,
+        to: Position,
+        limit: Index,
+        bytes_max: usize,
+    ) -> Option<Vec<Run>> {
         self.log.runs_between(from, to, limit, bytes_max)
     }
 
@@ -397,7 +408,6 @@ impl Consensus {
         if self.admission() == Some(place) {
             self.writes.append(run.clone());
             self.log.append(run);
-            self.advance_commit();
         } else {
             self.fail("a proposal was sealed for another place");
         }
@@ -406,7 +416,7 @@ impl Consensus {
     fn on_cancel_read(&mut self, id: ReadId) {
         match &mut self.state {
             State::Leader(leader) => leader.reads.cancel(id),
-            State::Follower(follower) => follower.reads.retain(|r| *r != id),
+            State::Follower(follower) => follower.reads.retain(|(r, _)| *r != id),
             _ => {}
         }
     }

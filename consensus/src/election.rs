@@ -49,24 +49,20 @@ impl Consensus {
         self.note_role();
     }
 
-    /// Asks for an election; first only whether it would be won, unless the leader wants it.
-    pub(crate) fn stand(&mut self, now: Time, transfer: bool) {
+    /// Asks for an election; first only whether it would be won (dissertation §9.6).
+    pub(crate) fn stand(&mut self, now: Time) {
         self.leave_role();
         self.heard_at = None;
         self.restart_election_timer(now);
-        if transfer {
-            self.campaign(now, true);
-            return;
-        }
         self.state = State::PreCandidate(Votes::default());
         self.note_role();
         let proposed = self.hard_state.term.next();
-        self.request_votes(proposed, true, false);
+        self.request_votes(proposed, true);
         self.on_vote(now, self.config.node, proposed, true, true);
     }
 
     /// Stands: a new term, the own vote, and a request to everyone (§5.2).
-    fn campaign(&mut self, now: Time, transfer: bool) {
+    fn campaign(&mut self, now: Time) {
         let term = self.hard_state.term.next();
         self.set_hard_state(HardState {
             term,
@@ -75,14 +71,19 @@ impl Consensus {
         self.state = State::Candidate(Votes::default());
         self.restart_election_timer(now);
         self.note_role();
-        self.request_votes(term, false, transfer);
+        self.request_votes(term, false);
     }
 
-    fn request_votes(&mut self, term: Term, pre: bool, transfer: bool) {
+    fn request_votes(&mut self, term: Term, pre: bool) {
         let last = self.log.last();
         for peer in self.configuration().members() {
             if peer != self.config.node && self.configuration().is_voter(peer) {
-                self.send_in(term, peer, Call::RequestVote { pre, transfer, last });
+                let call = Call::RequestVote {
+                    pre,
+                    transfer: false,
+                    last,
+                };
+                self.send_in(term, peer, call);
             }
         }
     }
@@ -145,15 +146,19 @@ impl Consensus {
             return;
         }
         let configuration = self.log.configuration();
-        let (State::PreCandidate(votes) | State::Candidate(votes)) = &mut self.state else {
-            return;
+        let votes = match &mut self.state {
+            State::PreCandidate(votes) if pre => votes,
+            State::Candidate(votes) if !pre => votes,
+            _ => return,
         };
         votes.granted.insert(from);
-        let won = configuration.has_quorum(|n| votes.granted.contains(&n));
-        match (&self.state, pre) {
-            (State::PreCandidate(_), true) if won => self.campaign(now, false),
-            (State::Candidate(_), false) if won => self.become_leader(now),
-            _ => {}
+        if !configuration.has_quorum(|n| votes.granted.contains(&n)) {
+            return;
+        }
+        if pre {
+            self.campaign(now);
+        } else {
+            self.become_leader(now);
         }
     }
 
@@ -212,13 +217,13 @@ impl Consensus {
     }
 
     pub(crate) fn on_disk_full(&mut self, now: Time, full: bool) {
-        self.disk_full = full;
+        let was_full = ::core::mem::replace(&mut self.disk_full, full);
         match &self.state {
             State::Leader(_) if full => self.step_down(now, "the disk is full"),
             State::PreCandidate(_) | State::Candidate(_) if full => {
                 self.become_follower(now, self.hard_state.term, None);
             }
-            _ if !full => self.restart_election_timer(now),
+            _ if was_full && !full => self.restart_election_timer(now),
             _ => {}
         }
     }
@@ -235,7 +240,7 @@ impl Consensus {
             State::Leader(leader) => leader.reads.into_readers().partition(|r| r.node.is_none()),
             State::Follower(follower) => {
                 self.said
-                    .extend(follower.reads.into_iter().map(Output::ReadRefused));
+                    .extend(follower.reads.into_iter().map(|(id, _)| Output::ReadRefused(id)));
                 return;
             }
             _ => return,

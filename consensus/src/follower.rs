@@ -22,21 +22,23 @@ impl Consensus {
             return;
         }
         let received = self.log.holds(prev).then(|| self.take_runs(prev, &runs));
-        let conflict = Conflict {
-            prev: prev.index,
-            hint: self.log.furthest_agreement(prev),
-        };
+        let on_disk = self.writes.persisted();
         let State::Follower(follower) = &mut self.state else {
             return;
         };
-        follower.owes_reply |= round > follower.round || !runs.is_empty();
+        let new_round = round > follower.round;
         follower.round = follower.round.max(round);
-        if let Some(received) = received {
-            follower.received = follower.received.max(received);
-            self.commit = self.commit.max(commit.min(follower.received));
-        } else {
+        let Some(received) = received else {
             follower.owes_reply = true;
-            follower.conflict = Some(conflict);
+            follower.refused = Some(prev);
+            return;
+        };
+        // What is not on disk yet is answered when it is; only what is there already would stay unanswered.
+        follower.owes_reply |= new_round || (!runs.is_empty() && received <= on_disk);
+        follower.received = follower.received.max(received);
+        self.commit = self.commit.max(commit.min(follower.received));
+        if new_round {
+            self.ask_again(now);
         }
     }
 
@@ -80,10 +82,13 @@ impl Consensus {
     }
 
     fn take_run(&mut self, run: &Run) {
-        let mut first_new = run.first();
-        while first_new < run.last() && self.log.holds(LogId::new(run.term(), first_new)) {
-            first_new = first_new.next();
-        }
+        // One term, so that the part that is here already ends where this log's term ends.
+        let agreed = self.log.furthest_agreement(run.last_id());
+        let first_new = if agreed.term == run.term() {
+            agreed.index.next().max(run.first())
+        } else {
+            run.first()
+        };
         let Some(new) = run.slice(first_new, run.last()) else {
             return;
         };
@@ -125,11 +130,15 @@ impl Consensus {
         }
         follower.owes_reply = false;
         follower.acknowledged = persisted;
+        let conflict = follower.refused.take().map(|prev| Conflict {
+            prev: prev.index,
+            hint: self.log.furthest_agreement(prev),
+        });
         let call = Call::AppendEntriesReply {
             round: follower.round,
             persisted,
             received: follower.received,
-            conflict: follower.conflict.take(),
+            conflict,
         };
         self.send(leader, call);
     }

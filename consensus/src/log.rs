@@ -20,6 +20,9 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// How many runs a message has room for at first: enough for a busy flush, little for a follower far behind.
+    const RUNS_EXPECTED: usize = 32;
+
     pub(crate) fn new(restored: Restored, tail_bytes_max: usize) -> Self {
         let mut log = Self {
             terms: restored.terms,
@@ -144,9 +147,9 @@ impl Log {
         if from < self.tail_first() {
             return None;
         }
-        let mut runs = Vec::new();
-        let mut room = bytes_max;
         let start = self.tail.partition_point(|r| r.last() < from);
+        let mut runs = Vec::with_capacity((self.tail.len() - start).min(Self::RUNS_EXPECTED));
+        let mut room = bytes_max;
         for run in self.tail.range(start..) {
             let Some(part) = run.slice(from, to) else { break };
             if !runs.is_empty() && part.weight() > room {
@@ -169,7 +172,13 @@ impl Log {
 
     /// Records that hold the user entries from `from` on, before `to` and up to record `limit`, about
     /// `bytes_max` bytes; `None` if memory no longer holds the first of them.
-    pub(crate) fn runs_between(&self, from: Position, to: Position, limit: Index, bytes_max: usize) -> Option<Vec<Run>> {
+    pub(crate) fn runs_between(
+        &self,
+        from: Position,
+        to: Position,
+        limit: Index,
+        bytes_max: usize,
+    ) -> Option<Vec<Run>> {
         let holding = |position| {
             let n = self.tail.partition_point(|r| r.last_position() < position);
             self.tail.get(n).and_then(|r| r.index_of(position))
@@ -184,8 +193,8 @@ impl Log {
         if index >= self.last.index {
             return Some(self.last_position);
         }
-        if let Some(next) = self.terms.iter().find(|t| t.index == index.next()) {
-            return Some(next.position_before);
+        if let Ok(next) = self.terms.binary_search_by_key(&index.next(), |t| t.index) {
+            return Some(self.terms[next].position_before);
         }
         let run = self.tail.get(self.tail.partition_point(|r| r.last() < index))?;
         (run.first() <= index)
@@ -196,7 +205,9 @@ impl Log {
     /// Whether the terms rise and end at the end: checked after each step.
     pub(crate) fn is_sound(&self) -> bool {
         let last_term = self.terms.last();
-        last_term.map_or(Term::ZERO, |t| t.term) == self.last.term
+        let risen = |pair: &[TermStart]| pair[0].term < pair[1].term && pair[0].index < pair[1].index;
+        self.terms.windows(2).next_back().is_none_or(risen)
+            && last_term.map_or(Term::ZERO, |t| t.term) == self.last.term
             && last_term.is_none_or(|t| t.index <= self.last.index)
             && self.tail.back().is_none_or(|r| r.last_id() == self.last)
     }

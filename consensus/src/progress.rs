@@ -25,7 +25,7 @@ pub(crate) struct Progress {
     pub(crate) told_round: Round,
     pub(crate) told_commit: Index,
     pub(crate) heard_at: Time,
-    /// When `received` last moved, or sending began: what runs out when a message is lost.
+    /// When `received` last moved, or the first message beyond it was sent: what runs out when one is lost.
     moved_at: Time,
 }
 
@@ -57,6 +57,14 @@ impl Progress {
         }
     }
 
+    /// Where to go on once what is under way is taken for lost: a probe is repeated as it was.
+    pub(crate) fn first_unheard(&self) -> Index {
+        match &self.mode {
+            Mode::Probe { .. } => self.next,
+            Mode::Replicate { .. } => self.received.next().min(self.next),
+        }
+    }
+
     /// Goes back to looking for the place where the logs agree, beginning before `next`.
     pub(crate) fn probe(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
@@ -67,7 +75,7 @@ impl Progress {
     /// Whether more may be sent now.
     pub(crate) fn may_send(&self, window_bytes_max: usize) -> bool {
         match &self.mode {
-            Mode::Probe { sent } => sent.is_none() && self.fetching.is_none(),
+            Mode::Probe { sent } => sent.is_none(),
             Mode::Replicate { bytes, .. } => *bytes < window_bytes_max && self.fetching.is_none(),
         }
     }
@@ -77,7 +85,7 @@ impl Progress {
         match &mut self.mode {
             Mode::Probe { sent } => *sent = Some(now),
             Mode::Replicate { in_flight, bytes } => {
-                if in_flight.is_empty() {
+                if self.received.next() >= self.next {
                     self.moved_at = now;
                 }
                 in_flight.push_back((last, weight));

@@ -5,7 +5,10 @@
 //! before it came. Invariants: rounds are never reused within a term; no read gets an index before
 //! the leader has committed in its own term (§6.4, step 1).
 
-use crate::{Call, Consensus, Index, NodeId, Output, ReadId, Round, role::State};
+use crate::{
+    Call, Consensus, Index, NodeId, Output, ReadId, Round, Time,
+    role::{Follower, State},
+};
 use alloc::{collections::VecDeque, vec::Vec};
 
 /// Who asks.
@@ -64,15 +67,38 @@ impl Reads {
 
 impl Consensus {
     /// A read of this node's own clients.
-    pub(crate) fn on_read(&mut self, id: ReadId) {
+    pub(crate) fn on_read(&mut self, now: Time, id: ReadId) {
         match &mut self.state {
             State::Leader(_) => self.begin_read(Reader { node: None, id }),
-            State::Follower(follower) if follower.leader.is_some() => {
-                let leader = follower.leader.unwrap_or_default();
-                follower.reads.push(id);
+            State::Follower(Follower {
+                leader: Some(leader),
+                reads,
+                ..
+            }) => {
+                let leader = *leader;
+                reads.push((id, now));
                 self.send(leader, Call::ReadIndex { id });
             }
             _ => self.said.push(Output::ReadRefused(id)),
+        }
+    }
+
+    /// The leader lives, but has not answered these for long: question or answer was lost.
+    pub(crate) fn ask_again(&mut self, now: Time) {
+        let patience = self.config.election_timeout_min;
+        let State::Follower(follower) = &mut self.state else {
+            return;
+        };
+        let Some(leader) = follower.leader else { return };
+        let mut overdue = Vec::new();
+        for (id, asked) in &mut follower.reads {
+            if now >= asked.after(patience) {
+                *asked = now;
+                overdue.push(*id);
+            }
+        }
+        for id in overdue {
+            self.send(leader, Call::ReadIndex { id });
         }
     }
 
@@ -97,15 +123,11 @@ impl Consensus {
         // The round that the next flush begins; a round that is under way may have been answered before this read came.
         leader.reads.wait(reader, self.commit, leader.round.next());
         leader.round_due = true;
-        if leader.peers.is_empty() {
-            leader.round = leader.round.next();
-            self.confirm_reads();
-        }
     }
 
     /// Answers every read whose round a quorum has answered.
     pub(crate) fn confirm_reads(&mut self) {
-        let configuration = self.log.configuration().clone();
+        let configuration = self.log.configuration();
         let State::Leader(leader) = &mut self.state else {
             return;
         };
@@ -139,7 +161,7 @@ impl Consensus {
         let State::Follower(follower) = &mut self.state else {
             return;
         };
-        let Some(place) = follower.reads.iter().position(|r| *r == id) else {
+        let Some(place) = follower.reads.iter().position(|(r, _)| *r == id) else {
             return;
         };
         follower.reads.swap_remove(place);

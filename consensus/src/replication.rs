@@ -70,7 +70,7 @@ impl Consensus {
         };
         let Some(peer) = leader.peer(peer) else { return };
         if matches!(peer.mode, Mode::Replicate { .. }) {
-            peer.probe(peer.received.next());
+            peer.probe(peer.first_unheard());
         }
     }
 
@@ -83,13 +83,12 @@ impl Consensus {
             return;
         };
         peer.fetching = None;
-        // Where nothing could be read, asking again at once would only turn in circles.
-        if runs.is_empty() {
-            peer.mode = Mode::Probe { sent: Some(now) };
-        }
         let genuine = runs.first().is_some_and(|r| r.first() == from)
             && runs.iter().all(|r| self.log.holds(r.last_id()));
-        if genuine && from == peer.next {
+        if !genuine {
+            // Asking again at once would only turn in circles.
+            peer.mode = Mode::Probe { sent: Some(now) };
+        } else if from == peer.next {
             self.send_runs(now, id, runs);
         }
     }
@@ -105,6 +104,8 @@ impl Consensus {
         for n in 0..leader.peers.len() {
             self.replicate_to(now, n);
         }
+        // A leader that is a quorum by itself has nobody's answer to wait for.
+        self.confirm_reads();
     }
 
     fn replicate_to(&mut self, now: Time, n: usize) {
@@ -116,7 +117,7 @@ impl Consensus {
         let round = leader.round;
         let peer = &mut leader.peers[n];
         if peer.is_lost(now, patience) {
-            peer.probe(peer.received.next().min(peer.next));
+            peer.probe(peer.first_unheard());
         }
         let (id, probing) = (peer.id, matches!(peer.mode, Mode::Probe { .. }));
         while let State::Leader(leader) = &self.state
@@ -139,9 +140,13 @@ impl Consensus {
         let State::Leader(leader) = &mut self.state else {
             return false;
         };
-        if let Some(peer) = leader.peer(id) {
-            peer.fetching = Some(next);
+        let Some(peer) = leader.peer(id) else { return false };
+        if matches!(peer.mode, Mode::Probe { .. }) {
+            // The place where the logs agree is found without records: the disk is read once, from there.
+            self.send_runs(now, id, Vec::new());
+            return true;
         }
+        peer.fetching = Some(next);
         self.said.push(Output::Fetch {
             peer: id,
             from: next,

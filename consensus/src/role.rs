@@ -1,6 +1,6 @@
 //! The role of a server, as an enum that owns what belongs to it: a follower has no `next_index` to misuse.
 
-use crate::{Conflict, Index, NodeId, ReadId, Role, Round, Time, progress::Progress, reads::Reads};
+use crate::{Index, LogId, NodeId, ReadId, Role, Round, Time, progress::Progress, reads::Reads};
 use alloc::{collections::BTreeSet, vec::Vec};
 
 #[derive(Debug)]
@@ -21,11 +21,11 @@ pub(crate) struct Follower {
     pub(crate) acknowledged: Index,
     /// The largest heartbeat round seen.
     pub(crate) round: Round,
-    /// Whether the leader is owed an answer, and the refusal in it.
+    /// Whether the leader is owed an answer, and the `prev` that the answer refuses.
     pub(crate) owes_reply: bool,
-    pub(crate) conflict: Option<Conflict>,
-    /// Reads that the leader has been asked about.
-    pub(crate) reads: Vec<ReadId>,
+    pub(crate) refused: Option<LogId>,
+    /// Reads that the leader has been asked about, and when.
+    pub(crate) reads: Vec<(ReadId, Time)>,
 }
 
 /// Votes received so far, one a server: a repeated answer counts once.

@@ -229,11 +229,15 @@ impl Run {
     /// Raft index of the record that holds the user entry at `position`, if it is in this run.
     #[must_use]
     pub fn index_of(&self, position: Position) -> Option<Index> {
-        let Body::Records(records) = &self.body else { return None };
+        let Body::Records(records) = &self.body else {
+            return None;
+        };
         if position < self.first_position || position > self.last_position() {
             return None;
         }
-        Some(Index(self.first.0 + records.holding(position.0 - self.first_position.0) as u64))
+        Some(Index(
+            self.first.0 + records.holding(position.0 - self.first_position.0) as u64,
+        ))
     }
 
     /// What it holds.

@@ -86,12 +86,14 @@ impl Writes {
         }
         let id = self.next;
         self.next = id.next();
+        // As many again are likely to be gathered while this one is under way.
+        let room = Vec::with_capacity(self.runs.len());
         self.under_way.push_back((id, self.end));
         Some(Output::Persist(Write {
             id,
             hard_state: self.hard_state.take(),
             truncate: self.truncate.take(),
-            runs: ::core::mem::take(&mut self.runs),
+            runs: ::core::mem::replace(&mut self.runs, room),
         }))
     }
 
