@@ -86,7 +86,7 @@ impl Consensus {
             }
             Event::Fetched { peer, from, runs } => self.on_fetched(now, peer, from, runs),
             Event::SendDropped(peer) => self.on_send_dropped(peer),
-            Event::Read(id) => self.on_read(now, id),
+            Event::Read(id) => self.on_read(id),
             Event::CancelRead(id) => self.on_cancel_read(id),
             Event::DiskFull(full) => self.on_disk_full(now, full),
         }
@@ -416,7 +416,7 @@ impl Consensus {
     fn on_cancel_read(&mut self, id: ReadId) {
         match &mut self.state {
             State::Leader(leader) => leader.reads.cancel(id),
-            State::Follower(follower) => follower.reads.retain(|(r, _)| *r != id),
+            State::Follower(follower) => follower.reads.retain(|r| *r != id),
             _ => {}
         }
     }

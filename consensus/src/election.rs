@@ -240,7 +240,7 @@ impl Consensus {
             State::Leader(leader) => leader.reads.into_readers().partition(|r| r.node.is_none()),
             State::Follower(follower) => {
                 self.said
-                    .extend(follower.reads.into_iter().map(|(id, _)| Output::ReadRefused(id)));
+                    .extend(follower.reads.into_iter().map(Output::ReadRefused));
                 return;
             }
             _ => return,

@@ -26,6 +26,9 @@ pub enum Event {
     /// A message to this peer was dropped, or its connection was lost.
     SendDropped(NodeId),
     /// A linearizable read asks how far it must wait (dissertation §6.4).
+    ///
+    /// A name is used once, over restarts too, so that a late answer finds nobody. A follower's question
+    /// or its answer may be lost: who waits too long cancels it and asks again by another name.
     Read(ReadId),
     /// Forget a read: nobody waits for it any more.
     CancelRead(ReadId),

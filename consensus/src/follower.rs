@@ -37,9 +37,6 @@ impl Consensus {
         follower.owes_reply |= new_round || (!runs.is_empty() && received <= on_disk);
         follower.received = follower.received.max(received);
         self.commit = self.commit.max(commit.min(follower.received));
-        if new_round {
-            self.ask_again(now);
-        }
     }
 
     /// Accepts `from` as the leader of this term. False if that breaks Election Safety.

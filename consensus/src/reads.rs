@@ -6,7 +6,7 @@
 //! the leader has committed in its own term (§6.4, step 1).
 
 use crate::{
-    Call, Consensus, Index, NodeId, Output, ReadId, Round, Time,
+    Call, Consensus, Index, NodeId, Output, ReadId, Round,
     role::{Follower, State},
 };
 use alloc::{collections::VecDeque, vec::Vec};
@@ -67,7 +67,7 @@ impl Reads {
 
 impl Consensus {
     /// A read of this node's own clients.
-    pub(crate) fn on_read(&mut self, now: Time, id: ReadId) {
+    pub(crate) fn on_read(&mut self, id: ReadId) {
         match &mut self.state {
             State::Leader(_) => self.begin_read(Reader { node: None, id }),
             State::Follower(Follower {
@@ -76,29 +76,10 @@ impl Consensus {
                 ..
             }) => {
                 let leader = *leader;
-                reads.push((id, now));
+                reads.push(id);
                 self.send(leader, Call::ReadIndex { id });
             }
             _ => self.said.push(Output::ReadRefused(id)),
-        }
-    }
-
-    /// The leader lives, but has not answered these for long: question or answer was lost.
-    pub(crate) fn ask_again(&mut self, now: Time) {
-        let patience = self.config.election_timeout_min;
-        let State::Follower(follower) = &mut self.state else {
-            return;
-        };
-        let Some(leader) = follower.leader else { return };
-        let mut overdue = Vec::new();
-        for (id, asked) in &mut follower.reads {
-            if now >= asked.after(patience) {
-                *asked = now;
-                overdue.push(*id);
-            }
-        }
-        for id in overdue {
-            self.send(leader, Call::ReadIndex { id });
         }
     }
 
@@ -161,7 +142,7 @@ impl Consensus {
         let State::Follower(follower) = &mut self.state else {
             return;
         };
-        let Some(place) = follower.reads.iter().position(|(r, _)| *r == id) else {
+        let Some(place) = follower.reads.iter().position(|r| *r == id) else {
             return;
         };
         follower.reads.swap_remove(place);

@@ -24,8 +24,8 @@ pub(crate) struct Follower {
     /// Whether the leader is owed an answer, and the `prev` that the answer refuses.
     pub(crate) owes_reply: bool,
     pub(crate) refused: Option<LogId>,
-    /// Reads that the leader has been asked about, and when.
-    pub(crate) reads: Vec<(ReadId, Time)>,
+    /// Reads that the leader has been asked about.
+    pub(crate) reads: Vec<ReadId>,
 }
 
 /// Votes received so far, one a server: a repeated answer counts once.
