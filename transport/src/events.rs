@@ -1,0 +1,56 @@
+//! What a transport tells its owner, and the report of what was dropped.
+//!
+//! Invariant: the sink is never called from within [`Transport::send`](crate::Transport::send), so that its
+//! owner may send while it handles an event. What `send` drops is noted here and reported a moment later.
+
+use kontiki_consensus::{Incarnation, NodeId};
+use kontiki_wire::Packet;
+use std::{cell::RefCell, collections::BTreeSet};
+use tokio::sync::Notify;
+
+/// What a transport tells its owner.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// A packet for this node; its sender and incarnation have been verified.
+    Packet(Packet),
+    /// Something for this peer was dropped: its queue was full, or there is no connection to it (any more).
+    Dropped(NodeId),
+    /// There is a connection to this peer, in this life of its data directory.
+    Connected(NodeId, Incarnation),
+    /// The connection to this peer is gone, and why. [`Dropped`](Self::Dropped) follows.
+    Disconnected(NodeId, String),
+}
+
+/// Where events go. Called on the transport's thread.
+pub trait Sink {
+    /// Takes one event; others may follow at once, so that the work is better left to [`settle`](Self::settle).
+    fn deliver(&self, event: TransportEvent);
+    /// Nothing more has arrived for now: deal with what was delivered.
+    fn settle(&self);
+}
+
+/// The peers for which something was dropped since it was last told.
+#[derive(Debug, Default)]
+pub(crate) struct Dropped {
+    peers: RefCell<BTreeSet<NodeId>>,
+    some: Notify,
+}
+
+impl Dropped {
+    pub(crate) fn note(&self, peer: NodeId) {
+        self.peers.borrow_mut().insert(peer);
+        self.some.notify_one();
+    }
+
+    /// Reports to the sink for as long as it is polled.
+    pub(crate) async fn report(&self, sink: &dyn Sink) {
+        loop {
+            self.some.notified().await;
+            let peers = self.peers.take();
+            for peer in peers {
+                sink.deliver(TransportEvent::Dropped(peer));
+            }
+            sink.settle();
+        }
+    }
+}

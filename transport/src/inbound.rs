@@ -1,0 +1,131 @@
+//! Packets out of a stream: the other end of a lane.
+//!
+//! Invariants: a length is checked before a byte is allocated for it; a packet has memory of its own, no
+//! larger than it is, so that a record kept for long holds on to nothing else; a packet that does not come
+//! from the node at the other end, or is not for this one, ends the connection; a stream that never runs
+//! dry still lets others have their turn.
+
+use crate::{Sink, TransportEvent};
+use bytes::{Buf, Bytes};
+use kontiki_wire::{
+    Identity, Packet,
+    codec::{self, DecodeError, PacketBytesMax},
+};
+use quinn::{ReadError, RecvStream};
+
+/// How many pieces of a stream are taken before they are worked on, each at most a datagram.
+const PIECES: usize = 32;
+
+/// Why a stream is not read further.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    /// The connection is lost, and knows why itself.
+    #[error("the connection was lost: {0}")]
+    Lost(#[from] ReadError),
+    /// What came is no sound packet.
+    #[error("{0}")]
+    Decode(#[from] DecodeError),
+    /// What came is not from the node at the other end, or not for this one.
+    #[error("a packet from node {from} (incarnation {incarnation}) to node {to} on a connection from node {peer} to node {own}")]
+    Misdirected {
+        from: kontiki_consensus::NodeId,
+        incarnation: kontiki_consensus::Incarnation,
+        to: kontiki_consensus::NodeId,
+        peer: kontiki_consensus::NodeId,
+        own: kontiki_consensus::NodeId,
+    },
+}
+
+/// Reads packets from `peer` until the stream ends.
+pub(crate) async fn read_packets(
+    mut stream: RecvStream,
+    own: Identity,
+    peer: Identity,
+    bytes_max: PacketBytesMax,
+    sink: &dyn Sink,
+) -> Result<(), StreamError> {
+    let mut assembler = Assembler::new(bytes_max);
+    let mut pieces = [const { Bytes::new() }; PIECES];
+    while let Some(count) = stream.read_chunks(&mut pieces).await? {
+        for piece in &mut pieces[..count] {
+            while let Some(frame) = assembler.next(piece)? {
+                let packet = codec::decode(own.cluster, frame)?;
+                check_envelope(&packet, own, peer)?;
+                sink.deliver(TransportEvent::Packet(packet));
+            }
+        }
+        sink.settle();
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+fn check_envelope(packet: &Packet, own: Identity, peer: Identity) -> Result<(), StreamError> {
+    let sound = packet.from == peer.node && packet.incarnation == peer.incarnation && packet.to == own.node;
+    sound.then_some(()).ok_or(StreamError::Misdirected {
+        from: packet.from,
+        incarnation: packet.incarnation,
+        to: packet.to,
+        peer: peer.node,
+        own: own.node,
+    })
+}
+
+/// Puts packets together from the pieces a stream comes in.
+#[derive(Debug)]
+struct Assembler {
+    bytes_max: PacketBytesMax,
+    /// The beginning of the packet that is under way.
+    start: Vec<u8>,
+    /// Its length, once that is known.
+    len: Option<usize>,
+}
+
+impl Assembler {
+    fn new(bytes_max: PacketBytesMax) -> Self {
+        Self {
+            bytes_max,
+            start: Vec::new(),
+            len: None,
+        }
+    }
+
+    /// The next whole packet. `None` once `piece` is used up.
+    fn next(&mut self, piece: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
+        while self.len.is_none() {
+            if piece.is_empty() {
+                return Ok(None);
+            }
+            self.learn_length(piece)?;
+        }
+        let len = self.len.unwrap_or_default();
+        self.take(piece, len - self.start.len());
+        if self.start.len() < len {
+            return Ok(None);
+        }
+        self.len = None;
+        Ok(Some(std::mem::take(&mut self.start).into()))
+    }
+
+    /// Looks for the length, in place if the piece shows it, else in just the bytes that are needed.
+    fn learn_length(&mut self, piece: &mut Bytes) -> Result<(), DecodeError> {
+        if self.start.is_empty() {
+            self.len = codec::packet_len(piece, self.bytes_max)?;
+        }
+        if self.len.is_none() {
+            self.take(piece, 1);
+            self.len = codec::packet_len(&self.start, self.bytes_max)?;
+        }
+        if let Some(len) = self.len {
+            self.start.reserve_exact(len - self.start.len());
+        }
+        Ok(())
+    }
+
+    /// Takes at most `count` bytes.
+    fn take(&mut self, piece: &mut Bytes, count: usize) {
+        let count = count.min(piece.len());
+        self.start.extend_from_slice(&piece[..count]);
+        piece.advance(count);
+    }
+}

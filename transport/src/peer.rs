@@ -1,0 +1,130 @@
+//! One peer: its two lanes, and what is known of it.
+
+use crate::{Limits, greet::GreetError, lane::Lane};
+use kontiki_consensus::{Incarnation, NodeId};
+use kontiki_wire::{ClusterId, Packet};
+use quinn::Connection;
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    time::Instant,
+};
+use tokio::sync::Notify;
+
+/// How things stand with a peer, for status.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Link {
+    /// The peer.
+    pub node: NodeId,
+    /// Its address as configured.
+    pub address: String,
+    /// What the address resolved to, once it was connected.
+    pub remote: Option<SocketAddr>,
+    /// Whether packets can be sent to it.
+    pub connected: bool,
+    /// Since when it has been so.
+    pub since: Instant,
+    /// The last thing that went wrong, even if all is well again.
+    pub last_error: Option<String>,
+}
+
+/// A node that this one talks to.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) node: NodeId,
+    pub(crate) urgent: Lane,
+    pub(crate) bulk: Lane,
+    /// Told when the peer has shown itself, so that it is dialed without further waiting.
+    pub(crate) seen: Notify,
+    link: RefCell<Link>,
+    incarnation: Cell<Option<Incarnation>>,
+    /// The connection it sends on.
+    inbound: RefCell<Option<Connection>>,
+}
+
+impl Peer {
+    pub(crate) fn new(node: NodeId, address: String, limits: &Limits) -> Self {
+        Self {
+            node,
+            urgent: Lane::new(limits),
+            bulk: Lane::new(limits),
+            seen: Notify::new(),
+            link: RefCell::new(Link {
+                node,
+                address,
+                remote: None,
+                connected: false,
+                since: Instant::now(),
+                last_error: None,
+            }),
+            incarnation: Cell::new(None),
+            inbound: RefCell::default(),
+        }
+    }
+
+    /// Queues a packet. False if it was dropped.
+    pub(crate) fn push(&self, cluster: ClusterId, packet: &Packet) -> bool {
+        let lane = if packet.message.is_urgent() {
+            &self.urgent
+        } else {
+            &self.bulk
+        };
+        lane.push(cluster, packet)
+    }
+
+    /// Remembers the first incarnation and knows it again; another one is refused.
+    pub(crate) fn recognize(&self, now: Incarnation) -> Result<(), GreetError> {
+        let before = self.incarnation.get().unwrap_or(now);
+        self.incarnation.set(Some(before));
+        if before == now {
+            return Ok(());
+        }
+        let node = self.node;
+        Err(GreetError::Incarnation { node, now, before })
+    }
+
+    /// There is a connection to send on.
+    pub(crate) fn up(&self, remote: SocketAddr) {
+        self.urgent.open();
+        self.bulk.open();
+        let mut link = self.link.borrow_mut();
+        link.remote = Some(remote);
+        link.connected = true;
+        link.since = Instant::now();
+    }
+
+    /// There is none (any more).
+    pub(crate) fn down(&self, reason: &str) {
+        self.urgent.close();
+        self.bulk.close();
+        let mut link = self.link.borrow_mut();
+        if link.connected {
+            link.since = Instant::now();
+        }
+        link.connected = false;
+        link.last_error = Some(reason.to_owned());
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        self.link.borrow().clone()
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.link.borrow().address.clone()
+    }
+
+    /// The peer has connected; returns its former connection, if any.
+    pub(crate) fn set_inbound(&self, connection: Connection) -> Option<Connection> {
+        self.seen.notify_one();
+        self.inbound.replace(Some(connection))
+    }
+
+    /// That connection of the peer has ended.
+    pub(crate) fn clear_inbound(&self, connection: &Connection) {
+        let mut inbound = self.inbound.borrow_mut();
+        if inbound.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id()) {
+            *inbound = None;
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Real endpoints on the loopback, each with a sink that keeps what it is told.
+//!
+//! No test waits for time to pass: each waits for an event, and the whole is bounded by [`run`].
+
+mod exchange;
+mod hostile;
+mod lanes;
+mod refusal;
+mod restart;
+
+use crate::{Limits, NodeCredentials, Options, Sink, Transport, TransportEvent, bind};
+use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
+use kontiki_wire::{
+    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, handshake::Hello,
+};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    net::{SocketAddr, UdpSocket},
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{sync::Notify, task::LocalSet};
+
+const CLUSTER: ClusterId = ClusterId(0xc1);
+const SEED: [u8; 32] = [7; 32];
+/// Far beyond what any test needs; only a hanging one meets it.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs a test on a runtime as production has it.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let bounded = async { tokio::time::timeout(PATIENCE, test).await.expect("the test hangs") };
+    LocalSet::new().block_on(&runtime, bounded);
+}
+
+/// Keeps events until the test asks for them.
+#[derive(Default)]
+struct Inbox {
+    events: RefCell<VecDeque<TransportEvent>>,
+    arrived: Notify,
+}
+
+impl Sink for Inbox {
+    fn deliver(&self, event: TransportEvent) {
+        self.events.borrow_mut().push_back(event);
+    }
+
+    fn settle(&self) {
+        self.arrived.notify_one();
+    }
+}
+
+/// A node of a test.
+struct Node {
+    identity: Identity,
+    transport: Transport,
+    inbox: Rc<Inbox>,
+}
+
+/// How a node of a test is made; each field has a default that works.
+struct Setup {
+    identity: Identity,
+    seed: [u8; 32],
+    limits: Limits,
+    peers: BTreeMap<NodeId, String>,
+    hello: Option<Hello>,
+}
+
+fn identity(node: u64) -> Identity {
+    Identity {
+        cluster: CLUSTER,
+        node: NodeId(node),
+        incarnation: Incarnation(100 + node),
+    }
+}
+
+impl Setup {
+    fn new(node: u64, peers: &[(u64, SocketAddr)]) -> Self {
+        Self {
+            identity: identity(node),
+            seed: SEED,
+            limits: Limits::default(),
+            peers: peers.iter().map(|(n, a)| (NodeId(*n), a.to_string())).collect(),
+            hello: None,
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            identity: self.identity,
+            credentials: NodeCredentials::derive(self.identity.cluster, self.identity.node, &self.seed).unwrap(),
+            peers: self.peers.clone(),
+            seed: 1,
+            limits: self.limits.clone(),
+        }
+    }
+
+    fn start(self, socket: UdpSocket) -> Node {
+        let inbox = Rc::new(Inbox::default());
+        let hello = self.hello.unwrap_or_else(|| Hello::of(self.identity));
+        let transport = Transport::start_as(hello, self.options(), socket, inbox.clone()).unwrap();
+        Node {
+            identity: self.identity,
+            transport,
+            inbox,
+        }
+    }
+}
+
+impl Node {
+    fn send(&self, to: u64, message: PeerMessage) {
+        let packet = self.packet(to, message);
+        self.transport.send(NodeId(to), &packet);
+    }
+
+    fn packet(&self, to: u64, mut message: PeerMessage) -> Packet {
+        if let PeerMessage::Raft(raft) = &mut message {
+            (raft.from, raft.to) = (self.identity.node, NodeId(to));
+        }
+        Packet {
+            group: GroupId(0),
+            from: self.identity.node,
+            incarnation: self.identity.incarnation,
+            to: NodeId(to),
+            message,
+        }
+    }
+
+    async fn next(&self) -> TransportEvent {
+        loop {
+            if let Some(event) = self.inbox.events.borrow_mut().pop_front() {
+                return event;
+            }
+            self.inbox.arrived.notified().await;
+        }
+    }
+
+    /// Skips events until one is as wanted.
+    async fn until<T>(&self, mut wanted: impl FnMut(TransportEvent) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = wanted(self.next().await) {
+                return found;
+            }
+        }
+    }
+
+    async fn connected(&self, to: u64) {
+        self.until(|e| matches!(e, TransportEvent::Connected(n, _) if n == NodeId(to)).then_some(()))
+            .await;
+    }
+
+    async fn dropped(&self, to: u64) {
+        self.until(|e| (e == TransportEvent::Dropped(NodeId(to))).then_some(()))
+            .await;
+    }
+
+    async fn packet_in(&self) -> Packet {
+        self.until(|e| match e {
+            TransportEvent::Packet(packet) => Some(packet),
+            _ => None,
+        })
+        .await
+    }
+
+    /// The last error of the connection to a peer, once there is one.
+    async fn error_to(&self, to: u64) -> String {
+        let link = || self.transport.status().into_iter().find(|l| l.node == NodeId(to));
+        poll(|| link().and_then(|l| l.last_error)).await
+    }
+
+    /// The first warning that contains `words`.
+    async fn warning_with(&self, words: &str) -> String {
+        poll(|| self.transport.warnings().into_iter().find(|w| w.contains(words))).await
+    }
+}
+
+/// Looks again and again until there is something.
+async fn poll<T>(look: impl Fn() -> Option<T>) -> T {
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn socket() -> (UdpSocket, SocketAddr) {
+    let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
+/// Nodes 1 and 2 that know each other.
+fn pair(adjust: impl Fn(&mut Setup)) -> (Node, Node) {
+    let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+    let mut setup1 = Setup::new(1, &[(2, address2)]);
+    let mut setup2 = Setup::new(2, &[(1, address1)]);
+    adjust(&mut setup1);
+    adjust(&mut setup2);
+    (setup1.start(socket1), setup2.start(socket2))
+}
+
+/// A small message of the urgent lane.
+fn urgent(n: u64) -> PeerMessage {
+    PeerMessage::Raft(Message {
+        from: NodeId::ZERO,
+        to: NodeId::ZERO,
+        term: Term(1),
+        call: Call::ReadIndex { id: ReadId(n) },
+    })
+}
+
+/// A message of the bulk lane, with so many bytes of payload.
+fn bulk(number: u64, bytes: usize) -> PeerMessage {
+    let bytes = bytes::Bytes::from(vec![number as u8; bytes]);
+    PeerMessage::Propose(Propose {
+        origin: 1,
+        number,
+        settled: 0,
+        term: Term(1),
+        expect: Expect::Any,
+        payload: Payload {
+            crc: crc32c::crc32c(&bytes),
+            bytes,
+            count: 1,
+            codec: Codec::Bytes,
+        },
+    })
+}
+
+/// Which message it is, of those made by [`urgent`] and [`bulk`].
+fn number_of(message: &PeerMessage) -> u64 {
+    match message {
+        PeerMessage::Propose(propose) => propose.number,
+        PeerMessage::Raft(Message {
+            call: Call::ReadIndex { id },
+            ..
+        }) => id.0,
+        other => panic!("not a message of these tests: {other:?}"),
+    }
+}

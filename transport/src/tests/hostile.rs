@@ -1,0 +1,163 @@
+//! Peers that break the protocol, and strangers.
+
+use super::*;
+use crate::{
+    credentials::server_name,
+    greet::{answer, greet},
+    peer::Peer,
+    tls::Configs,
+};
+use bytes::Bytes;
+use kontiki_wire::codec;
+use quinn::{Connection, ConnectionError, Endpoint, TokioRuntime};
+use std::sync::Arc;
+
+/// A node that does as the test says once it has been greeted.
+pub(super) struct Raw {
+    pub(super) identity: Identity,
+    pub(super) address: SocketAddr,
+    endpoint: Endpoint,
+}
+
+impl Raw {
+    pub(super) fn new(node: u64) -> Self {
+        let identity = identity(node);
+        let credentials = NodeCredentials::derive(CLUSTER, identity.node, &SEED).unwrap();
+        let configs = Configs::new(credentials, &Limits::default()).unwrap();
+        let (socket, address) = socket();
+        let runtime = Arc::new(TokioRuntime);
+        let mut endpoint = Endpoint::new(configs.endpoint, Some(configs.server), socket, runtime).unwrap();
+        endpoint.set_default_client_config(configs.client);
+        Self {
+            identity,
+            address,
+            endpoint,
+        }
+    }
+
+    /// Takes the connection of node 1.
+    pub(super) async fn accept(&self, from: SocketAddr) -> Connection {
+        let connection = self.endpoint.accept().await.unwrap().await.unwrap();
+        let peers = BTreeMap::from([(NodeId(1), peer_at(from))]);
+        answer(&connection, &Hello::of(self.identity), &peers).await.unwrap();
+        connection
+    }
+
+    /// Connects to node 1.
+    async fn dial(&self, to: SocketAddr) -> Connection {
+        let name = server_name(CLUSTER, NodeId(1));
+        let connection = self.endpoint.connect(to, &name).unwrap().await.unwrap();
+        greet(&connection, &Hello::of(self.identity), &peer_at(to)).await.unwrap();
+        connection
+    }
+}
+
+fn peer_at(address: SocketAddr) -> Peer {
+    Peer::new(NodeId(1), address.to_string(), &Limits::default())
+}
+
+/// Sends these bytes to a node on a lane; returns why it ended the connection, as told and as warned of.
+async fn punished(bytes: impl FnOnce(&Raw) -> Vec<u8>) -> (String, String) {
+    let ((socket1, address1), raw) = (socket(), Raw::new(2));
+    let one = Setup::new(1, &[(2, raw.address)]).start(socket1);
+    let connection = raw.dial(address1).await;
+    let mut lane = connection.open_uni().await.unwrap();
+    lane.write_all(&bytes(&raw)).await.unwrap();
+    let ConnectionError::ApplicationClosed(close) = connection.closed().await else {
+        panic!("not closed by the node");
+    };
+    let warning = one.warning_with("connection from node 2").await;
+    (String::from_utf8(close.reason.to_vec()).unwrap(), warning)
+}
+
+/// A sound packet from node 2 to node 1, changed as wanted.
+fn packet_bytes(raw: &Raw, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
+    let mut packet = Packet {
+        group: GroupId(0),
+        from: raw.identity.node,
+        incarnation: raw.identity.incarnation,
+        to: NodeId(1),
+        message: bulk(1, 10),
+    };
+    change(&mut packet);
+    let mut chunks: Vec<Bytes> = Vec::new();
+    codec::encode(CLUSTER, &packet, &mut chunks);
+    chunks.concat()
+}
+
+#[test]
+fn a_length_above_the_limit_is_refused_before_the_rest_comes() {
+    run(async {
+        let (told, warned) = punished(|raw| {
+            let mut bytes = packet_bytes(raw, |_| {});
+            bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+            bytes.truncate(12);
+            bytes
+        })
+        .await;
+        assert!(told.contains("4294967295 bytes is above the limit"), "{told}");
+        assert!(warned.contains("above the limit"), "{warned}");
+    });
+}
+
+#[test]
+fn what_is_not_a_packet_ends_the_connection() {
+    run(async {
+        let (told, _) = punished(|_| b"GET / HTTP/1.1\r\n".to_vec()).await;
+        assert!(told.contains("magic"), "{told}");
+    });
+}
+
+#[test]
+fn a_packet_in_the_name_of_another_ends_the_connection() {
+    run(async {
+        let (told, _) = punished(|raw| packet_bytes(raw, |p| p.from = NodeId(3))).await;
+        assert!(told.contains("a packet from node 3"), "{told}");
+        let (told, _) = punished(|raw| packet_bytes(raw, |p| p.incarnation = Incarnation(5))).await;
+        assert!(told.contains("incarnation 5"), "{told}");
+        let (told, _) = punished(|raw| packet_bytes(raw, |p| p.to = NodeId(3))).await;
+        assert!(told.contains("to node 3"), "{told}");
+    });
+}
+
+#[test]
+fn garbage_in_datagrams_does_no_harm() {
+    run(async {
+        let (one, two) = pair(|_| {});
+        one.connected(2).await;
+        let (stranger, _) = socket();
+        let mut random = 1u64;
+        for len in 0..1400 {
+            let datagram: Vec<u8> = (0..len)
+                .map(|_| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (random >> 56) as u8
+                })
+                .collect();
+            stranger.send_to(&datagram, one.transport.local_addr().unwrap()).unwrap();
+            stranger.send_to(&datagram, two.transport.local_addr().unwrap()).unwrap();
+        }
+        for n in 0..100 {
+            one.send(2, urgent(n));
+            assert_eq!(number_of(&two.packet_in().await.message), n);
+        }
+    });
+}
+
+#[test]
+fn silent_strangers_do_not_keep_peers_out() {
+    run(async {
+        let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+        let mut setup = Setup::new(1, &[(2, address2)]);
+        setup.limits.connect_timeout = Duration::from_millis(100);
+        let one = setup.start(socket1);
+        // A node that dials but never greets.
+        let raw = Raw::new(3);
+        let name = server_name(CLUSTER, NodeId(1));
+        let silent = raw.endpoint.connect(address1, &name).unwrap().await.unwrap();
+        let two = Setup::new(2, &[(1, address1)]).start(socket2);
+        two.connected(1).await;
+        assert!(one.warning_with("no greeting in time").await.contains(&raw.address.to_string()));
+        silent.closed().await;
+    });
+}

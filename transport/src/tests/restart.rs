@@ -1,0 +1,57 @@
+//! A peer goes and comes back.
+
+use super::{refusal::rebind, *};
+use std::thread;
+
+#[test]
+fn a_peer_that_stopped_is_found_again_on_the_same_port() {
+    run(async {
+        let (one, two) = pair(|_| {});
+        one.connected(2).await;
+        let address1 = one.transport.local_addr().unwrap();
+        let address2 = two.transport.local_addr().unwrap();
+        two.transport.shutdown().await;
+        drop(two);
+        one.dropped(2).await;
+        let two = Setup::new(2, &[(1, address1)]).start(rebind(address2).await);
+        one.connected(2).await;
+        two.connected(1).await;
+        one.send(2, urgent(5));
+        assert_eq!(number_of(&two.packet_in().await.message), 5);
+        assert!(one.transport.warnings().is_empty());
+    });
+}
+
+/// The node's former life says no goodbye; only its successor can tell that its connections are dead.
+#[test]
+fn a_peer_that_was_killed_is_given_up_when_its_successor_says_so() {
+    run(async {
+        let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+        let mut setup = Setup::new(1, &[(2, address2)]);
+        setup.limits.idle_timeout = 2 * PATIENCE;
+        let one = setup.start(socket1);
+        let life = thread::spawn(move || run_and_kill(socket2, address1));
+        one.connected(2).await;
+        one.send(2, urgent(1));
+        poll(|| life.is_finished().then_some(())).await;
+        let two = Setup::new(2, &[(1, address1)]).start(rebind(address2).await);
+        let why = one
+            .until(|e| match e {
+                TransportEvent::Disconnected(_, why) => Some(why),
+                _ => None,
+            })
+            .await;
+        assert_eq!(why, "the other side has restarted");
+        one.connected(2).await;
+        one.send(2, urgent(5));
+        assert_eq!(number_of(&two.packet_in().await.message), 5);
+    });
+}
+
+/// Node 2 up to its first packet; then its runtime is gone without a word.
+fn run_and_kill(socket: UdpSocket, peer: SocketAddr) {
+    run(async move {
+        let two = Setup::new(2, &[(1, peer)]).start(socket);
+        two.packet_in().await;
+    });
+}

@@ -1,0 +1,146 @@
+//! QUIC and TLS as this cluster uses them.
+//!
+//! Invariants: TLS 1.3 only, both ends authenticate against the same authorities, nothing is resumed and
+//! nothing is sent before the handshake is done (no 0-RTT); a dialed connection carries streams only away
+//! from the dialer; the urgent lane never waits for window space that the bulk lane has used up.
+
+use crate::{Limits, NodeCredentials, StartError};
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
+    VarInt,
+    congestion::CubicConfig,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::hmac;
+use rustls::{
+    RootCertStore,
+    crypto::{CryptoProvider, ring as ring_provider},
+    server::WebPkiClientVerifier,
+    version::TLS13,
+};
+use std::{sync::Arc, time::Duration};
+
+/// What the two sides call their protocol.
+const ALPN: &[u8] = b"kontiki";
+/// Round-trip time that is assumed before it is measured: loss of the first datagrams is noticed soon.
+const INITIAL_RTT: Duration = Duration::from_millis(20);
+/// The largest datagram that is tried: a jumbo frame less the headers of IPv6 and UDP.
+const MTU_MAX: u16 = 8952;
+/// How many bytes may be on their way before the network has answered: a local network takes them.
+const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
+/// Streams a dialer may open: its lanes, and room for what later versions add.
+const LANES_MAX: u8 = 8;
+
+/// The QUIC configurations of an endpoint.
+pub(crate) struct Configs {
+    pub(crate) endpoint: EndpointConfig,
+    pub(crate) server: ServerConfig,
+    pub(crate) client: ClientConfig,
+}
+
+impl Configs {
+    pub(crate) fn new(credentials: NodeCredentials, limits: &Limits) -> Result<Self, StartError> {
+        let unusable = |error: &dyn std::fmt::Display| StartError::Credentials(error.to_string());
+        let endpoint = endpoint(&credentials.reset_key).map_err(|e| unusable(&e))?;
+        let (server, client) = tls(credentials).map_err(|e| unusable(&e))?;
+        let server = QuicServerConfig::try_from(server).map_err(|e| unusable(&e))?;
+        let client = QuicClientConfig::try_from(client).map_err(|e| unusable(&e))?;
+        let mut server = ServerConfig::with_crypto(Arc::new(server));
+        let mut client = ClientConfig::new(Arc::new(client));
+        server.transport_config(Arc::new(accepting(limits)?)).migration(false);
+        client.transport_config(Arc::new(dialing(limits)?));
+        Ok(Self { endpoint, server, client })
+    }
+}
+
+/// Connection ids and reset tokens follow from the key, so that after a restart this node can tell its peers
+/// that their connections to its former life are dead; they need not wait for the idle timeout.
+fn endpoint(reset_key: &[u8; 32]) -> Result<EndpointConfig, quinn::ConfigError> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, reset_key);
+    let mut cid_key = [0; 8];
+    cid_key.copy_from_slice(&hmac::sign(&key, b"connection ids").as_ref()[..8]);
+    let cid_key = u64::from_le_bytes(cid_key);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config
+        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(cid_key)))
+        .max_udp_payload_size(MTU_MAX)?;
+    Ok(config)
+}
+
+fn tls(credentials: NodeCredentials) -> Result<(rustls::ServerConfig, rustls::ClientConfig), rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for root in credentials.roots {
+        roots.add(root)?;
+    }
+    let (roots, provider) = (Arc::new(roots), Arc::new(provider()));
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.send_tls13_tickets = 0;
+    let mut client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(credentials.chain, credentials.key)?;
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = rustls::client::Resumption::disabled();
+    Ok((server, client))
+}
+
+/// The cheapest suite first: it is the one every processor has instructions for.
+fn provider() -> CryptoProvider {
+    use ring_provider::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    CryptoProvider {
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        ..ring_provider::default_provider()
+    }
+}
+
+fn dialing(limits: &Limits) -> Result<TransportConfig, StartError> {
+    let mut config = common(limits)?;
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .keep_alive_interval(Some(limits.keep_alive_interval));
+    Ok(config)
+}
+
+fn accepting(limits: &Limits) -> Result<TransportConfig, StartError> {
+    let mut config = common(limits)?;
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(LANES_MAX.into());
+    Ok(config)
+}
+
+fn common(limits: &Limits) -> Result<TransportConfig, StartError> {
+    let idle = IdleTimeout::try_from(limits.idle_timeout)
+        .map_err(|_| StartError::Limits("idle_timeout is out of range"))?;
+    let window = limits.window_bytes_max;
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_MAX);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(INITIAL_WINDOW_BYTES);
+    let mut config = TransportConfig::default();
+    config
+        .max_idle_timeout(Some(idle))
+        .stream_receive_window(VarInt::from_u32(window))
+        .receive_window(VarInt::from_u32(window.saturating_mul(2).min(1 << 30)))
+        .send_window(u64::from(window) * 2)
+        .datagram_receive_buffer_size(None)
+        .initial_rtt(INITIAL_RTT)
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(Arc::new(congestion));
+    Ok(config)
+}

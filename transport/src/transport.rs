@@ -1,0 +1,161 @@
+//! The transport: starting, sending, status, stopping.
+
+use crate::{
+    Limits, Link, Options, Sink, StartError, accept, dial,
+    events::Dropped,
+    peer::Peer,
+    reason::Close,
+    socket,
+    tls::Configs,
+    warnings::Warnings,
+};
+use kontiki_consensus::NodeId;
+use kontiki_wire::{Identity, Packet, handshake::Hello};
+use quinn::{Endpoint, TokioRuntime};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fmt,
+    net::{SocketAddr, UdpSocket},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{task::JoinSet, time};
+
+/// How long a stopping transport waits for its last words to be heard.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// What the tasks of a transport have in common.
+pub(crate) struct Shared {
+    pub(crate) own: Identity,
+    pub(crate) hello: Hello,
+    pub(crate) limits: Limits,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) sink: Rc<dyn Sink>,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    pub(crate) dropped: Dropped,
+    pub(crate) warnings: Warnings,
+    /// How many accepted connections are in the middle of their handshake.
+    pub(crate) handshakes: Cell<usize>,
+}
+
+/// One node's end of the network. Dropping it cuts all connections; [`shutdown`](Self::shutdown) says goodbye.
+pub struct Transport {
+    shared: Rc<Shared>,
+    tasks: RefCell<JoinSet<()>>,
+}
+
+impl Transport {
+    /// Starts on `socket`. To be called within a `LocalSet` on a current-thread tokio runtime with time and
+    /// I/O enabled: its tasks are local to that thread, and the sink is called there.
+    ///
+    /// # Errors
+    /// If socket, credentials or limits cannot be used; the error says which and why.
+    pub fn start(options: Options, socket: UdpSocket, sink: Rc<dyn Sink>) -> Result<Self, StartError> {
+        let hello = Hello::of(options.identity);
+        Self::start_as(hello, options, socket, sink)
+    }
+
+    /// Starts with a hello of the caller's making.
+    pub(crate) fn start_as(
+        hello: Hello,
+        options: Options,
+        socket: UdpSocket,
+        sink: Rc<dyn Sink>,
+    ) -> Result<Self, StartError> {
+        let limits = options.limits;
+        limits.check().map_err(StartError::Limits)?;
+        let configs = Configs::new(options.credentials, &limits)?;
+        socket::widen(&socket);
+        let mut endpoint = Endpoint::new(configs.endpoint, Some(configs.server), socket, Arc::new(TokioRuntime))?;
+        endpoint.set_default_client_config(configs.client);
+        let own = options.identity;
+        let peers = options.peers.into_iter().filter(|(node, _)| *node != own.node);
+        let peers = peers.map(|(node, address)| (node, Peer::new(node, address, &limits)));
+        let shared = Rc::new(Shared {
+            own,
+            hello,
+            endpoint,
+            sink,
+            peers: peers.collect(),
+            dropped: Dropped::default(),
+            warnings: Warnings::default(),
+            handshakes: Cell::new(0),
+            limits,
+        });
+        let tasks = RefCell::new(Self::spawn(&shared, options.seed));
+        Ok(Self { shared, tasks })
+    }
+
+    fn spawn(shared: &Rc<Shared>, seed: u64) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        for node in shared.peers.keys() {
+            tasks.spawn_local(dial::keep_connected(shared.clone(), *node, seed));
+        }
+        tasks.spawn_local(accept::accept(shared.clone()));
+        let shared = shared.clone();
+        tasks.spawn_local(async move { shared.dropped.report(&*shared.sink).await });
+        tasks
+    }
+
+    /// Sends a packet to a peer, some time, maybe: what finds its queue full or no connection is dropped, and
+    /// the sink is told a moment later. Never blocks, and never calls the sink itself.
+    pub fn send(&self, to: NodeId, packet: &Packet) {
+        let shared = &self.shared;
+        let taken = shared.peers.get(&to).is_some_and(|peer| peer.push(shared.own.cluster, packet));
+        if !taken {
+            shared.dropped.note(to);
+        }
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn local_addr(&self) -> Result<SocketAddr, StartError> {
+        Ok(self.shared.endpoint.local_addr()?)
+    }
+
+    /// How things stand with each peer.
+    #[must_use]
+    pub fn status(&self) -> Vec<Link> {
+        self.shared.peers.values().map(Peer::link).collect()
+    }
+
+    /// What is wrong at the moment, with peers and with others that knock, in words for an operator.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.warnings.all()
+    }
+
+    /// How many bytes wait for a peer.
+    #[cfg(test)]
+    pub(crate) fn queued(&self, node: NodeId) -> usize {
+        self.shared.peers.get(&node).map_or(0, |p| p.urgent.bytes() + p.bulk.bytes())
+    }
+
+    /// Ends all tasks, says goodbye to the peers and waits a moment for that to be heard.
+    pub async fn shutdown(&self) {
+        let mut tasks = self.tasks.take();
+        tasks.shutdown().await;
+        for peer in self.shared.peers.values() {
+            peer.down("this node was stopped");
+        }
+        self.shared.endpoint.close(Close::Shutdown.code(), b"the node was stopped");
+        // Who has not heard it by then finds out by itself.
+        let _ = time::timeout(FAREWELL, self.shared.endpoint.wait_idle()).await;
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        self.shared.endpoint.close(Close::Shutdown.code(), b"the node was stopped");
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("own", &self.shared.own).finish_non_exhaustive()
+    }
+}
