@@ -1,0 +1,188 @@
+//! The five properties of Figure 3, and what the design promises besides, looked at after each flush.
+//!
+//! A prefix of a log is known by its hash, so that equal hashes at an index mean equal logs up to it.
+
+use super::{Server, image::Image};
+use kontiki_consensus::{Call, Index, Message, NodeId, ReadId, Role, Term};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    voters: Vec<NodeId>,
+    leaders: BTreeMap<Term, NodeId>,
+    /// How far the log of a leader reached when last looked at, and its hash there.
+    led: BTreeMap<NodeId, (Term, Index, u64)>,
+    /// The log up to a record of this index and term.
+    prefixes: BTreeMap<(Index, Term), u64>,
+    /// What was applied first at each index.
+    applied: BTreeMap<Index, u64>,
+    /// How far was committed, the hash there, and the term of the leader that committed it.
+    committed: (Index, u64, Term),
+    votes: BTreeMap<(Term, NodeId), NodeId>,
+    terms: BTreeMap<NodeId, (Term, Index)>,
+    reads: BTreeMap<ReadId, Index>,
+    /// How often something worth having happened.
+    pub(crate) elections: usize,
+    pub(crate) reads_answered: usize,
+}
+
+impl Checker {
+    pub(crate) fn new(voters: Vec<NodeId>) -> Self {
+        Self {
+            voters,
+            ..Self::default()
+        }
+    }
+
+    /// How far is committed anywhere.
+    pub(crate) fn committed(&self) -> Index {
+        self.committed.0
+    }
+
+    /// Log Matching: two logs with a record of the same index and term are equal up to it.
+    pub(crate) fn learn(&mut self, log: &Image) {
+        for (record, chain) in log.records.iter().zip(&log.chain).rev().take(64) {
+            let known = *self
+                .prefixes
+                .entry((record.first(), record.term()))
+                .or_insert(*chain);
+            assert_eq!(known, *chain, "Log Matching is broken at {:?}", record.last_id());
+        }
+    }
+
+    /// State Machine Safety: no two servers apply different records at an index.
+    pub(crate) fn applied(&mut self, log: &Image, to: Index) {
+        for index in self.applied.len() as u64 + 1..=to.0 {
+            let chain = log.chain_at(Index(index)).expect("what is applied is in the log");
+            self.applied.insert(Index(index), chain);
+        }
+        let here = log.chain_at(to).expect("what is applied is in the log");
+        assert_eq!(
+            self.applied[&to], here,
+            "State Machine Safety is broken at {to:?}"
+        );
+    }
+
+    /// What leaves a server rests on its disk: the gate.
+    pub(crate) fn sent(&mut self, message: &Message, disk: &Image) {
+        let Message { from, to, term, call } = message;
+        let pre = matches!(
+            call,
+            Call::RequestVote { pre: true, .. } | Call::RequestVoteReply { pre: true, .. }
+        );
+        assert!(
+            pre || disk.hard_state.term == *term,
+            "{message:?} left before its term was on disk"
+        );
+        match call {
+            Call::RequestVote { pre: false, .. } => self.voted(*term, *from, *from, disk),
+            Call::RequestVoteReply {
+                pre: false,
+                granted: true,
+            } => self.voted(*term, *from, *to, disk),
+            Call::AppendEntriesReply { persisted, .. } => {
+                assert!(
+                    *persisted <= disk.last().index,
+                    "{message:?} left before its records were on disk"
+                );
+            }
+            _ => {}
+        }
+    }
+
+    fn voted(&mut self, term: Term, voter: NodeId, candidate: NodeId, disk: &Image) {
+        assert_eq!(
+            disk.hard_state.vote,
+            Some(candidate),
+            "a vote of {voter:?} left before it was on disk"
+        );
+        let first = *self.votes.entry((term, voter)).or_insert(candidate);
+        assert_eq!(first, candidate, "{voter:?} voted twice in {term:?}");
+    }
+
+    pub(crate) fn read_begins(&mut self, id: ReadId) {
+        self.reads.insert(id, self.committed());
+    }
+
+    /// A read sees everything that was committed before it began.
+    pub(crate) fn read_ready(&mut self, id: ReadId, index: Index) {
+        let least = self.reads.remove(&id).expect("a read is answered once");
+        assert!(
+            index >= least,
+            "{id:?} is answered at {index:?}, but {least:?} was committed before it began"
+        );
+        self.reads_answered += 1;
+    }
+
+    /// A server died: a term that its disk never saw is forgotten, and so is how far is committed.
+    pub(crate) fn died(&mut self, node: NodeId, disk: &Image) {
+        self.led.remove(&node);
+        self.terms.insert(node, (disk.hard_state.term, Index::ZERO));
+    }
+
+    /// Everything that can be seen of a server after a flush.
+    pub(crate) fn look(&mut self, node: NodeId, servers: &BTreeMap<NodeId, Server>) {
+        let server = &servers[&node];
+        let Some(life) = &server.life else { return };
+        let log = &server.memory;
+        assert_eq!(
+            life.last(),
+            log.last(),
+            "{node:?} holds another log than it has written"
+        );
+        let (term, commit) = self
+            .terms
+            .insert(node, (life.term(), life.commit()))
+            .unwrap_or_default();
+        assert!(life.term() >= term, "the term of {node:?} went back");
+        assert!(life.commit() >= commit, "the commit index of {node:?} went back");
+        assert!(
+            life.persisted() <= server.disk.last().index,
+            "{node:?} takes for persisted what is not"
+        );
+        if life.role() != Role::Leader {
+            self.led.remove(&node);
+            return;
+        }
+        self.look_at_leader(node, life.term(), log);
+        if life.commit() > self.committed() {
+            self.commit(life.commit(), life.term(), log, servers);
+        }
+    }
+
+    fn look_at_leader(&mut self, node: NodeId, term: Term, log: &Image) {
+        if !self.leaders.contains_key(&term) {
+            self.elections += 1;
+        }
+        let first = *self.leaders.entry(term).or_insert(node);
+        assert_eq!(first, node, "Election Safety is broken in {term:?}");
+        let end = log.last().index;
+        let hash = log.chain_at(end).unwrap_or_default();
+        if let Some((led, to, before)) = self.led.insert(node, (term, end, hash)) {
+            let kept = led != term || log.chain_at(to) == Some(before);
+            assert!(kept, "Leader Append-Only is broken by {node:?}");
+        }
+        let (index, hash, committed_in) = self.committed;
+        let complete = term < committed_in || log.chain_at(index) == Some(hash);
+        assert!(
+            complete,
+            "Leader Completeness is broken: {node:?} lacks {index:?}"
+        );
+    }
+
+    /// What a leader commits is on the disks of a majority at that moment.
+    fn commit(&mut self, index: Index, term: Term, log: &Image, servers: &BTreeMap<NodeId, Server>) {
+        let hash = log.chain_at(index).expect("what is committed is in the log");
+        let holding = self
+            .voters
+            .iter()
+            .filter(|n| servers[n].disk.chain_at(index) == Some(hash))
+            .count();
+        assert!(
+            holding > self.voters.len() / 2,
+            "{index:?} was committed in {term:?} with {holding} of {} disks holding it",
+            self.voters.len()
+        );
+        self.committed = (index, hash, term);
+    }
+}
