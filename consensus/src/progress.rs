@@ -31,13 +31,22 @@ pub(crate) struct Progress {
 
 #[derive(Debug)]
 pub(crate) enum Mode {
-    /// One message is under way since this time, if any.
-    Probe { sent: Option<Time> },
+    /// One message is under way, if any.
+    Probe { sent: Option<Sent> },
     /// The last index and the weight of each message that is not yet on the follower's disk.
     Replicate {
         in_flight: VecDeque<(Index, usize)>,
         bytes: usize,
     },
+}
+
+/// A probe that is under way.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    at: Time,
+    /// The last record in it, and what they weigh.
+    last: Index,
+    weight: usize,
 }
 
 impl Progress {
@@ -68,8 +77,26 @@ impl Progress {
     /// Goes back to looking for the place where the logs agree, beginning before `next`.
     pub(crate) fn probe(&mut self, next: Index) {
         self.next = next.max(self.matched.next());
+        // Beyond that, what it said before may no longer be true: it may have restarted.
+        self.received = self.received.min(self.next.prev());
         self.mode = Mode::Probe { sent: None };
         self.fetching = None;
+    }
+
+    /// What was sent is known to be lost. A probe is not repeated before it is due, or a queue that is
+    /// full would be filled again and again; but what it carried counts as not sent.
+    pub(crate) fn dropped(&mut self) {
+        match &mut self.mode {
+            Mode::Probe { sent: Some(sent) } => (sent.last, sent.weight) = (Index::ZERO, 0),
+            Mode::Probe { sent: None } => {}
+            Mode::Replicate { .. } => self.probe(self.first_unheard()),
+        }
+    }
+
+    /// Nothing can be sent for now; tries again when a probe would be repeated.
+    pub(crate) fn pause(&mut self, now: Time) {
+        self.probe(self.next);
+        self.sent(Index::ZERO, 0, now);
     }
 
     /// Whether more may be sent now.
@@ -83,7 +110,13 @@ impl Progress {
     /// Records up to `last`, of this weight, were sent.
     pub(crate) fn sent(&mut self, last: Index, weight: usize, now: Time) {
         match &mut self.mode {
-            Mode::Probe { sent } => *sent = Some(now),
+            Mode::Probe { sent } => {
+                *sent = Some(Sent {
+                    at: now,
+                    last,
+                    weight,
+                })
+            }
             Mode::Replicate { in_flight, bytes } => {
                 if self.received.next() >= self.next {
                     self.moved_at = now;
@@ -118,18 +151,20 @@ impl Progress {
         let moved = persisted > self.matched;
         self.matched = self.matched.max(persisted);
         self.next = self.next.max(self.matched.next());
-        self.follow_up();
         moved
     }
 
     /// Frees the window, and goes over to replication once the probe has found the place.
-    fn follow_up(&mut self) {
+    pub(crate) fn follow_up(&mut self) {
         match &mut self.mode {
-            Mode::Probe { .. } if self.received.next() >= self.next => {
-                self.next = self.received.next();
+            Mode::Probe { sent } if self.received.next() >= self.next => {
+                // The probe itself will be accepted too: what it carries is on its way.
+                let ahead = sent.take().filter(|s| s.last > self.received);
+                self.next = ahead.as_ref().map_or(self.received, |s| s.last).next();
+                self.moved_at = ahead.as_ref().map_or(self.moved_at, |s| s.at);
                 self.mode = Mode::Replicate {
-                    in_flight: VecDeque::new(),
-                    bytes: 0,
+                    bytes: ahead.as_ref().map_or(0, |s| s.weight),
+                    in_flight: ahead.iter().map(|s| (s.last, s.weight)).collect(),
                 };
             }
             Mode::Probe { .. } => {}
@@ -142,10 +177,19 @@ impl Progress {
         }
     }
 
+    /// Whether a message under way had this `prev`. If not, a refusal of it is an old story: when one
+    /// message is lost, all behind it are refused, and only the first refusal is news.
+    pub(crate) fn awaits_answer_at(&self, prev: Index) -> bool {
+        match &self.mode {
+            Mode::Probe { .. } => prev == self.next.prev(),
+            Mode::Replicate { in_flight, .. } => in_flight.iter().any(|(last, _)| *last == prev),
+        }
+    }
+
     /// Whether what is under way has been silent for so long that it must be taken for lost.
     pub(crate) fn is_lost(&self, now: Time, patience: Duration) -> bool {
         match &self.mode {
-            Mode::Probe { sent } => sent.is_some_and(|at| now >= at.after(patience)),
+            Mode::Probe { sent } => sent.as_ref().is_some_and(|s| now >= s.at.after(patience)),
             Mode::Replicate { .. } => {
                 self.received.next() < self.next && now >= self.moved_at.after(patience)
             }

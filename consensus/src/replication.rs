@@ -33,8 +33,9 @@ impl Consensus {
         let old_round = peer.round;
         let moved = peer.acknowledged(round, persisted, received, now);
         let answered = round > old_round;
-        if let Some(conflict) = conflict {
-            self.on_conflict(from, conflict);
+        match conflict {
+            Some(conflict) => self.on_conflict(from, conflict),
+            None => peer.follow_up(),
         }
         if moved {
             self.advance_commit();
@@ -51,11 +52,7 @@ impl Consensus {
             return;
         };
         let Some(peer) = leader.peer(from) else { return };
-        let stale = match &peer.mode {
-            Mode::Probe { .. } => conflict.prev != peer.next.prev(),
-            Mode::Replicate { .. } => conflict.prev >= peer.next,
-        };
-        if stale || conflict.prev <= peer.matched {
+        if conflict.prev <= peer.matched || !peer.awaits_answer_at(conflict.prev) {
             return;
         }
         peer.probe(agreement.next().min(conflict.prev));
@@ -69,9 +66,7 @@ impl Consensus {
             return;
         };
         let Some(peer) = leader.peer(peer) else { return };
-        if matches!(peer.mode, Mode::Replicate { .. }) {
-            peer.probe(peer.first_unheard());
-        }
+        peer.dropped();
     }
 
     /// Records came from disk for a follower that is behind what memory holds.
@@ -87,7 +82,7 @@ impl Consensus {
             && runs.iter().all(|r| self.log.holds(r.last_id()));
         if !genuine {
             // Asking again at once would only turn in circles.
-            peer.mode = Mode::Probe { sent: Some(now) };
+            peer.pause(now);
         } else if from == peer.next {
             self.send_runs(now, id, runs);
         }
