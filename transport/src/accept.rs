@@ -12,7 +12,7 @@ use crate::{
     warnings::Source,
 };
 use kontiki_wire::Identity;
-use quinn::{Connection, Incoming};
+use quinn::{Connection, Incoming, RecvStream};
 use std::{cell::Cell, rc::Rc};
 use tokio::{task::JoinSet, time};
 
@@ -82,7 +82,10 @@ async fn read_until_lost(shared: &Rc<Shared>, connection: Connection, peer: &Pee
     match read_lanes(shared, &connection, identity).await {
         StreamError::Lost(_) => {
             shared.warnings.clear(source);
-            let reason = connection.close_reason().map(|e| describe(&e)).unwrap_or_default();
+            let reason = connection
+                .close_reason()
+                .map(|e| describe(&e))
+                .unwrap_or_default();
             tracing::debug!("{source} ended: {reason}");
         }
         error => {
@@ -94,22 +97,25 @@ async fn read_until_lost(shared: &Rc<Shared>, connection: Connection, peer: &Pee
     peer.clear_inbound(&connection);
 }
 
-/// Reads every stream the peer opens, until the first one fails.
+/// Reads every stream the peer opens, until the connection is lost or one of them says what it must not.
 async fn read_lanes(shared: &Rc<Shared>, connection: &Connection, peer: Identity) -> StreamError {
     let mut lanes = JoinSet::new();
     loop {
         tokio::select! {
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => {
-                    let shared = shared.clone();
-                    lanes.spawn_local(async move {
-                        let bytes_max = shared.limits.packet_bytes_max;
-                        read_packets(stream, shared.own, peer, bytes_max, &*shared.sink).await
-                    });
+                    lanes.spawn_local(read_lane(shared.clone(), stream, peer));
                 }
                 Err(error) => return StreamError::Lost(error.into()),
             },
-            Some(Ok(Err(error))) = lanes.join_next() => return error,
+            Some(ended) = lanes.join_next() => if let Ok(Err(error)) = ended {
+                return error;
+            },
         }
     }
+}
+
+async fn read_lane(shared: Rc<Shared>, stream: RecvStream, peer: Identity) -> Result<(), StreamError> {
+    let bytes_max = shared.limits.packet_bytes_max;
+    read_packets(stream, shared.own, peer, bytes_max, &*shared.sink).await
 }

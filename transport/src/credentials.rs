@@ -8,8 +8,8 @@
 use kontiki_consensus::NodeId;
 use kontiki_wire::ClusterId;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, date_time_ymd,
 };
 use ring::hmac;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -118,4 +118,33 @@ fn expand(seed: &[u8; 32], purpose: &str, of: u128) -> [u8; 32] {
 
 fn pkcs8(der: Vec<u8>) -> PrivateKeyDer<'static> {
     PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn derive(cluster: u128, node: u64, seed: u8) -> NodeCredentials {
+        NodeCredentials::derive(ClusterId(cluster), NodeId(node), &[seed; 32]).unwrap()
+    }
+
+    #[test]
+    fn every_node_derives_the_same_authority_from_the_key() {
+        assert_eq!(derive(1, 1, 7).roots, derive(1, 2, 7).roots);
+        assert_ne!(derive(1, 1, 7).roots, derive(1, 1, 8).roots, "another seed");
+        assert_ne!(derive(1, 1, 7).roots, derive(2, 1, 7).roots, "another cluster");
+    }
+
+    #[test]
+    fn a_node_has_a_new_key_each_time_but_one_reset_key() {
+        let (before, after) = (derive(1, 1, 7), derive(1, 1, 7));
+        assert_ne!(before.key, after.key);
+        assert_eq!(before.reset_key, after.reset_key);
+        assert_ne!(before.reset_key, derive(1, 2, 7).reset_key);
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        assert_eq!(format!("{:?}", derive(1, 1, 7)), "NodeCredentials { .. }");
+    }
 }

@@ -49,7 +49,9 @@ struct Outbound {
 
 /// Connects to a peer, and again whenever the connection is lost.
 pub(crate) async fn keep_connected(shared: Rc<Shared>, node: NodeId, seed: u64) {
-    let Some(peer) = shared.peers.get(&node) else { return };
+    let Some(peer) = shared.peers.get(&node) else {
+        return;
+    };
     let limits = &shared.limits;
     let mut backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max, seed ^ node.0);
     loop {
@@ -113,7 +115,11 @@ async fn dial_address(shared: &Shared, peer: &Peer, address: SocketAddr) -> Resu
         .map_err(|e| DialError::Greet(address, e))
 }
 
-async fn establish(shared: &Shared, peer: &Peer, connecting: quinn::Connecting) -> Result<Outbound, GreetError> {
+async fn establish(
+    shared: &Shared,
+    peer: &Peer,
+    connecting: quinn::Connecting,
+) -> Result<Outbound, GreetError> {
     let connection = connecting.await?;
     let identity = greet(&connection, &shared.hello, peer).await?;
     let (urgent, bulk) = (connection.open_uni().await?, connection.open_uni().await?);
@@ -140,7 +146,10 @@ async fn serve(shared: &Shared, peer: &Peer, outbound: Outbound) {
     peer.up(remote);
     shared.warnings.clear(Source::To(peer.node));
     tracing::info!(peer = %peer.node, %remote, "connected");
-    tell(shared, [TransportEvent::Connected(peer.node, identity.incarnation)]);
+    tell(
+        shared,
+        [TransportEvent::Connected(peer.node, identity.incarnation)],
+    );
     let reason = tokio::select! {
         error = peer.urgent.write_to(urgent) => write_failed(&connection, &error),
         error = peer.bulk.write_to(bulk) => write_failed(&connection, &error),
@@ -155,7 +164,9 @@ async fn serve(shared: &Shared, peer: &Peer, outbound: Outbound) {
 
 /// The connection knows best why a stream failed.
 fn write_failed(connection: &Connection, error: &quinn::WriteError) -> String {
-    connection.close_reason().map_or_else(|| error.to_string(), |e| describe(&e))
+    connection
+        .close_reason()
+        .map_or_else(|| error.to_string(), |e| describe(&e))
 }
 
 fn tell<const N: usize>(shared: &Shared, events: [TransportEvent; N]) {

@@ -72,7 +72,11 @@ impl GreetError {
 }
 
 /// Greets the node that was dialed.
-pub(crate) async fn greet(connection: &Connection, ours: &Hello, peer: &Peer) -> Result<Identity, GreetError> {
+pub(crate) async fn greet(
+    connection: &Connection,
+    ours: &Hello,
+    peer: &Peer,
+) -> Result<Identity, GreetError> {
     greet_unchecked(connection, ours, peer)
         .await
         .map_err(|error| error.close(connection))
@@ -144,6 +148,7 @@ fn check_certificate(connection: &Connection, peer: Identity) -> Result<(), Gree
         .ok_or_else(|| wrong("it shows none".into()))?;
     let leaf = chain.first().ok_or_else(|| wrong("it shows none".into()))?;
     let certificate = ParsedCertificate::try_from(leaf).map_err(|e| wrong(e.to_string()))?;
-    let name = ServerName::try_from(server_name(peer.cluster, peer.node)).map_err(|e| wrong(e.to_string()))?;
+    let name =
+        ServerName::try_from(server_name(peer.cluster, peer.node)).map_err(|e| wrong(e.to_string()))?;
     verify_server_name(&certificate, &name).map_err(|e| wrong(e.to_string()))
 }

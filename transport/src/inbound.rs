@@ -26,7 +26,9 @@ pub(crate) enum StreamError {
     #[error("{0}")]
     Decode(#[from] DecodeError),
     /// What came is not from the node at the other end, or not for this one.
-    #[error("a packet from node {from} (incarnation {incarnation}) to node {to} on a connection from node {peer} to node {own}")]
+    #[error(
+        "a packet from node {from} (incarnation {incarnation}) to node {to} on a connection from node {peer} to node {own}"
+    )]
     Misdirected {
         from: kontiki_consensus::NodeId,
         incarnation: kontiki_consensus::Incarnation,
@@ -127,5 +129,68 @@ impl Assembler {
         let count = count.min(piece.len());
         self.start.extend_from_slice(&piece[..count]);
         piece.advance(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
+    use kontiki_wire::{ClusterId, PeerMessage};
+    use proptest::prelude::*;
+
+    fn packet_bytes(id: u64) -> Vec<u8> {
+        let message = Message {
+            from: NodeId(1),
+            to: NodeId(2),
+            term: Term(1),
+            call: Call::ReadIndex { id: ReadId(id) },
+        };
+        let packet = Packet {
+            group: GroupId(0),
+            from: NodeId(1),
+            incarnation: Incarnation(1),
+            to: NodeId(2),
+            message: PeerMessage::Raft(message),
+        };
+        let mut chunks = Vec::new();
+        codec::encode(ClusterId(1), &packet, &mut chunks);
+        chunks.concat()
+    }
+
+    proptest! {
+        #[test]
+        fn packets_come_out_whole_however_the_stream_is_cut(
+            cuts in proptest::collection::vec(1usize..100, 1..40),
+            count in 1u64..10,
+        ) {
+            let packets: Vec<Vec<u8>> = (0..count).map(packet_bytes).collect();
+            let mut stream = Bytes::from(packets.concat());
+            let mut assembler = Assembler::new(PacketBytesMax::default());
+            let mut out = Vec::new();
+            for cut in cuts.iter().cycle() {
+                let mut piece = stream.split_to((*cut).min(stream.len()));
+                while let Some(packet) = assembler.next(&mut piece).unwrap() {
+                    out.push(packet.to_vec());
+                }
+                if stream.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(out, packets);
+        }
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_a_length_above_the_limit() {
+        let mut assembler = Assembler::new(PacketBytesMax(100));
+        let mut long = packet_bytes(1);
+        long[8..12].copy_from_slice(&101u32.to_le_bytes());
+        for byte in &long[..11] {
+            assert_eq!(assembler.next(&mut Bytes::copy_from_slice(&[*byte])), Ok(None));
+        }
+        let refused = assembler.next(&mut Bytes::copy_from_slice(&long[11..12]));
+        assert!(matches!(refused, Err(DecodeError::TooLarge { .. })));
+        assert!(assembler.start.capacity() < 100);
     }
 }

@@ -85,7 +85,10 @@ impl Limits {
                 self.reconnect_max >= self.reconnect_min,
                 "reconnect_max must be at least reconnect_min",
             ),
-            (!self.connect_timeout.is_zero(), "connect_timeout must be above zero"),
+            (
+                !self.connect_timeout.is_zero(),
+                "connect_timeout must be above zero",
+            ),
             (self.handshakes_max > 0, "handshakes_max must be above zero"),
         ];
         rules

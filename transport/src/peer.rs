@@ -123,7 +123,10 @@ impl Peer {
     /// That connection of the peer has ended.
     pub(crate) fn clear_inbound(&self, connection: &Connection) {
         let mut inbound = self.inbound.borrow_mut();
-        if inbound.as_ref().is_some_and(|c| c.stable_id() == connection.stable_id()) {
+        if inbound
+            .as_ref()
+            .is_some_and(|c| c.stable_id() == connection.stable_id())
+        {
             *inbound = None;
         }
     }

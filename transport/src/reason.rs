@@ -36,7 +36,10 @@ impl Close {
 
     /// Closes a connection for this reason and tells the other side.
     pub(crate) fn close(self, connection: &Connection, reason: &str) {
-        connection.close(self.code(), &reason.as_bytes()[..reason.len().min(REASON_BYTES_MAX)]);
+        connection.close(
+            self.code(),
+            &reason.as_bytes()[..reason.len().min(REASON_BYTES_MAX)],
+        );
     }
 }
 
@@ -50,13 +53,20 @@ pub(crate) fn describe(error: &ConnectionError) -> String {
             let said = printable(&close.reason);
             match close.error_code {
                 code if code == Close::Shutdown.code() => "the other side was stopped".into(),
-                code if code == Close::Refused.code() => format!("the other side refuses this node, saying: {said}"),
+                code if code == Close::Refused.code() => {
+                    format!("the other side refuses this node, saying: {said}")
+                }
                 code if code == Close::Superseded.code() => "replaced by a newer connection".into(),
                 _ => format!("the other side closed the connection, saying: {said}"),
             }
         }
         ConnectionError::ConnectionClosed(close) => tls_alert(close.error_code.into()).map_or_else(
-            || format!("the other side ended the connection: {}", printable(&close.reason)),
+            || {
+                format!(
+                    "the other side ended the connection: {}",
+                    printable(&close.reason)
+                )
+            },
             |why| format!("the other side refuses this node: {why}"),
         ),
         ConnectionError::TransportError(error) => {

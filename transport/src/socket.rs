@@ -85,6 +85,9 @@ mod tests {
     #[test]
     fn an_address_of_another_machine_is_refused_in_words() {
         let error = bind(SocketAddr::from(([192, 0, 2, 1], 7400))).unwrap_err();
-        assert!(error.to_string().contains("is not an address of this machine"), "{error}");
+        assert!(
+            error.to_string().contains("is not an address of this machine"),
+            "{error}"
+        );
     }
 }

@@ -34,7 +34,11 @@ fn run(test: impl Future<Output = ()>) {
         .enable_all()
         .build()
         .unwrap();
-    let bounded = async { tokio::time::timeout(PATIENCE, test).await.expect("the test hangs") };
+    let bounded = async {
+        tokio::time::timeout(PATIENCE, test)
+            .await
+            .expect("the test hangs")
+    };
     LocalSet::new().block_on(&runtime, bounded);
 }
 
@@ -93,7 +97,8 @@ impl Setup {
     fn options(&self) -> Options {
         Options {
             identity: self.identity,
-            credentials: NodeCredentials::derive(self.identity.cluster, self.identity.node, &self.seed).unwrap(),
+            credentials: NodeCredentials::derive(self.identity.cluster, self.identity.node, &self.seed)
+                .unwrap(),
             peers: self.peers.clone(),
             seed: 1,
             limits: self.limits.clone(),
@@ -114,8 +119,7 @@ impl Setup {
 
 impl Node {
     fn send(&self, to: u64, message: PeerMessage) {
-        let packet = self.packet(to, message);
-        self.transport.send(NodeId(to), &packet);
+        self.transport.send(&self.packet(to, message));
     }
 
     fn packet(&self, to: u64, mut message: PeerMessage) -> Packet {

@@ -6,8 +6,8 @@
 
 use crate::{Limits, NodeCredentials, StartError};
 use quinn::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TransportConfig, VarInt,
     congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -29,6 +29,11 @@ const INITIAL_RTT: Duration = Duration::from_millis(20);
 const MTU_MAX: u16 = 8952;
 /// How many bytes may be on their way before the network has answered: a local network takes them.
 const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
+/// How many datagrams need no acknowledgement of their own: on a connection that only carries one direction,
+/// each would cost the receiving thread a datagram in the middle of its work.
+const UNACKNOWLEDGED_MAX: u32 = 8;
+/// But none waits for its acknowledgement longer than this; it bounds how late a loss is noticed, too.
+const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Streams a dialer may open: its lanes, and room for what later versions add.
 const LANES_MAX: u8 = 8;
 
@@ -48,9 +53,15 @@ impl Configs {
         let client = QuicClientConfig::try_from(client).map_err(|e| unusable(&e))?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
         let mut client = ClientConfig::new(Arc::new(client));
-        server.transport_config(Arc::new(accepting(limits)?)).migration(false);
+        server
+            .transport_config(Arc::new(accepting(limits)?))
+            .migration(false);
         client.transport_config(Arc::new(dialing(limits)?));
-        Ok(Self { endpoint, server, client })
+        Ok(Self {
+            endpoint,
+            server,
+            client,
+        })
     }
 }
 
@@ -132,6 +143,9 @@ fn common(limits: &Limits) -> Result<TransportConfig, StartError> {
     mtu.upper_bound(MTU_MAX);
     let mut congestion = CubicConfig::default();
     congestion.initial_window(INITIAL_WINDOW_BYTES);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_MAX))
+        .max_ack_delay(Some(ACK_DELAY_MAX));
     let mut config = TransportConfig::default();
     config
         .max_idle_timeout(Some(idle))
@@ -140,6 +154,7 @@ fn common(limits: &Limits) -> Result<TransportConfig, StartError> {
         .send_window(u64::from(window) * 2)
         .datagram_receive_buffer_size(None)
         .initial_rtt(INITIAL_RTT)
+        .ack_frequency_config(Some(acks))
         .mtu_discovery_config(Some(mtu))
         .congestion_controller_factory(Arc::new(congestion));
     Ok(config)

@@ -1,13 +1,8 @@
 //! The transport: starting, sending, status, stopping.
 
 use crate::{
-    Limits, Link, Options, Sink, StartError, accept, dial,
-    events::Dropped,
-    peer::Peer,
-    reason::Close,
-    socket,
-    tls::Configs,
-    warnings::Warnings,
+    Limits, Link, Options, Sink, StartError, accept, dial, events::Dropped, peer::Peer, reason::Close,
+    socket, tls::Configs, warnings::Warnings,
 };
 use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, Packet, handshake::Hello};
@@ -68,7 +63,12 @@ impl Transport {
         limits.check().map_err(StartError::Limits)?;
         let configs = Configs::new(options.credentials, &limits)?;
         socket::widen(&socket);
-        let mut endpoint = Endpoint::new(configs.endpoint, Some(configs.server), socket, Arc::new(TokioRuntime))?;
+        let mut endpoint = Endpoint::new(
+            configs.endpoint,
+            Some(configs.server),
+            socket,
+            Arc::new(TokioRuntime),
+        )?;
         endpoint.set_default_client_config(configs.client);
         let own = options.identity;
         let peers = options.peers.into_iter().filter(|(node, _)| *node != own.node);
@@ -99,13 +99,13 @@ impl Transport {
         tasks
     }
 
-    /// Sends a packet to a peer, some time, maybe: what finds its queue full or no connection is dropped, and
+    /// Sends a packet to the peer it is for, some time, maybe: what finds its queue full or no connection is dropped, and
     /// the sink is told a moment later. Never blocks, and never calls the sink itself.
-    pub fn send(&self, to: NodeId, packet: &Packet) {
+    pub fn send(&self, packet: &Packet) {
         let shared = &self.shared;
-        let taken = shared.peers.get(&to).is_some_and(|peer| peer.push(shared.own.cluster, packet));
-        if !taken {
-            shared.dropped.note(to);
+        let peer = shared.peers.get(&packet.to);
+        if !peer.is_some_and(|peer| peer.push(shared.own.cluster, packet)) {
+            shared.dropped.note(packet.to);
         }
     }
 
@@ -132,7 +132,10 @@ impl Transport {
     /// How many bytes wait for a peer.
     #[cfg(test)]
     pub(crate) fn queued(&self, node: NodeId) -> usize {
-        self.shared.peers.get(&node).map_or(0, |p| p.urgent.bytes() + p.bulk.bytes())
+        self.shared
+            .peers
+            .get(&node)
+            .map_or(0, |p| p.urgent.bytes() + p.bulk.bytes())
     }
 
     /// Ends all tasks, says goodbye to the peers and waits a moment for that to be heard.
@@ -142,7 +145,9 @@ impl Transport {
         for peer in self.shared.peers.values() {
             peer.down("this node was stopped");
         }
-        self.shared.endpoint.close(Close::Shutdown.code(), b"the node was stopped");
+        self.shared
+            .endpoint
+            .close(Close::Shutdown.code(), b"the node was stopped");
         // Who has not heard it by then finds out by itself.
         let _ = time::timeout(FAREWELL, self.shared.endpoint.wait_idle()).await;
     }
@@ -150,12 +155,16 @@ impl Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        self.shared.endpoint.close(Close::Shutdown.code(), b"the node was stopped");
+        self.shared
+            .endpoint
+            .close(Close::Shutdown.code(), b"the node was stopped");
     }
 }
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("own", &self.shared.own).finish_non_exhaustive()
+        f.debug_struct("Transport")
+            .field("own", &self.shared.own)
+            .finish_non_exhaustive()
     }
 }

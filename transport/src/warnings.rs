@@ -58,7 +58,9 @@ impl Warnings {
     /// Every warning that holds, in words.
     pub(crate) fn all(&self) -> Vec<String> {
         let told = self.told.borrow();
-        told.iter().map(|(source, text)| format!("{source}: {text}")).collect()
+        told.iter()
+            .map(|(source, text)| format!("{source}: {text}"))
+            .collect()
     }
 }
 

@@ -62,7 +62,9 @@ pub enum DecodeError {
         bytes_max: u32,
     },
     /// The parts do not fit into the whole.
-    #[error("a packet whose header ({header} bytes) and body ({body} bytes) do not fit into its {total} bytes")]
+    #[error(
+        "a packet whose header ({header} bytes) and body ({body} bytes) do not fit into its {total} bytes"
+    )]
     Parts {
         /// Length of its header.
         header: usize,
@@ -78,7 +80,9 @@ pub enum DecodeError {
     #[error("a message of kind {0}, which this version does not know: is the sender newer?")]
     Kind(u16),
     /// A flag that must be understood and is not.
-    #[error("a message of kind {kind} with flags {flags:#06x}, which this version does not know: is the sender newer?")]
+    #[error(
+        "a message of kind {kind} with flags {flags:#06x}, which this version does not know: is the sender newer?"
+    )]
     Flags {
         /// The kind of message.
         kind: u16,

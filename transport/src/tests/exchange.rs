@@ -24,13 +24,17 @@ fn three_nodes_hear_each_other() {
         let nodes: Vec<Node> = (1..).zip(sockets).map(start).collect();
         for node in &nodes {
             for _ in 0..2 {
-                node.until(|e| matches!(e, TransportEvent::Connected(..)).then_some(())).await;
+                node.until(|e| matches!(e, TransportEvent::Connected(..)).then_some(()))
+                    .await;
             }
         }
         for (from, to) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
             nodes[from].send(to as u64 + 1, urgent(from as u64));
             let packet = nodes[to].packet_in().await;
-            assert_eq!((packet.from, number_of(&packet.message)), (NodeId(from as u64 + 1), from as u64));
+            assert_eq!(
+                (packet.from, number_of(&packet.message)),
+                (NodeId(from as u64 + 1), from as u64)
+            );
         }
         assert_eq!(nodes[0].transport.status().len(), 2, "a node is not its own peer");
     });
@@ -64,7 +68,9 @@ fn a_host_name_is_resolved_and_its_addresses_are_tried_in_turn() {
     run(async {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
         let mut setup = Setup::new(1, &[]);
-        setup.peers.insert(NodeId(2), format!("localhost:{}", address2.port()));
+        setup
+            .peers
+            .insert(NodeId(2), format!("localhost:{}", address2.port()));
         let one = setup.start(socket1);
         let _two = Setup::new(2, &[(1, address1)]).start(socket2);
         one.connected(2).await;

@@ -39,7 +39,9 @@ impl Raw {
     pub(super) async fn accept(&self, from: SocketAddr) -> Connection {
         let connection = self.endpoint.accept().await.unwrap().await.unwrap();
         let peers = BTreeMap::from([(NodeId(1), peer_at(from))]);
-        answer(&connection, &Hello::of(self.identity), &peers).await.unwrap();
+        answer(&connection, &Hello::of(self.identity), &peers)
+            .await
+            .unwrap();
         connection
     }
 
@@ -47,7 +49,9 @@ impl Raw {
     async fn dial(&self, to: SocketAddr) -> Connection {
         let name = server_name(CLUSTER, NodeId(1));
         let connection = self.endpoint.connect(to, &name).unwrap().await.unwrap();
-        greet(&connection, &Hello::of(self.identity), &peer_at(to)).await.unwrap();
+        greet(&connection, &Hello::of(self.identity), &peer_at(to))
+            .await
+            .unwrap();
         connection
     }
 }
@@ -134,8 +138,12 @@ fn garbage_in_datagrams_does_no_harm() {
                     (random >> 56) as u8
                 })
                 .collect();
-            stranger.send_to(&datagram, one.transport.local_addr().unwrap()).unwrap();
-            stranger.send_to(&datagram, two.transport.local_addr().unwrap()).unwrap();
+            stranger
+                .send_to(&datagram, one.transport.local_addr().unwrap())
+                .unwrap();
+            stranger
+                .send_to(&datagram, two.transport.local_addr().unwrap())
+                .unwrap();
         }
         for n in 0..100 {
             one.send(2, urgent(n));
@@ -157,7 +165,11 @@ fn silent_strangers_do_not_keep_peers_out() {
         let silent = raw.endpoint.connect(address1, &name).unwrap().await.unwrap();
         let two = Setup::new(2, &[(1, address1)]).start(socket2);
         two.connected(1).await;
-        assert!(one.warning_with("no greeting in time").await.contains(&raw.address.to_string()));
+        assert!(
+            one.warning_with("no greeting in time")
+                .await
+                .contains(&raw.address.to_string())
+        );
         silent.closed().await;
     });
 }

@@ -51,7 +51,10 @@ fn a_hello_that_the_certificate_does_not_bear_out_is_refused() {
         setup.hello = Some(Hello::of(identity(2)));
         let three = setup.start(socket2);
         let why = three.error_to(1).await;
-        assert!(why.contains("says that it is node 2, but its certificate is another node's"), "{why}");
+        assert!(
+            why.contains("says that it is node 2, but its certificate is another node's"),
+            "{why}"
+        );
         one.warning_with("its certificate is another node's").await;
     });
 }

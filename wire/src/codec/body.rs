@@ -126,9 +126,21 @@ impl Body {
         }
     }
 
-    fn of_append_reply(term: u64, [round, persisted, received]: [u64; 3], conflict: Option<Conflict>) -> Self {
+    fn of_append_reply(
+        term: u64,
+        [round, persisted, received]: [u64; 3],
+        conflict: Option<Conflict>,
+    ) -> Self {
         let (prev, hint) = conflict.map_or((Index::ZERO, LogId::ZERO), |c| (c.prev, c.hint));
-        let row = [term, round, persisted, received, prev.0, hint.term.0, hint.index.0];
+        let row = [
+            term,
+            round,
+            persisted,
+            received,
+            prev.0,
+            hint.term.0,
+            hint.index.0,
+        ];
         Self::new(APPEND_ENTRIES_REPLY, flag(conflict.is_some(), CONFLICT), row)
     }
 
@@ -192,7 +204,11 @@ pub(super) fn encode_data(cluster: ClusterId, packet: &Packet, out: &mut Vec<Byt
 }
 
 /// The message of a packet whose header is sound and whose kind is known.
-pub(super) fn decode(cluster: ClusterId, header: &Header, packet: &Bytes) -> Result<PeerMessage, DecodeError> {
+pub(super) fn decode(
+    cluster: ClusterId,
+    header: &Header,
+    packet: &Bytes,
+) -> Result<PeerMessage, DecodeError> {
     let mut words = Words {
         kind: header.kind,
         left: &packet[header.body_from..header.data_from],
@@ -337,7 +353,11 @@ fn decode_propose_reply(words: &mut Words<'_>) -> Result<ProposeReply, DecodeErr
             let at = LogId::new(Term(a), Index(b));
             let first = Position(c);
             let answer = ProposeAnswer::Assigned { at, first };
-            return Ok(ProposeReply { origin, number, answer });
+            return Ok(ProposeReply {
+                origin,
+                number,
+                answer,
+            });
         }
         NOT_LEADER => Refusal::NotLeader {
             leader: Some(NodeId(a)).filter(|n| *n != NodeId::ZERO),
@@ -350,7 +370,11 @@ fn decode_propose_reply(words: &mut Words<'_>) -> Result<ProposeReply, DecodeErr
         _ => return Err(words.impossible("answer")),
     };
     let answer = ProposeAnswer::Refused(refusal);
-    Ok(ProposeReply { origin, number, answer })
+    Ok(ProposeReply {
+        origin,
+        number,
+        answer,
+    })
 }
 
 fn flag(set: bool, flag: u16) -> u16 {
