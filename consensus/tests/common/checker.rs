@@ -21,6 +21,8 @@ pub(crate) struct Checker {
     votes: BTreeMap<(Term, NodeId), NodeId>,
     terms: BTreeMap<NodeId, (Term, Index)>,
     reads: BTreeMap<ReadId, Index>,
+    /// The test makes up what other servers say: their disks do not bear it out.
+    pub(crate) made_up: bool,
     /// How often something worth having happened.
     pub(crate) elections: usize,
     pub(crate) reads_answered: usize,
@@ -179,7 +181,7 @@ impl Checker {
             .filter(|n| servers[n].disk.chain_at(index) == Some(hash))
             .count();
         assert!(
-            holding > self.voters.len() / 2,
+            self.made_up || holding > self.voters.len() / 2,
             "{index:?} was committed in {term:?} with {holding} of {} disks holding it",
             self.voters.len()
         );
