@@ -5,152 +5,17 @@
 
 mod common;
 
-use common::{Cluster, image::Image};
-use kontiki_consensus::{
-    Body, Call, Configuration, Conflict, Duration, Event, Index, LogId, Mark, Message, NodeId, Output,
-    Position, ReadId, Records, Role, Round, Run, Term,
+use common::{
+    Cluster,
+    hand_made::{
+        N1, acknowledge, acknowledged, alone, append, candidate, granted, hear, id, leading,
+        pre_vote_request, run, said, sleep, terms, vote, vote_request,
+    },
 };
-
-const N1: NodeId = NodeId(1);
-
-/// n1 among `voters`, with a log of these terms after the genesis record; the others are not there.
-fn alone(voters: u64, terms: &[u64]) -> Cluster {
-    let mut cluster = Cluster::new(voters, 0, 7, |_| {});
-    cluster.checker.made_up = true;
-    let genesis = cluster.servers[&N1].disk.records[0].clone();
-    cluster.replace_disk(N1, Image::with_terms(&genesis, terms));
-    for other in 2..=voters {
-        cluster.crash(NodeId(other));
-    }
-    cluster
-}
-
-/// n1 hears this; gives what it says in answer.
-fn hear(cluster: &mut Cluster, from: u64, term: u64, call: Call) -> Vec<Message> {
-    let message = Message {
-        from: NodeId(from),
-        to: N1,
-        term: Term(term),
-        call,
-    };
-    cluster.happen(N1, Event::Message(message));
-    said(cluster)
-}
-
-fn said(cluster: &mut Cluster) -> Vec<Message> {
-    cluster.bag.drain(..).map(|(_, message)| message).collect()
-}
-
-fn id(index: u64, term: u64) -> LogId {
-    LogId::new(Term(term), Index(index))
-}
-
-fn vote_request(last: LogId) -> Call {
-    Call::RequestVote {
-        pre: false,
-        transfer: false,
-        last,
-    }
-}
-
-fn pre_vote_request(last: LogId) -> Call {
-    Call::RequestVote {
-        pre: true,
-        transfer: false,
-        last,
-    }
-}
-
-fn vote(pre: bool) -> Call {
-    Call::RequestVoteReply { pre, granted: true }
-}
-
-fn append(prev: LogId, commit: u64, round: u64, runs: Vec<Run>) -> Call {
-    Call::AppendEntries {
-        prev,
-        commit: Index(commit),
-        round: Round(round),
-        runs,
-    }
-}
-
-fn acknowledge(round: u64, index: u64) -> Call {
-    let (persisted, received) = (Index(index), Index(index));
-    Call::AppendEntriesReply {
-        round: Round(round),
-        persisted,
-        received,
-        conflict: None,
-    }
-}
-
-/// Records of one entry each, at these indexes; positions follow from a log of user entries after the genesis.
-fn run(from: u64, to: u64, term: u64) -> Run {
-    let records = (to + 1 - from) as u32;
-    let marks = (1..=records).map(|n| Mark { end: n, entries: n }).collect();
-    let bytes = vec![term as u8; records as usize];
-    let body = Body::Records(Records::new(bytes.into(), marks).expect("well made"));
-    Run::new(Index(from), Term(term), Position(from - 1), body)
-}
-
-/// Whether the one vote that n1 was asked for was given.
-fn granted(answers: &[Message]) -> bool {
-    match answers {
-        [
-            Message {
-                call: Call::RequestVoteReply { granted, .. },
-                ..
-            },
-        ] => *granted,
-        other => panic!("one answer was expected: {other:?}"),
-    }
-}
-
-/// (persisted, conflict) of the last acknowledgement among these.
-fn acknowledged(answers: &[Message]) -> (Index, Option<Conflict>) {
-    let mut replies = answers.iter().filter_map(|m| match m.call {
-        Call::AppendEntriesReply {
-            persisted, conflict, ..
-        } => Some((persisted, conflict)),
-        _ => None,
-    });
-    replies.next_back().expect("an acknowledgement")
-}
-
-fn terms(cluster: &Cluster) -> Vec<u64> {
-    cluster.servers[&N1]
-        .memory
-        .records
-        .iter()
-        .map(|r| r.term().0)
-        .collect()
-}
-
-/// n1 of three leads term 2; its no-op stands at i2 and is committed by n2.
-fn leading() -> Cluster {
-    let mut cluster = candidate();
-    hear(&mut cluster, 2, 2, vote(false));
-    hear(&mut cluster, 2, 2, acknowledge(1, 2));
-    assert_eq!(
-        (cluster.role(1), cluster.at(1).commit()),
-        (Role::Leader, Index(2))
-    );
-    cluster
-}
-
-/// n1 of three stands in term 2.
-fn candidate() -> Cluster {
-    let mut cluster = alone(3, &[]);
-    cluster.timeout(N1);
-    hear(&mut cluster, 2, 2, vote(true));
-    assert_eq!(cluster.role(1), Role::Candidate);
-    cluster.bag.clear();
-    cluster
-}
-
-fn sleep(cluster: &mut Cluster, millis: u64) {
-    cluster.now = cluster.now.after(Duration::from_millis(millis));
-}
+use kontiki_consensus::{
+    Body, Call, Configuration, Conflict, Duration, Event, Index, Message, NodeId, Output, ReadId, Role,
+    Round, Run, Term,
+};
 
 mod state {
     //! "State"

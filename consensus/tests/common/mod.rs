@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod checker;
+pub(crate) mod hand_made;
 pub(crate) mod image;
 pub(crate) mod words;
 
