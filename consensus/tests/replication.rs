@@ -229,6 +229,7 @@ fn a_configuration_goes_with_the_record_it_stands_in() {
 #[test]
 fn what_was_gathered_goes_out_as_one_write_and_one_message_a_peer() {
     let mut cluster = leading();
+    hear(&mut cluster, 3, 2, acknowledge(1, 2));
     for _ in 0..3 {
         let place = cluster.at(1).admission().expect("it leads");
         let body = run(place.index.0, place.index.0, 2).body().clone();
