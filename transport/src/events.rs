@@ -21,7 +21,8 @@ pub enum TransportEvent {
     Disconnected(NodeId, String),
 }
 
-/// Where events go. Called on the transport's thread.
+/// Where events go. Called on the transport's thread. The transport holds its sink for as long as it lives: a
+/// sink that needs the transport had better hold it weakly.
 pub trait Sink {
     /// Takes one event; others may follow at once, so that the work is better left to [`settle`](Self::settle).
     fn deliver(&self, event: TransportEvent);

@@ -22,6 +22,24 @@ fn a_peer_that_stopped_is_found_again_on_the_same_port() {
     });
 }
 
+#[test]
+fn a_peer_that_was_killed_and_stays_away_is_given_up() {
+    run(async {
+        let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+        let mut setup = Setup::new(1, &[(2, address2)]);
+        setup.limits.keep_alive_interval = Duration::from_millis(50);
+        setup.limits.idle_timeout = Duration::from_millis(300);
+        let one = setup.start(socket1);
+        let life = thread::spawn(move || run_and_kill(socket2, address1));
+        one.connected(2).await;
+        one.send(2, urgent(1));
+        assert!(disconnected(&one).await.contains("no answer"));
+        one.dropped(2).await;
+        assert!(!one.transport.status()[0].connected);
+        poll(|| life.is_finished().then_some(())).await;
+    });
+}
+
 /// The node's former life says no goodbye; only its successor can tell that its connections are dead.
 #[test]
 fn a_peer_that_was_killed_is_given_up_when_its_successor_says_so() {
@@ -35,17 +53,20 @@ fn a_peer_that_was_killed_is_given_up_when_its_successor_says_so() {
         one.send(2, urgent(1));
         poll(|| life.is_finished().then_some(())).await;
         let two = Setup::new(2, &[(1, address1)]).start(rebind(address2).await);
-        let why = one
-            .until(|e| match e {
-                TransportEvent::Disconnected(_, why) => Some(why),
-                _ => None,
-            })
-            .await;
-        assert_eq!(why, "the other side has restarted");
+        assert_eq!(disconnected(&one).await, "the other side has restarted");
         one.connected(2).await;
         one.send(2, urgent(5));
         assert_eq!(number_of(&two.packet_in().await.message), 5);
     });
+}
+
+/// Why the next connection that is lost was lost.
+async fn disconnected(node: &Node) -> String {
+    node.until(|e| match e {
+        TransportEvent::Disconnected(_, why) => Some(why),
+        _ => None,
+    })
+    .await
 }
 
 /// Node 2 up to its first packet; then its runtime is gone without a word.
