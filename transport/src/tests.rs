@@ -84,11 +84,17 @@ fn identity(node: u64) -> Identity {
 }
 
 impl Setup {
+    /// Without the timeouts of production: a test machine may pause for longer than any of them.
     fn new(node: u64, peers: &[(u64, SocketAddr)]) -> Self {
+        let limits = Limits {
+            idle_timeout: 2 * PATIENCE,
+            connect_timeout: 2 * PATIENCE,
+            ..Limits::default()
+        };
         Self {
             identity: identity(node),
             seed: SEED,
-            limits: Limits::default(),
+            limits,
             peers: peers.iter().map(|(n, a)| (NodeId(*n), a.to_string())).collect(),
             hello: None,
         }

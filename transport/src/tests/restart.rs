@@ -45,9 +45,7 @@ fn a_peer_that_was_killed_and_stays_away_is_given_up() {
 fn a_peer_that_was_killed_is_given_up_when_its_successor_says_so() {
     run(async {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
-        let mut setup = Setup::new(1, &[(2, address2)]);
-        setup.limits.idle_timeout = 2 * PATIENCE;
-        let one = setup.start(socket1);
+        let one = Setup::new(1, &[(2, address2)]).start(socket1);
         let life = thread::spawn(move || run_and_kill(socket2, address1));
         one.connected(2).await;
         one.send(2, urgent(1));
