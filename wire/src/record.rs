@@ -4,30 +4,100 @@
 //! client's thread ([`Payload`]); the header is made when index and term are known
 //! ([`RunBuilder`]); from there nothing is encoded again. Invariants: the header stands under a
 //! CRC of its own, seeded with the cluster's id, so that a record that stands in the wrong place
-//! is seen, and a rotten payload does not hide which record it was.
+//! is seen, and a rotten payload does not hide which record it was; no length is believed before
+//! it is checked.
+
+mod builder;
+mod control;
+mod decode;
+mod header;
+mod payload;
+
+pub use builder::{Full, RunBuilder, encode_run, run_bytes};
+pub use decode::{decode_prefix, decode_runs};
+pub use header::{Kind, RecordHeader};
+pub use payload::{Codec, Entries, Payload, entries_in};
 
 use bytes::Bytes;
+use kontiki_consensus::{Body, Index, Position, Run};
 
-/// The entries of one append, encoded and summed, before index and term are known.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Payload {
-    /// One entry: its bytes. Several: the end offset of each (u32, little-endian), then all of them.
-    pub bytes: Bytes,
-    /// How many entries; at least one, except for an append that only checks its precondition.
-    pub count: u32,
-    /// CRC-32C of `bytes`.
-    pub crc: u32,
-    /// How each entry is encoded.
-    pub codec: Codec,
+/// Why bytes are not the records they should be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// They end in the middle of a record.
+    #[error("a record that needs {needs} bytes is cut off after {has}")]
+    Cut {
+        /// How long the record says it is, as far as that can be read.
+        needs: usize,
+        /// How many bytes there are.
+        has: usize,
+    },
+    /// The header is not what was written.
+    #[error("a record header whose checksum is wrong: it was damaged, or it is from another cluster")]
+    Header,
+    /// The payload is not what was written; the header is sound.
+    #[error("record {index} is damaged: the checksum of its payload is wrong")]
+    Payload {
+        /// Which record.
+        index: Index,
+    },
+    /// A record of another group.
+    #[error("record {index} belongs to group {group}, which was not asked for")]
+    Group {
+        /// Which record.
+        index: Index,
+        /// Its group.
+        group: u32,
+    },
+    /// A sound record that does not follow the one before it.
+    #[error("record {index} stands where another one belongs")]
+    Place {
+        /// Which record.
+        index: Index,
+    },
+    /// Something that must be understood and is not.
+    #[error(
+        "record {index} has `{field}` {value}, which this version does not know: was it written by a newer one?"
+    )]
+    Unknown {
+        /// Which record.
+        index: Index,
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+    /// The payload is sound, but not of the form its header says.
+    #[error("the payload of record {index} is not of the form its header says")]
+    Form {
+        /// Which record.
+        index: Index,
+    },
 }
 
-/// How entries are encoded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(u8)]
-pub enum Codec {
-    /// As they came.
-    #[default]
-    Bytes = 1,
-    /// With postcard.
-    Postcard = 2,
+/// All user entries of a run with their positions; control records have none.
+pub fn entries(run: &Run) -> impl Iterator<Item = (Position, Bytes)> + '_ {
+    let records = match run.body() {
+        Body::Records(records) => Some(records),
+        _ => None,
+    };
+    let records = records
+        .into_iter()
+        .flat_map(|r| (0..r.len()).filter_map(|n| r.record(n)));
+    records.flat_map(move |(bytes, before, count)| {
+        let first = run.first_position().0 + before;
+        // Checked where it came in: at the client, at the door of a peer, and when read from disk.
+        let found = RecordHeader::peek(&bytes)
+            .and_then(|header| bytes.len().checked_sub(header.payload_len as usize))
+            .and_then(|at| entries_in(&bytes.slice(at..), count));
+        found
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .map(move |(n, entry)| (Position(first + n as u64), entry))
+    })
 }
+
+#[cfg(test)]
+mod tests;

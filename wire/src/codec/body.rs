@@ -324,15 +324,12 @@ fn decode_expect(flags: u16, words: &mut Words<'_>) -> Result<Expect, DecodeErro
 fn decode_payload(words: &mut Words<'_>, bytes: Bytes) -> Result<Payload, DecodeError> {
     let count = words.small("count")?;
     let crc = words.small("crc")?;
-    let codec = match words.next("codec")? {
-        n if n == Codec::Bytes as u64 => Codec::Bytes,
-        n if n == Codec::Postcard as u64 => Codec::Postcard,
-        _ => return Err(words.impossible("codec")),
-    };
+    let number = u8::try_from(words.next("codec")?).ok();
+    let codec = number.and_then(Codec::of).ok_or(words.impossible("codec"))?;
     if crc32c::crc32c(&bytes) != crc {
         return Err(words.impossible("crc"));
     }
-    if count == 0 && !bytes.is_empty() {
+    if record::entries_in(&bytes, count).is_none() {
         return Err(words.impossible("count"));
     }
     Ok(Payload {

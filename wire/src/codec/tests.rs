@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Codec, Expect, Payload, Propose, ProposeAnswer, ProposeReply, Refusal};
+use crate::{Codec, Expect, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, record};
 use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
 use proptest::prelude::*;
 
@@ -386,16 +386,18 @@ fn runs_of(mut next: Index, term: Term, parts: Vec<Option<Vec<Payload>>>) -> Vec
         let body = match part {
             None => kontiki_consensus::Body::Noop,
             Some(payloads) => {
-                let (mut b, mut marks) = (Vec::new(), Vec::new());
-                for (n, p) in payloads.iter().enumerate() {
-                    b.push(1);
-                    b.extend_from_slice(&p.bytes);
-                    marks.push(kontiki_consensus::Mark {
-                        end: b.len() as u32,
-                        entries: n as u32 + 1,
-                    });
+                let at = kontiki_consensus::Admission {
+                    index: next,
+                    term,
+                    position,
+                };
+                let mut builder = record::RunBuilder::new(CLUSTER, GroupId(1), at);
+                for payload in payloads {
+                    let count = payload.count.max(1);
+                    builder.push(&Payload { count, ..payload }, 5, 0, 0).unwrap();
                 }
-                kontiki_consensus::Body::Records(kontiki_consensus::Records::new(b.into(), marks).unwrap())
+                let Some(run) = builder.finish() else { continue };
+                run.body().clone()
             }
         };
         let run = Run::new(next, term, position, body);
@@ -406,12 +408,18 @@ fn runs_of(mut next: Index, term: Term, parts: Vec<Option<Vec<Payload>>>) -> Vec
     runs
 }
 
+/// Neighbouring records of one term come back as one run: a control record keeps them apart.
+fn apart(parts: Vec<Option<Vec<Payload>>>) -> Vec<Option<Vec<Payload>>> {
+    parts.into_iter().flat_map(|part| [part, None]).collect()
+}
+
 /// Runs as a leader would have them: controls and records in turn, without a gap.
 fn any_append() -> impl Strategy<Value = Call> {
     let parts = proptest::collection::vec(
         proptest::option::of(proptest::collection::vec(any_payload(), 1..4)),
         0..4,
-    );
+    )
+    .prop_map(apart);
     (any::<[u32; 4]>(), parts).prop_map(|([term, prev, commit, round], parts)| Call::AppendEntries {
         prev: at(term.into(), prev.into()),
         commit: Index(commit.into()),
