@@ -1,5 +1,9 @@
 //! Every byte that leaves the process: records, frames, peer messages, versions, checksums.
+//!
+//! Formats are fixed layouts, little-endian, drawn in `docs/FORMAT.md`. Invariants: no length is believed
+//! before it is checked; the bytes of a record are the same on every disk and wire.
 
+pub mod codec;
 pub mod handshake;
 mod identity;
 mod packet;
