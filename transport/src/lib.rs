@@ -1,1 +1,34 @@
 //! QUIC between the nodes of a cluster.
+//!
+//! One UDP socket a node, one connection a pair of nodes, two lanes a direction: urgent (votes, heartbeats,
+//! acknowledgements) and bulk (records, forwarded appends). Both ends prove by certificate that they are the
+//! node of the cluster they say they are; then each greets the other and checks versions and incarnation.
+//!
+//! Invariants: everything is on one thread, and nothing blocks it; what waits for a peer is bounded, and what
+//! finds no room is dropped and reported; no length is believed before it is checked.
+
+mod accept;
+mod backoff;
+mod credentials;
+mod dial;
+mod events;
+mod greet;
+mod inbound;
+mod lane;
+mod options;
+mod peer;
+mod reason;
+mod socket;
+mod tls;
+mod transport;
+mod warnings;
+
+pub use credentials::{CredentialsError, NodeCredentials};
+pub use events::{Sink, TransportEvent};
+pub use options::{Limits, Options};
+pub use peer::Link;
+pub use socket::{StartError, bind};
+pub use transport::Transport;
+
+#[cfg(test)]
+mod tests;
