@@ -2,5 +2,7 @@
 
 mod api;
 pub mod disk;
+mod os_disk;
 
 pub use api::{Fetch, From, LogError, LogEvent, LogOptions, Recovered};
+pub use os_disk::OsDisk;
