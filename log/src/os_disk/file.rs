@@ -14,12 +14,10 @@ use std::path::{Path, PathBuf};
 /// What a file is, whatever its name: device and number on it.
 pub(super) type Inode = (u64, u64);
 
-/// How much of a new file is written at once; reads are served in between.
-const CHUNK: usize = 1 << 20;
-
-/// A new file is synced each time this many bytes are written, so that the device never has a
-/// heap of them in hand when an append comes to be synced.
-const SYNC_EVERY: u64 = 8 << 20;
+/// How much of a new file is written and synced at once, with reads served in between. An append that is synced
+/// meanwhile waits for what the device has in hand: with this it is about a millisecond; with 8 MiB
+/// it was about 20, for a file made a third faster.
+const CHUNK: usize = 256 << 10;
 
 pub(super) struct OpenFile {
     file: File,
@@ -69,16 +67,12 @@ pub(super) fn create(path: PathBuf, bytes: u64, meanwhile: &mut dyn FnMut()) -> 
 /// is one flush, and the room is taken.
 fn fill(mut file: &File, bytes: u64, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
     let zeros = vec![0; CHUNK];
-    let (mut left, mut unsynced) = (bytes, 0);
+    let mut left = bytes;
     while left > 0 {
         let step = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
         file.write_all(zeros.get(..step).unwrap_or(&zeros))?;
+        file.sync_data()?;
         left -= step as u64;
-        unsynced += step as u64;
-        if unsynced >= SYNC_EVERY {
-            file.sync_data()?;
-            unsynced = 0;
-        }
         meanwhile();
     }
     file.sync_all()
