@@ -216,8 +216,8 @@ impl Driver {
             self.waiters.forget_in_flight();
             self.refuse_held(ports);
         }
-        self.forwards
-            .abandon_before(self.consensus.term(), now.after(self.patience()));
+        let until = now.after(self.patience());
+        self.forwards.abandon_before(self.consensus.term(), now, until);
         self.reads.ask_again();
     }
 

@@ -118,10 +118,13 @@ impl Forwards {
         }
     }
 
-    /// Terms before this one are over. Who led them may still answer; not for ever.
-    pub(crate) fn abandon_before(&mut self, term: Term, at: Time) {
-        for forward in self.queue.iter_mut().take_while(|f| f.term < term) {
-            forward.abandon_at = forward.abandon_at.min(at);
+    /// Terms before this one are over. Who led them may still answer, and is asked once more at once; but
+    /// it is not waited for beyond `until`.
+    pub(crate) fn abandon_before(&mut self, term: Term, now: Time, until: Time) {
+        let over = self.queue.iter_mut().take_while(|f| f.term < term);
+        for forward in over.filter(|f| f.abandon_at == Time::MAX) {
+            forward.abandon_at = until;
+            forward.resend_at = now;
         }
     }
 
