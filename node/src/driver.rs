@@ -212,12 +212,15 @@ impl Driver {
 
     /// A new term, role or leader: what the old one still owes is given up soon, what waited for one may go on.
     fn role_changed(&mut self, now: Time, ports: &mut impl Ports) {
-        if self.consensus.leader() != Some(self.node()) {
+        let term = self.consensus.term();
+        if self.consensus.leader() == Some(self.node()) {
+            self.taken.begin(term);
+        } else {
             self.waiters.forget_in_flight();
             self.refuse_held(ports);
         }
         let until = now.after(self.patience());
-        self.forwards.abandon_before(self.consensus.term(), now, until);
+        self.forwards.abandon_before(term, now, until);
         self.reads.ask_again();
     }
 

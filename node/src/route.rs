@@ -171,3 +171,31 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kontiki_wire::Codec;
+
+    #[test]
+    fn what_comes_back_stands_before_what_came_later() {
+        let mut parked = Parked::default();
+        for ticket in [3, 5, 1, 4, 2] {
+            parked.put(Append {
+                ticket,
+                token: Token(ticket),
+                deadline: Time(ticket),
+                payload: Payload::one(vec![0; 10].into(), Codec::Bytes),
+                expect: Expect::Any,
+            });
+        }
+        assert_eq!(parked.bytes, 5 * (RecordHeader::BYTES + 10));
+        assert_eq!(parked.take_first().map(|a| a.ticket), Some(1));
+        let mut late = Vec::new();
+        parked.expire(Time(3), &mut late);
+        assert_eq!(late, [Token(2), Token(3)]);
+        assert_eq!(parked.bytes, 2 * (RecordHeader::BYTES + 10));
+        assert_eq!(parked.drain().collect::<Vec<_>>(), [Token(4), Token(5)]);
+        assert!(parked.is_empty() && parked.bytes == 0);
+    }
+}

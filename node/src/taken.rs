@@ -29,7 +29,7 @@ type SenderId = (NodeId, u64);
 pub(crate) struct Taken {
     /// The term this life of the node began in.
     boot_term: Term,
-    /// The latest term led in which anything was forwarded to this node.
+    /// The latest term led.
     term: Term,
     senders: BTreeMap<SenderId, Sender>,
     /// Proposals held, and what they weigh together.
@@ -95,8 +95,8 @@ impl Taken {
         }
     }
 
-    /// This node leads `term`: what it took in an earlier one is history.
-    fn begin(&mut self, term: Term) {
+    /// This node leads `term`: what it took in an earlier one is history. Said before anyone can hear of it.
+    pub(crate) fn begin(&mut self, term: Term) {
         if term > self.term {
             *self = Self {
                 term,
@@ -186,15 +186,13 @@ impl Driver {
     /// Another node forwards an append to this one, which leads, or did.
     pub(crate) fn take_forwarded(&mut self, from: NodeId, propose: Propose, ports: &mut impl Ports) {
         let term = self.consensus.term();
-        let leads = term == propose.term && self.consensus.leader() == Some(self.node());
+        let led = propose.term == self.taken.term;
+        let leads = led && propose.term == term && self.consensus.leader() == Some(self.node());
         let forgotten = propose.term <= self.taken.boot_term || propose.term < self.taken.term;
         if forgotten || propose.settled > propose.number {
             return;
         }
-        if leads {
-            self.taken.begin(term);
-        }
-        let seen = if propose.term == self.taken.term {
+        let seen = if led {
             self.taken.seen(from, &propose)
         } else {
             Seen::Never
@@ -208,10 +206,10 @@ impl Driver {
                 self.take_in_order((from, origin), ports);
             }
             // It led that term and does no more, or that term is over and it never did.
-            Seen::Never if propose.term == self.taken.term || propose.term < term => {
+            Seen::Never if led || propose.term < term => {
                 self.refuse_peer((from, origin), number, ports);
             }
-            // A term it is not known to lead, and may be about to: nobody can have seen it lead.
+            // A term it has not led, and might yet: nobody can have seen it lead.
             Seen::Never => {}
         }
     }

@@ -247,11 +247,73 @@ fn a_leader_that_steps_down_refuses_what_it_holds() {
         w.driver(follower).consensus().leader() == Some(new)
     });
     let token = world.append(follower, "a");
-    world.run_until("a refusal", |w| w.answers_sent(false) > 0);
-    assert_ne!(world.driver(new).consensus().role(), Role::Leader);
+    world.run_until("its stepping down", |w| {
+        w.driver(new).consensus().role() != Role::Leader
+    });
+    assert_eq!(world.answers_sent(false), 1, "at once");
     assert_eq!(world.answers_sent(true), 0);
     world.heal();
     assert_eq!(world.position(token), 1);
+}
+
+/// Makes `n` the leader again, after another one.
+fn lead_again(world: &mut World, n: NodeId) {
+    world.isolate(n);
+    world.run_until("another leader", |w| w.leader() != Some(n));
+    world.heal();
+    world.run(200);
+    while world.await_leader() != n {
+        let other = world.leader().unwrap();
+        world.isolate(other);
+        world.run_until("another leader", |w| w.leader() != Some(other));
+        world.heal();
+        world.run(200);
+    }
+}
+
+#[test]
+fn a_proposal_of_an_earlier_term_is_neither_taken_nor_answered_by_who_leads_again() {
+    let (mut world, names) = World::led(3, 16);
+    let (leader, follower) = (names[0], names[1]);
+    world.lose(|_, _, m| is_propose_reply(m));
+    let token = world.append(follower, "a");
+    world.run(5);
+    let copy = PeerMessage::Propose(proposed(&world, follower).remove(0));
+    world.heal();
+    world.position(token);
+    lead_again(&mut world, leader);
+    for text in ["b", "c"] {
+        let answers = (world.answers_sent(true), world.answers_sent(false));
+        world.hand(follower, leader, copy.clone());
+        world.run(100);
+        assert_eq!((world.answers_sent(true), world.answers_sent(false)), answers);
+        let token = world.append(follower, text);
+        world.position(token);
+    }
+    assert_eq!(world.log(leader), ["a", "b", "c"]);
+}
+
+#[test]
+fn who_led_is_not_asked_again_in_the_same_term() {
+    let (mut world, names) = World::led(3, 17);
+    let follower = names[1];
+    let term = world.term(names[0]);
+    disk_full(&mut world, names[0], true);
+    world.run(1);
+    let tokens: Vec<_> = ["a", "b", "c"]
+        .iter()
+        .map(|t| world.append(follower, t))
+        .collect();
+    world.run(20);
+    let later = world.append(follower, "d");
+    for (n, token) in tokens.into_iter().chain([later]).enumerate() {
+        assert_eq!(world.position(token), n as u64 + 1);
+    }
+    let in_old_term = proposed(&world, follower)
+        .iter()
+        .filter(|p| p.term == term)
+        .count();
+    assert!(in_old_term <= 3, "{in_old_term}");
 }
 
 #[test]
@@ -428,6 +490,31 @@ fn a_miss_while_leadership_is_lost_says_nothing_about_the_log() {
 }
 
 #[test]
+fn a_miss_is_not_answered_by_a_commit_that_confirms_nothing() {
+    let (mut world, names) = World::led(3, 25);
+    let leader = names[0];
+    let hit = world.append(leader, "a");
+    world.run_until("acknowledgements on their way", |w| {
+        w.sent
+            .iter()
+            .rev()
+            .take_while(|(f, ..)| *f != leader)
+            .any(|(.., m)| is_acknowledgement(m))
+            && w.driver(names[1]).consensus().persisted() == w.driver(leader).consensus().last().index
+    });
+    world.cut(leader, names[1]);
+    world.cut(leader, names[2]);
+    let miss = world.append_if(leader, &["b"], Expect::Empty);
+    assert_eq!(world.position(hit), 1);
+    world.run(50);
+    assert!(!world.replies.contains_key(&miss));
+    assert!(matches!(
+        world.failure(miss),
+        Failure::Refused(Refusal::NotLeader { .. })
+    ));
+}
+
+#[test]
 fn a_miss_waits_until_the_end_it_names_is_committed() {
     let (mut world, names) = World::led(3, 24);
     let leader = names[0];
@@ -470,7 +557,7 @@ fn a_leader_refuses_more_than_it_may_have_in_flight() {
     world.heal();
     world.run(1_000);
     assert_eq!(world.log(leader).len(), (64 << 10) / 4080);
-    let token = world.append(leader, "x");
+    let token = world.append(leader, &"x".repeat(4000));
     world.position(token);
 }
 
