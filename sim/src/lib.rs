@@ -10,6 +10,7 @@ pub mod disk;
 pub mod entries;
 pub mod hash;
 pub mod ledger;
+pub mod linearizability;
 pub mod network;
 pub mod queue;
 pub mod random;
