@@ -2,7 +2,7 @@
 //! configurations stand in it, and the newest records.
 //!
 //! Invariants: `terms` rises in index and term and covers the whole log; `tail` is consecutive and
-//! ends where the log ends (or is empty); nothing that is not yet on disk and applied is evicted from it.
+//! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
 use crate::{Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
@@ -125,10 +125,10 @@ impl Log {
         self.last_position = replacement.first_position().prev();
     }
 
-    /// Drops the oldest runs beyond the limit, as far as they are on disk and applied.
-    pub(crate) fn evict(&mut self, applied: Index) {
-        while self.tail_bytes > self.tail_bytes_max && self.tail.front().is_some_and(|r| r.last() <= applied)
-        {
+    /// Drops the oldest runs beyond the limit, as far as they are on disk.
+    pub(crate) fn evict(&mut self, persisted: Index) {
+        let on_disk = |run: &Run| run.last() <= persisted;
+        while self.tail_bytes > self.tail_bytes_max && self.tail.front().is_some_and(on_disk) {
             self.tail_bytes -= self.tail.pop_front().map_or(0, |r| r.weight());
         }
     }
