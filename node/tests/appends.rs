@@ -337,9 +337,15 @@ fn a_restarted_node_says_nothing_about_what_an_earlier_life_may_have_taken() {
         leader,
         PeerMessage::Propose(Propose {
             term: term.next(),
-            ..copy
+            ..copy.clone()
         }),
     );
+    world.run(5);
+    // That its term is over changes nothing: it may have led it in its earlier life, as it did.
+    world.run_until("another leader", |w| w.leader().is_some_and(|l| l != leader));
+    world.heal();
+    world.run_until("its later term", |w| w.term(leader) > term);
+    world.hand(follower, leader, PeerMessage::Propose(copy));
     world.run(5);
     assert!(world.sent[said..].iter().all(|(_, _, m)| !is_propose_reply(m)));
 }
@@ -353,7 +359,7 @@ fn an_answer_that_cannot_be_meant_is_ignored() {
     world.run(5);
     let ours = proposed(&world, follower).remove(0);
     let refused = ProposeAnswer::Refused(Refusal::Overloaded);
-    let at = kontiki_consensus::LogId::new(ours.term.next(), common::up_to(9));
+    let at = kontiki_consensus::LogId::new(ours.term.next(), kontiki_consensus::Index(9));
     for (from, origin, number, answer) in [
         (names[2], ours.origin, ours.number, refused),
         (leader, ours.origin ^ 1, ours.number, refused),

@@ -10,7 +10,7 @@ pub(crate) mod image;
 use bytes::Bytes;
 use image::Image;
 use kontiki_consensus::{
-    Config, Configuration, GroupId, Incarnation, Index, NodeId, Note, Position, Role, Term, Time, Write,
+    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Term, Time, Write,
 };
 use kontiki_log::{Fetch, LogError, LogEvent};
 use kontiki_node::{Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, Token};
@@ -492,8 +492,4 @@ impl World {
 pub(crate) fn texts(run: &kontiki_consensus::Run) -> Vec<String> {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
     record::entries(run).map(|(_, bytes)| text(bytes)).collect()
-}
-
-pub(crate) fn up_to(index: u64) -> Index {
-    Index(index)
 }
