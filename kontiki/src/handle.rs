@@ -106,7 +106,7 @@ impl<T> Handle<T> {
     }
 
     /// Freezes the node, or lets it go on: for trying out what the others then do. It behaves as if its process were
-    /// stopped: it neither answers nor receives. Whoever waits for it is answered at once.
+    /// stopped: it neither answers nor receives. Whoever waits for it, or asks it meanwhile, is answered at once.
     pub fn pause(&self, paused: bool) {
         self.shared()
             .order(if paused { Order::Pause } else { Order::Run });

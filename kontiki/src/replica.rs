@@ -199,7 +199,11 @@ impl Replica {
 
     /// Stands still, as if the process were stopped; nobody is left waiting for that.
     fn pause(&self) {
-        self.answer_all(&mut self.core.borrow_mut().outside, "the node is paused");
+        let mut core = self.core.borrow_mut();
+        self.accept(&mut core);
+        core.inbox.retain(|input| !matches!(input, Input::Request(_)));
+        self.answer_all(&mut core.outside, "the node is paused");
+        drop(core);
         self.shared.wait_while_paused();
     }
 
@@ -233,6 +237,19 @@ impl Replica {
     /// Puts everything that has happened into the inbox of the driver.
     fn gather(&self, core: &mut Core) {
         core.inbox.append(&mut self.inbox.borrow_mut());
+        self.accept(core);
+        if let Network::Local(link) = &core.outside.network {
+            core.inbox.extend(link.receive().into_iter().map(Input::Packet));
+        }
+        core.inbox
+            .extend(core.outside.dropped.drain(..).map(Input::SendDropped));
+        while let Some(event) = core.outside.log.poll() {
+            core.inbox.push(Input::Log(event));
+        }
+    }
+
+    /// Takes in what clients have asked.
+    fn accept(&self, core: &mut Core) {
         self.shared.take(&mut core.submissions);
         for Submission {
             ask,
@@ -242,14 +259,6 @@ impl Replica {
         {
             let token = core.outside.calls.add(waiter);
             core.inbox.push(Input::Request(Request { token, deadline, ask }));
-        }
-        if let Network::Local(link) = &core.outside.network {
-            core.inbox.extend(link.receive().into_iter().map(Input::Packet));
-        }
-        core.inbox
-            .extend(core.outside.dropped.drain(..).map(Input::SendDropped));
-        while let Some(event) = core.outside.log.poll() {
-            core.inbox.push(Input::Log(event));
         }
     }
 

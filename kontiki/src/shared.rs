@@ -94,6 +94,8 @@ struct Queue {
     waiting: Vec<Submission>,
     /// Why nothing is taken any more.
     closed: Option<String>,
+    /// Nothing is taken for now.
+    paused: bool,
 }
 
 impl Shared {
@@ -174,6 +176,9 @@ impl Shared {
         if let Some(why) = &queue.closed {
             return Err(Error::Stopped(why.clone()));
         }
+        if queue.paused {
+            return Err(Error::Stopped("it is paused".to_owned()));
+        }
         let first = queue.waiting.is_empty();
         queue.waiting.push(submission);
         drop(queue);
@@ -237,6 +242,7 @@ impl Shared {
         if matches!(*current, Order::Run | Order::Pause) {
             *current = order;
         }
+        lock(&self.queue).paused = *current == Order::Pause;
         self.attention.store(*current != Order::Run, Ordering::Release);
         drop(current);
         self.ordered.notify_all();
@@ -337,8 +343,10 @@ mod tests {
 
     #[test]
     fn an_order_to_stop_is_never_taken_back() {
-        let shared = shared(1);
+        let shared = shared(10_000);
         shared.order(Order::Pause);
+        let refused = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
+        assert_eq!(refused, Error::Stopped("it is paused".into()));
         shared.order(Order::Run);
         assert_eq!(shared.current_order(), Order::Run);
         shared.order(Order::Abort);
