@@ -159,6 +159,12 @@ impl<D: Disk> Log<D> {
         self.options.record_bytes_max()
     }
 
+    /// The number of the segment that is written to; they rise by one.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.active.number
+    }
+
     fn submit(&mut self, op: Op, purpose: Purpose) {
         let id = self.disk.submit(op);
         self.purposes.insert(id, purpose);

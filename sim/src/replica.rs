@@ -70,6 +70,8 @@ pub struct Process {
     pub disk_failed: bool,
     /// The log has said so.
     pub log_failed: bool,
+    /// The segment its log was last seen to write to.
+    pub segment: u64,
     /// It stands still until then.
     pub paused_until: Time,
 }
@@ -156,6 +158,7 @@ impl Replica {
         let driver = Driver::new(self.config(incarnation), restored, seed, clock.shows(now));
         self.process = Some(Process {
             driver,
+            segment: log.segment(),
             log,
             incarnation,
             inbox: Vec::new(),

@@ -346,6 +346,11 @@ impl World {
             process.inbox.push(Input::Log(event));
             said = true;
         }
+        let segment = process.log.segment();
+        self.checks
+            .counters
+            .hit_if(segment > process.segment, Sometimes::SegmentBegun);
+        process.segment = segment;
         process.disk_failed = replica.disk.has_failed();
         if said {
             let at = now.after(self.random.around(self.swarm.turn));
