@@ -75,9 +75,10 @@ impl<D: Disk> Log<D> {
         let Some(batch) = waiting.or_else(|| gather(&mut self.queue, bytes_max)) else {
             return;
         };
+        let mut closes = Vec::new();
         let full = match self.spot(&batch) {
             Spot::Here => None,
-            Spot::Next => self.begin_segment(),
+            Spot::Next => self.begin_segment(&mut closes),
             Spot::Nowhere => {
                 self.stuck = Some(batch);
                 return self.make_room();
@@ -86,6 +87,8 @@ impl<D: Disk> Log<D> {
         self.write_frame(batch);
         if let Some(full) = full {
             self.seal(full);
+            // The full one may be among them: what is written into it comes first.
+            closes.into_iter().for_each(|op| self.submit(op, Purpose::Close));
             self.make_room();
         }
     }
@@ -131,8 +134,8 @@ impl<D: Disk> Log<D> {
         align((SegmentIndex::EMPTY_BYTES + now + more) as u64)
     }
 
-    /// The spare becomes the segment in use; gives the one before it.
-    fn begin_segment(&mut self) -> Option<Active> {
+    /// The spare becomes the segment in use; gives the one before it, and what is to be closed for it.
+    fn begin_segment(&mut self, closes: &mut Vec<Op>) -> Option<Active> {
         let spare = self.room.take()?;
         let next = Active {
             number: spare.number,
@@ -140,9 +143,7 @@ impl<D: Disk> Log<D> {
             bytes: spare.bytes,
             offset: 0,
         };
-        for op in self.files.begin(spare.number, spare.file) {
-            self.submit(op, Purpose::Close);
-        }
+        closes.extend(self.files.begin(spare.number, spare.file));
         Some(std::mem::replace(&mut self.active, next))
     }
 

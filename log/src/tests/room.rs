@@ -2,8 +2,8 @@
 
 use super::disk::{Crash, TestDisk};
 use super::model::{GROUP, Node, entries, made};
-use crate::LogEvent;
-use kontiki_consensus::{Write, WriteId};
+use crate::{From, LogEvent};
+use kontiki_consensus::{Index, Write, WriteId};
 
 fn node() -> Node {
     let disk = TestDisk::new(2);
@@ -114,6 +114,28 @@ fn a_leader_that_stops_at_once_can_still_vote_many_times() {
     node.vote(40, None);
     node.settle();
     assert!(node.is_settled());
+}
+
+/// The segment that has just become full may be the file that was used longest ago.
+#[test]
+fn a_segment_is_still_open_when_it_is_sealed_however_many_others_are_read() {
+    let mut node = node();
+    while node.disk.names().len() < 70 {
+        node.append(&[9000]);
+        node.settle();
+    }
+    node.crash(Crash::LoseAll);
+    node.reopen();
+    // A record out of each old segment: a follower that catches up, a reader from the beginning.
+    for index in 1..node.last() - 12 {
+        node.fetch(From::Index(Index(index)), Index(index), 1)
+            .expect("read");
+    }
+    for _ in 0..8 {
+        node.append(&[9000]);
+        node.settle();
+        assert_eq!(node.failed, None);
+    }
 }
 
 #[test]
