@@ -15,7 +15,8 @@ impl<D: Disk> Log<D> {
         };
         let stride = stride(self.options.segment_bytes);
         let group = self.groups.get(&reading.group);
-        let Some(piece) = group.and_then(|g| reading.next_piece(g, stride)) else {
+        let written = (self.active.number, self.active.offset);
+        let Some(piece) = group.and_then(|g| reading.next_piece(g, stride, written)) else {
             if let Some(reading) = self.readings.remove(&number) {
                 self.events.push_back(reading.into_answer());
             }
@@ -75,7 +76,6 @@ impl<D: Disk> Log<D> {
         };
         match reading.take(self.identity.cluster, group, piece, &bytes) {
             Progress::GoOn => self.read_on(number),
-            Progress::Done(runs) => self.answer(number, Ok(runs)),
             Progress::Damaged(Damage {
                 segment,
                 offset,
