@@ -67,14 +67,14 @@ fn a_full_disk_is_said_once_and_again_when_it_has_room() {
 }
 
 #[test]
-fn terms_and_votes_fit_while_records_wait_and_nothing_overtakes() {
+fn what_has_no_room_waits_and_nothing_overtakes_it() {
     let mut node = node();
     node.disk.set_full(true);
     while !node.full {
         node.append(&[5000]);
         node.settle();
     }
-    // A follower goes on taking records until they fit no more.
+    // Consensus takes no more records in now; the log keeps their order even if it is given some.
     while node.is_settled() {
         node.append(&[5000]);
         node.settle();
@@ -94,7 +94,7 @@ fn terms_and_votes_fit_while_records_wait_and_nothing_overtakes() {
 }
 
 #[test]
-fn a_leader_that_stops_at_once_can_still_vote_many_times() {
+fn a_node_that_takes_no_more_records_can_still_vote_many_times() {
     let mut node = node();
     node.disk.set_full(true);
     while !node.full {
