@@ -340,6 +340,10 @@ impl Ports for Outside {
         self.log.fetch(group, fetch);
     }
 
+    fn retry_room(&mut self) {
+        self.log.retry_room();
+    }
+
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage) {
         let Identity {
             node: from,

@@ -9,9 +9,9 @@
 //! A full segment is followed by the spare (`room`). While no spare is ready, records leave the last eighth
 //! of the segment alone, and writes of term and vote alone may use it. A write that does not fit
 //! waits, and all writes behind it wait with it, in their order: nothing is lost and nothing overtakes; the node
-//! simply does not acknowledge. In practice that takes a follower that goes on receiving records: a leader
-//! steps down when it hears that the disk is full, which is after the spare was begun and almost a whole
-//! segment before its end. Making a spare is tried again whenever [`Log::poll`] is called.
+//! simply does not acknowledge. Consensus keeps it from coming to that: it takes no more records in, and leads
+//! no longer, once it hears that the disk is full, which is after the spare was begun and almost a whole
+//! segment before its end. Making a spare is tried again when [`Log::retry_room`] is called.
 
 mod read;
 mod write;
@@ -140,10 +140,19 @@ impl<D: Disk> Log<D> {
         self.read_on(self.readings_begun);
     }
 
-    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the
-    /// disk wakes, and now and then (once a second will do) while [`LogEvent::DiskFull`] holds.
+    /// Looks whether there is room again. To be called now and then while [`LogEvent::DiskFull`] holds, once a second
+    /// will do: it takes what room there is, if only for a moment. Otherwise it does nothing.
+    pub fn retry_room(&mut self) {
+        if self.failed {
+            return;
+        }
+        if let Some(op) = self.room.retry(self.active.number + 1) {
+            self.submit(op, Purpose::Create);
+        }
+    }
+
+    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the disk wakes.
     pub fn poll(&mut self) -> Option<LogEvent> {
-        self.make_room();
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);

@@ -3,8 +3,9 @@
 //! One is kept ahead, so that a full segment is followed without a wait, and so that a disk without room
 //! is known while there still is some. A segment is made under another name and gets its own once it is
 //! filled with zeros and synced; once the folder is synced too it is ready. So a file with the name of a
-//! segment always has its whole length. If there is no room that is told once, and tried again on the
-//! next occasion: there is no clock here, each call of [`Log::poll`](crate::Log::poll) is one.
+//! segment always has its whole length. If there is no room that is told once, and tried again when it is
+//! asked for by [`Log::retry_room`](crate::Log::retry_room): there is no clock here, and each attempt fills
+//! the disk to its last byte for a moment.
 
 use crate::disk::{DiskError, FileId, Op};
 use crate::layout::{FOLDER, new_name, segment_name};
@@ -77,8 +78,13 @@ impl Room {
 
     /// The operation that makes segment `number`, the one behind the one in use, if none is ready or being made.
     pub(crate) fn want(&mut self, number: u64) -> Option<Op> {
-        let idle = matches!(self.making, Making::Nothing | Making::Refused);
+        let idle = matches!(self.making, Making::Nothing);
         (idle && self.ready.is_empty()).then(|| self.fill(number))
+    }
+
+    /// The same, after there was no room.
+    pub(crate) fn retry(&mut self, number: u64) -> Option<Op> {
+        matches!(self.making, Making::Refused).then(|| self.fill(number))
     }
 
     fn fill(&mut self, number: u64) -> Op {

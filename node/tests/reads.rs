@@ -4,6 +4,7 @@ mod common;
 
 use common::World;
 use kontiki_consensus::{Call, Message, NodeId};
+use kontiki_log::LogError;
 use kontiki_node::{
     Consistency::{Linearizable, Stale},
     Failure, Reply,
@@ -221,7 +222,7 @@ fn what_memory_does_not_hold_is_read_from_disk() {
 #[test]
 fn a_log_that_cannot_be_read_fails_the_read_and_not_the_node() {
     let (mut world, names) = small_memory(13, 9);
-    world.node(names[1]).unreadable = true;
+    world.node(names[1]).unreadable = Some(LogError::Damaged("worn out".into()));
     let token = world.read(names[1], 1, 100, Linearizable);
     assert!(matches!(world.failure(token), Failure::Log(_)));
     assert_eq!(world.driver(names[1]).stopped(), None);

@@ -218,6 +218,9 @@ impl<D: Disk> Log<D> {
     }
 
     pub(super) fn room_step(&mut self, step: Step) {
+        if self.failed {
+            return;
+        }
         let full = match step {
             Step::Next(op @ Op::Create { .. }) => return self.submit(op, Purpose::Create),
             Step::Next(op) => return self.submit(op, Purpose::MakeRoom),

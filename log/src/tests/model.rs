@@ -263,6 +263,10 @@ impl Node {
         }
     }
 
+    pub(super) fn retry_room(&mut self) {
+        self.log.as_mut().expect("up").retry_room();
+    }
+
     pub(super) fn settle(&mut self) {
         while self.turn() {}
     }

@@ -61,9 +61,77 @@ fn a_full_disk_is_said_once_and_again_when_it_has_room() {
         node.settle();
     }
     node.disk.set_full(false);
-    node.settle();
+    node.retry_room();
     node.settle();
     assert!(!node.full);
+}
+
+/// Each attempt takes the last room from whoever else needs some.
+#[test]
+fn a_full_disk_is_tried_when_that_is_asked_for_and_at_no_other_time() {
+    let mut node = node();
+    node.disk.set_full(true);
+    while !node.full {
+        node.append(&[1000]);
+        node.settle();
+    }
+    let before = node.disk.operations();
+    for _ in 0..100 {
+        node.settle();
+    }
+    assert_eq!(node.disk.operations(), before);
+    for tried in 1..=5 {
+        node.retry_room();
+        node.settle();
+        assert_eq!(node.disk.operations(), before + tried);
+    }
+    // Records that do not fit ask for it no more often.
+    while node.is_settled() {
+        node.append(&[5000]);
+        node.settle();
+    }
+    let before = node.disk.operations();
+    for _ in 0..10 {
+        node.append(&[10]);
+        node.settle();
+    }
+    assert_eq!(node.disk.operations(), before);
+    node.disk.set_full(false);
+    node.retry_room();
+    node.retry_room();
+    node.settle();
+    assert!(node.is_settled() && !node.full);
+    let before = node.disk.operations();
+    node.retry_room();
+    assert_eq!(node.disk.operations(), before, "there is room already");
+}
+
+#[test]
+fn nothing_is_said_of_room_after_a_failure() {
+    for full in [true, false] {
+        let disk = TestDisk::new(2);
+        made(&disk);
+        disk.set_full(true);
+        let mut node = Node::new(disk);
+        if !full {
+            node.settle();
+            node.disk.set_full(false);
+            node.retry_room();
+        }
+        let wrong = Write {
+            id: WriteId(1),
+            hard_state: None,
+            truncate: None,
+            runs: vec![entries(7, 1, 1, &[1])],
+        };
+        node.log.as_mut().expect("up").persist(GROUP, wrong);
+        node.settle();
+        assert!(node.failed.is_some());
+        assert_eq!(node.full, !full, "it was said before, or never");
+        let before = node.disk.operations();
+        node.retry_room();
+        assert_eq!(node.disk.operations(), before);
+    }
 }
 
 #[test]
@@ -84,7 +152,7 @@ fn what_has_no_room_waits_and_nothing_overtakes_it() {
     node.settle();
     assert_eq!(node.durable, waiting, "the vote is behind the records");
     node.disk.set_full(false);
-    node.settle();
+    node.retry_room();
     node.settle();
     assert!(node.is_settled() && !node.full);
     node.check(3000);

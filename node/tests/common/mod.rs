@@ -30,6 +30,7 @@ struct Outgoing {
     fetches: Vec<Fetch>,
     messages: Vec<(NodeId, PeerMessage)>,
     replies: Vec<(Token, Reply)>,
+    retries: usize,
 }
 
 impl Ports for Outgoing {
@@ -38,6 +39,9 @@ impl Ports for Outgoing {
     }
     fn fetch(&mut self, _: GroupId, fetch: Fetch) {
         self.fetches.push(fetch);
+    }
+    fn retry_room(&mut self) {
+        self.retries += 1;
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
@@ -54,11 +58,13 @@ pub(crate) struct Node {
     writes: VecDeque<(u64, Write)>,
     /// Writes stay under way while this is set.
     pub(crate) stuck: bool,
-    /// Fetches fail while this is set.
-    pub(crate) unreadable: bool,
+    /// Fetches fail like this while it is set.
+    pub(crate) unreadable: Option<LogError>,
     pub(crate) inbox: Vec<Input>,
     deadline: Time,
     pub(crate) fetched: usize,
+    /// How often it looked for room on its disk.
+    pub(crate) retries: usize,
 }
 
 /// A small random stream.
@@ -109,10 +115,11 @@ impl World {
             disk: Image::founded(&members),
             writes: VecDeque::new(),
             stuck: false,
-            unreadable: false,
+            unreadable: None,
             inbox: Vec::new(),
             deadline: Time::ZERO,
             fetched: 0,
+            retries: 0,
         };
         let mut world = Self {
             nodes: (1..=nodes).map(|n| (NodeId(n), node())).collect(),
@@ -312,6 +319,7 @@ impl World {
 
     fn give_out(&mut self, n: NodeId, outgoing: Outgoing) {
         let (message_delay, write_delay) = self.delay;
+        self.node(n).retries += outgoing.retries;
         for write in outgoing.writes {
             let earliest = self.nodes[&n].writes.back().map_or(0, |(due, _)| *due);
             let due = (self.now + 1 + self.chance.below(write_delay)).max(earliest);
@@ -320,10 +328,9 @@ impl World {
         for fetch in outgoing.fetches {
             let node = self.node(n);
             node.fetched += 1;
-            let runs = if node.unreadable {
-                Err(Arc::new(LogError::Damaged("made unreadable".into())))
-            } else {
-                Ok(node.disk.fetch(&fetch))
+            let runs = match &node.unreadable {
+                Some(error) => Err(Arc::new(error.clone())),
+                None => Ok(node.disk.fetch(&fetch)),
             };
             let event = LogEvent::Fetched {
                 group: GroupId::default(),
