@@ -194,7 +194,7 @@ impl Node {
         self.written = self.durable.clone();
         self.waiting.clear();
         let run = entries(last, lost.0.0, position, &[lost.2.len() - 80]);
-        assert_eq!(records_of(&[run.clone()])[0].1, lost);
+        assert_eq!(records_of(std::slice::from_ref(&run))[0].1, lost);
         self.waiting.push_back(Write {
             id: WriteId(self.next),
             hard_state: None,
