@@ -24,7 +24,7 @@ use crate::disk::{Completion, Disk, Done, FileId, Op, OpId};
 use crate::files::Files;
 use crate::group::Groups;
 use crate::reader::{Piece, Reading};
-use crate::room::Room;
+use crate::room::{Room, Step};
 use kontiki_consensus::{GroupId, Index, Write};
 use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
@@ -147,7 +147,7 @@ impl<D: Disk> Log<D> {
             return;
         }
         if let Some(op) = self.room.retry(self.active.number + 1) {
-            self.submit(op, Purpose::Create);
+            self.room_step(Step::Next(op));
         }
     }
 

@@ -10,7 +10,8 @@
 //!
 //! Invariants: one process and one `OsDisk` per directory (a lock on the file `lock`, which no
 //! operation shows or touches); every operation completes once, refused ones too, always from a thread
-//! of the disk; a file or directory whose write or sync has failed is never written or synced again.
+//! of the disk; a file or directory whose write or sync has failed is never written or synced again, but for
+//! a directory that had no room.
 
 mod directory;
 mod file;

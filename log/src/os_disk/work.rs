@@ -4,6 +4,7 @@ use super::directory::Directory;
 use super::file::{self, Inode, OpenFile};
 use super::queue::{Answers, Queue};
 use crate::disk::{DiskError, Done, Op, OpId};
+use crate::room::is_full;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -166,8 +167,11 @@ impl Writer {
     fn sync_directory(&mut self, name: &str) -> Result<Done, DiskError> {
         let (directory, inode) = self.directory.open_directory(name)?;
         self.check_sound(inode, || self.directory.sync_words(name))?;
-        let synced = self.directory.sync(name, &directory);
-        self.remember(inode, synced)
+        match self.directory.sync(name, &directory) {
+            // Nothing was dropped, there is no room for it: whoever gives a name anew may sync that.
+            Err(error) if is_full(&error) => Err(error),
+            synced => self.remember(inode, synced),
+        }
     }
 
     fn check_sound(&self, inode: Inode, what: impl FnOnce() -> String) -> Result<(), DiskError> {

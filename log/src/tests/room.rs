@@ -106,6 +106,37 @@ fn a_full_disk_is_tried_when_that_is_asked_for_and_at_no_other_time() {
     assert_eq!(node.disk.operations(), before, "there is room already");
 }
 
+/// A quota, or a file system that writes names elsewhere than where they stood.
+#[test]
+fn room_may_lack_for_the_name_of_a_segment_too() {
+    for after in 0..4 {
+        let mut node = node();
+        node.disk.set_names_full(Some(after));
+        while !node.full {
+            node.append(&[9000]);
+            node.settle();
+        }
+        for again in 0..6 {
+            node.disk.set_names_full(Some(again % 3));
+            node.retry_room();
+            node.settle();
+            assert_eq!(node.failed, None);
+        }
+        node.disk.set_names_full(None);
+        node.retry_room();
+        node.settle();
+        assert!(node.is_settled() && !node.full, "{after}");
+        while node.disk.names().len() < 6 {
+            node.append(&[9000]);
+            node.settle();
+        }
+        node.check(20_000);
+        node.crash(Crash::LoseAll);
+        node.reopen();
+        node.check(20_000);
+    }
+}
+
 #[test]
 fn nothing_is_said_of_room_after_a_failure() {
     for full in [true, false] {
