@@ -34,8 +34,8 @@ use std::sync::Arc;
 use std::{fmt, process, thread};
 use work::{Answer, Effect, Job, Work};
 
-/// A data directory on a file system, held exclusively. Dropping it carries out what was submitted,
-/// ends its threads, then gives the directory free.
+/// A data directory on a file system, held exclusively. Dropping it carries out what was submitted, but for new
+/// files that are not filled yet, ends its threads, then gives the directory free.
 pub struct OsDisk {
     // Dropped in this order: the threads end before the lock is released.
     writer: Worker,

@@ -60,9 +60,11 @@ impl Queue {
         !jobs.is_empty()
     }
 
-    /// Moves all jobs behind those in `jobs` without waiting.
-    pub(super) fn glance(&self, jobs: &mut VecDeque<Job>) {
-        jobs.append(&mut locked(&self.state).jobs);
+    /// Moves all jobs behind those in `jobs` without waiting; false if none will come any more.
+    pub(super) fn glance(&self, jobs: &mut VecDeque<Job>) -> bool {
+        let mut state = locked(&self.state);
+        jobs.append(&mut state.jobs);
+        !state.stopped
     }
 }
 

@@ -75,8 +75,9 @@ pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
             continue;
         };
         let result = perform_aside(&directory, work, &mut || {
-            queue.glance(&mut jobs);
+            let goes_on = queue.glance(&mut jobs);
             serve_reads(&directory, &mut jobs, answers);
+            goes_on
         });
         answers.push(Answer { id, result });
     }
@@ -85,7 +86,7 @@ pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
 fn perform_aside(
     directory: &Directory,
     work: Work,
-    meanwhile: &mut dyn FnMut(),
+    meanwhile: &mut dyn FnMut() -> bool,
 ) -> Result<Effect, DiskError> {
     match work {
         Work::Create { name, bytes } => {
@@ -105,7 +106,7 @@ fn serve_reads(directory: &Directory, jobs: &mut VecDeque<Job>, answers: &Answer
                 id,
                 work: work @ Work::Read { .. },
             }) => {
-                let result = perform_aside(directory, work, &mut || {});
+                let result = perform_aside(directory, work, &mut || true);
                 answers.push(Answer { id, result });
             }
             // Taken from the front, put behind: after the round the others stand as they stood.
