@@ -181,8 +181,8 @@ impl<D: Disk> Log<D> {
 
     fn completed(&mut self, Completion { id, result }: Completion) {
         match (self.purposes.remove(&id), result) {
-            (Some(Purpose::Frame), Ok(_)) => self.frame_done(),
-            (Some(Purpose::Index | Purpose::Close), Ok(_)) | (None | Some(Purpose::Close), _) => {}
+            (Some(Purpose::Frame), Ok(Done::Unit)) => self.frame_done(),
+            (Some(Purpose::Index | Purpose::Close), Ok(Done::Unit)) | (None | Some(Purpose::Close), _) => {}
             (Some(Purpose::Frame | Purpose::Index), Err(error)) => self.fail(error.into()),
             (Some(Purpose::Create), Ok(Done::Opened(file, _))) => {
                 let step = self.room.filled(Ok(file));
@@ -192,13 +192,24 @@ impl<D: Disk> Log<D> {
                 let step = self.room.filled(Err(error));
                 self.room_step(step);
             }
-            (Some(Purpose::MakeRoom), result) => {
-                let step = self.room.stepped(result.map(|_| ()));
+            (Some(Purpose::MakeRoom), Ok(Done::Unit)) => {
+                let step = self.room.stepped(Ok(()));
                 self.room_step(step);
             }
-            (Some(Purpose::Open(segment)), result) => self.opened(segment, result),
-            (Some(Purpose::Read(reading, piece)), result) => self.read(reading, piece, result),
-            (Some(Purpose::Create), Ok(_)) => {}
+            (Some(Purpose::MakeRoom), Err(error)) => {
+                let step = self.room.stepped(Err(error));
+                self.room_step(step);
+            }
+            (Some(Purpose::Open(segment)), Ok(Done::Opened(file, _))) => self.opened(segment, Ok(file)),
+            (Some(Purpose::Open(segment)), Err(error)) => self.opened(segment, Err(error)),
+            (Some(Purpose::Read(reading, piece)), Ok(Done::Read(bytes))) => {
+                self.read(reading, piece, Ok(bytes));
+            }
+            (Some(Purpose::Read(reading, piece)), Err(error)) => self.read(reading, piece, Err(error)),
+            (Some(purpose), Ok(done)) => {
+                let what = format!("the disk answers {purpose:?} with something else: {done:?}");
+                self.fail(LogError::Wrong(what));
+            }
         }
     }
 

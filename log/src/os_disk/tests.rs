@@ -465,6 +465,17 @@ fn dropping_carries_out_what_was_submitted() {
     );
 }
 
+#[test]
+fn a_panic_of_the_one_who_is_woken_costs_no_answer() {
+    let place = Place::new();
+    let mut disk = OsDisk::open(&place.0, || panic!("as a test wants")).expect("a directory nobody uses");
+    for n in 0..3 {
+        done(&mut disk, make_directory(&format!("folder-{n}")));
+        let (file, _) = opened(&mut disk, create(&format!("seg-{n}"), 1));
+        assert_eq!(read(&mut disk, file, 0, 1), [0]);
+    }
+}
+
 /// A long file takes thousands of syncs, and nobody is going to use it.
 #[test]
 fn dropping_does_not_wait_for_new_files() {

@@ -1,7 +1,7 @@
 //! What a read costs: it reads about what it gives, and holds on to no more.
 
 use super::disk::TestDisk;
-use super::model::{CLUSTER, GROUP, NODE, entries, identity, members};
+use super::model::{CLUSTER, GROUP, NODE, entries, identity, members, options};
 use crate::disk::{Completion, Disk, Done, Op, OpId};
 use crate::{Fetch, From, Log, LogEvent, LogOptions};
 use bytes::Bytes;
@@ -32,6 +32,64 @@ impl Disk for Watched {
 
     fn name(&self) -> String {
         self.0.name()
+    }
+}
+
+/// Answers what it is asked for `n`-th with something else.
+#[derive(Debug)]
+struct Confused(TestDisk, Option<usize>);
+
+impl Disk for Confused {
+    fn submit(&mut self, op: Op) -> OpId {
+        self.0.submit(op)
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        let mut completion = self.0.poll()?;
+        match &mut self.1 {
+            Some(0) => {
+                self.1 = None;
+                completion.result = Ok(Done::Listed(Vec::new()));
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        Some(completion)
+    }
+
+    fn wait(&mut self) -> Option<Completion> {
+        self.0.wait()
+    }
+
+    fn name(&self) -> String {
+        self.0.name()
+    }
+}
+
+#[test]
+fn an_answer_that_does_not_fit_fails_the_log() {
+    // Of making a segment: create, rename, sync; a frame; a read.
+    for n in 0..5 {
+        let disk = TestDisk::new(1);
+        crate::create(disk.clone(), identity(), &members(), options()).expect("made");
+        let (mut log, _) = Log::open(Confused(disk, Some(n)), CLUSTER, NODE, options()).expect("opened");
+        let write = Write {
+            id: WriteId(1),
+            hard_state: None,
+            truncate: None,
+            runs: vec![entries(2, 1, 1, &[100])],
+        };
+        log.persist(GROUP, write);
+        let fetch = Fetch {
+            token: 1,
+            from: From::Index(Index(1)),
+            to: Index(1),
+            bytes_max: 1,
+        };
+        log.fetch(GROUP, fetch);
+        let events: Vec<LogEvent> = std::iter::from_fn(|| log.poll()).collect();
+        let failed = |event: &&LogEvent| matches!(event, LogEvent::Failed(e) if e.to_string().contains("something else"));
+        assert_eq!(events.iter().filter(failed).count(), 1, "{n}: {events:?}");
     }
 }
 
