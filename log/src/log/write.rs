@@ -52,7 +52,13 @@ impl<D: Disk> Log<D> {
             } else {
                 1
             };
-            let (largest, limit) = (largest_record(run), self.record_bytes_max() / share);
+            let limit = self.record_bytes_max() / share;
+            // Almost every run is smaller than its largest record may be: only others are looked into.
+            let largest = if run_bytes(run) > limit {
+                largest_record(run)
+            } else {
+                0
+            };
             if largest > limit {
                 return Err(wrong(format!(
                     "a record of {largest} bytes is above the limit of {limit} that follows from the length of a segment: \
