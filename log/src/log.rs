@@ -13,6 +13,7 @@
 //! no longer, once it hears that the disk is full, which is after the spare was begun and almost a whole
 //! segment before its end. Making a spare is tried again when [`Log::retry_room`] is called.
 
+mod end;
 mod read;
 mod write;
 
@@ -25,7 +26,8 @@ use crate::files::Files;
 use crate::group::Groups;
 use crate::reader::{Piece, Reading};
 use crate::room::{Room, Step};
-use kontiki_consensus::{GroupId, Index, Write};
+use end::End;
+use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
 use std::collections::{BTreeMap, VecDeque};
@@ -67,7 +69,7 @@ pub struct Log<D> {
     /// The disk was said to be full.
     full: bool,
     /// Where the log ends once all that was handed over is written.
-    ends: BTreeMap<GroupId, Index>,
+    ends: BTreeMap<GroupId, End>,
     queue: VecDeque<(GroupId, Write)>,
     /// A frame there is no room for.
     stuck: Option<Batch>,
@@ -99,7 +101,7 @@ impl<D: Disk> Log<D> {
             disk,
             identity,
             options,
-            ends: groups.iter().map(|(g, s)| (*g, s.last.index)).collect(),
+            ends: groups.iter().map(|(g, s)| (*g, End::new(Some(s)))).collect(),
             groups,
             active,
             sequence,

@@ -1,5 +1,6 @@
 //! Writing: from the queue to frames, from one segment to the next.
 
+use super::end::End;
 use super::{Active, Log, Purpose};
 use crate::api::{LogError, LogEvent};
 use crate::batch::{Batch, gather};
@@ -8,7 +9,7 @@ use crate::group::{Groups, apply_frame};
 use crate::layout::{SECTOR, align, frame_bytes_max, reserve, stride};
 use crate::room::Step;
 use bytes::Bytes;
-use kontiki_consensus::{Body, GroupId, Index, Run, Write};
+use kontiki_consensus::{Body, GroupId, Run, Write};
 use kontiki_wire::frame::{FrameHeader, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
 use kontiki_wire::segment::{GroupIndex, SegmentHeader, SegmentIndex};
@@ -32,27 +33,26 @@ impl<D: Disk> Log<D> {
         if !self.ends.contains_key(&group) && self.ends.len() >= GROUPS_MAX {
             return Err(wrong(format!("a log holds at most {GROUPS_MAX} groups")));
         }
-        let mut end = self.ends.get(&group).copied().unwrap_or_default();
+        let bytes_max = self.record_bytes_max();
+        let known = self.groups.get(&group);
+        let end = self.ends.entry(group).or_insert_with(|| End::new(known));
         if let Some(from) = write.truncate {
-            if from == Index::ZERO || from > end.next() || write.runs.is_empty() {
+            if write.runs.is_empty() {
                 return Err(wrong(format!(
-                    "it removes records from {from} of {end} and puts {} runs in their place",
-                    write.runs.len()
+                    "it removes records from {from} on and puts none in their place"
                 )));
             }
-            end = from.prev();
+            end.remove(from).map_err(wrong)?;
         }
         for run in &write.runs {
-            if run.first() != end.next() {
-                return Err(wrong(format!("record {} comes after {end}", run.first())));
-            }
+            end.add(run).map_err(wrong)?;
             // A configuration stands in the index of its segment once more.
             let share = if matches!(run.body(), Body::Configuration(_)) {
                 4
             } else {
                 1
             };
-            let limit = self.record_bytes_max() / share;
+            let limit = bytes_max / share;
             // Almost every run is smaller than its largest record may be: only others are looked into.
             let largest = if run_bytes(run) > limit {
                 largest_record(run)
@@ -65,9 +65,7 @@ impl<D: Disk> Log<D> {
                      set segment_bytes at least as high as on the node that took it in"
                 )));
             }
-            end = run.last();
         }
-        self.ends.insert(group, end);
         Ok(())
     }
 

@@ -270,6 +270,29 @@ fn large_writes_are_cut_between_records() {
     node.check(20_000);
 }
 
+/// Recovery takes what a removal leaves for the end, durable or not.
+#[test]
+fn what_follows_a_removal_follows_what_it_leaves() {
+    for settled in [true, false] {
+        for (from, term) in [(4, 1), (4, 2), (4, 3), (3, 0), (3, 1), (2, 0)] {
+            let mut node = node();
+            for index in 2..=5 {
+                let run = entries(index, index - 1, index - 1, &[10]);
+                node.write(None, None, vec![run]);
+            }
+            if settled {
+                node.settle();
+            }
+            let run = entries(from, term, from - 1, &[10]);
+            node.write(None, Some(from), vec![run]);
+            node.settle();
+            // The record before has this term.
+            let before = from - 2;
+            assert_eq!(node.failed.is_none(), term >= before, "term {term} at {from}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
     let write = |truncate: Option<u64>, runs| Write {
@@ -285,7 +308,17 @@ fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
             "comes after",
         ),
         (write(Some(3), vec![entries(3, 1, 1, &[1])]), "removes"),
+        (write(Some(0), vec![entries(1, 1, 1, &[1])]), "removes"),
         (write(Some(1), Vec::new()), "removes"),
+        (write(None, vec![entries(2, 1, 3, &[1])]), "entry"),
+        (
+            write(None, vec![entries(2, 1, 1, &[1, 1]), entries(4, 1, 2, &[1])]),
+            "entry",
+        ),
+        (
+            write(None, vec![entries(2, 5, 1, &[1]), entries(3, 4, 2, &[1])]),
+            "comes after one of",
+        ),
         (write(None, vec![entries(2, 1, 1, &[5, 32_768])]), "segment_bytes"),
     ];
     for (write, expected) in cases {
