@@ -5,7 +5,9 @@
 //! an entry of their own begin less than a stride behind the one before that has, in the same segment, with
 //! no removed record in between; so a read that begins at an entry and ends before the next sees valid
 //! records only. Memory: an entry is 32 bytes and two of them are more than a stride apart, over the length
-//! of both: at 64 MiB a segment about half a MiB, and never more than one, for each GiB of log.
+//! of both: at 64 MiB a segment about half a MiB, and never more than one, for each GiB of log. That holds
+//! where one group writes: of a frame with several, all but the last get an entry each, for an entry does not
+//! say where its frame ends.
 
 use kontiki_consensus::{Body, GroupId, HardState, Index, LogId, Position, Run, Term, TermStart};
 use kontiki_wire::frame::FrameHeader;

@@ -1,7 +1,8 @@
 //! Opening a log: what it was is read back, and what a crash left half done is finished or undone.
 //!
 //! At most one frame was being written when the node went down, and nobody was told that it was there. So
-//! damage is a torn write if no later frame stands behind it, and only then: the frame is cut from its first bad record,
+//! damage is a torn write if no later frame stands behind it, and only then (never the first frame of all, which
+//! made the log): the frame is cut from its first bad record,
 //! and what is left of it is overwritten with zeros. Anywhere else it is a loss, and the log is refused.
 //! Segments that are full are not read; their indexes are, and those without a sound one are read and get it.
 //!
