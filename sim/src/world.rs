@@ -296,8 +296,11 @@ impl World {
         let Some(process) = &replica.process else {
             return Ok(());
         };
-        self.checks
-            .turned(replica.node, &view(process, outgoing.truncated.take()))?;
+        let view = view(process, outgoing.truncated.take());
+        // Who has stopped in this turn hands nothing over any more of what he decided in it.
+        if process.driver.stopped().is_none() {
+            self.checks.turned(replica.node, &view)?;
+        }
         let (id, incarnation) = (replica.node, process.incarnation);
         for (to, message) in outgoing.messages.drain(..) {
             let packet = Packet {
