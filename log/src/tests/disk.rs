@@ -295,17 +295,21 @@ impl State {
         Some(Completion { id, result })
     }
 
-    fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
-        if matches!(
+    fn take_name_room(&mut self, op: &Op) -> Result<(), DiskError> {
+        let of_names = matches!(
             op,
             Op::Rename { .. } | Op::Remove { .. } | Op::SyncDirectory { .. }
-        ) && let Some(left) = &mut self.names_full
-        {
-            match left.checked_sub(1) {
-                Some(less) => *left = less,
-                None => return Err(failure("a name", ErrorKind::QuotaExceeded)),
-            }
+        );
+        if let Some(left) = self.names_full.as_mut().filter(|_| of_names) {
+            *left = left
+                .checked_sub(1)
+                .ok_or_else(|| failure("a name", ErrorKind::QuotaExceeded))?;
         }
+        Ok(())
+    }
+
+    fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
+        self.take_name_room(&op)?;
         match op {
             Op::MakeDirectory { name } => {
                 if !self.seen.folders.contains(&name) {
