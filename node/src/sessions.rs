@@ -315,6 +315,9 @@ mod tests {
         sessions.pass(102, &mut gone);
         sessions.answered(of(5, 1, 1), stored(7, 1));
         sessions.open(8, LIMITS, &mut gone);
-        assert_eq!((gone, sessions.rows.into_keys().collect::<Vec<_>>()), (vec![6], vec![5, 8]));
+        assert_eq!(
+            (gone, sessions.rows.into_keys().collect::<Vec<_>>()),
+            (vec![6], vec![5, 8])
+        );
     }
 }

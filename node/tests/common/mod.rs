@@ -10,7 +10,7 @@ pub(crate) mod image;
 use bytes::Bytes;
 use image::Image;
 use kontiki_consensus::{
-    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Term, Time, Write,
+    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time, Write,
 };
 use kontiki_log::{Fetch, LogError, LogEvent};
 use kontiki_node::{
@@ -70,6 +70,9 @@ pub(crate) struct Node {
     pub(crate) stuck: bool,
     /// Fetches fail while this is set.
     pub(crate) unreadable: bool,
+    /// How long the log takes to read anything, in ms.
+    pub(crate) slow_reads: u64,
+    late: Vec<(u64, Input)>,
     pub(crate) inbox: Vec<Input>,
     deadline: Time,
     pub(crate) fetched: usize,
@@ -142,6 +145,8 @@ impl World {
             machine_stuck: false,
             stuck: false,
             unreadable: false,
+            slow_reads: 0,
+            late: Vec::new(),
             inbox: Vec::new(),
             deadline: Time::ZERO,
             fetched: 0,
@@ -235,6 +240,7 @@ impl World {
         node.driver = None;
         node.writes.clear();
         node.tasks.clear();
+        node.late.clear();
         node.applier = None;
         node.inbox.clear();
         self.open.retain(|_, (asked, _)| *asked != n);
@@ -282,6 +288,7 @@ impl World {
             for n in self.names() {
                 self.complete_writes(n);
                 self.complete_tasks(n);
+                self.complete_reads(n);
                 let now = self.time();
                 let node = self.node(n);
                 if node.driver.is_some() && (!node.inbox.is_empty() || node.deadline <= now) {
@@ -345,6 +352,22 @@ impl World {
         }
     }
 
+    /// How many bytes of records are with the machine.
+    pub(crate) fn task_bytes(&self, n: NodeId) -> usize {
+        let of = |(_, task): &(u64, Task)| match task {
+            Task::Apply(runs) => runs.iter().map(Run::weight).sum(),
+            Task::Query { .. } => 0,
+        };
+        self.nodes[&n].tasks.iter().map(of).sum()
+    }
+
+    fn complete_reads(&mut self, n: NodeId) {
+        let now = self.now;
+        let node = self.node(n);
+        let done = node.late.extract_if(.., |(due, _)| *due <= now);
+        node.inbox.extend(done.map(|(_, input)| input));
+    }
+
     fn complete_tasks(&mut self, n: NodeId) {
         let now = self.now;
         let node = self.node(n);
@@ -383,6 +406,7 @@ impl World {
             self.node(n).tasks.push_back((due, task));
         }
         for fetch in outgoing.fetches {
+            let now = self.now;
             let node = self.node(n);
             node.fetched += 1;
             let runs = if node.unreadable {
@@ -395,7 +419,7 @@ impl World {
                 token: fetch.token,
                 runs,
             };
-            node.inbox.push(Input::Log(event));
+            node.late.push((now + node.slow_reads, Input::Log(event)));
         }
         for (to, message) in outgoing.messages {
             self.sent.push((n, to, message.clone()));
