@@ -138,3 +138,111 @@ impl Machine for KeyValue {
         Ok(self.kept.as_ref().map(rows))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entries::EntryId;
+    use crate::linearizability::Op;
+
+    fn batch(from: u64, ops: &[(u8, Op)]) -> Vec<(At, Bytes)> {
+        let command = |(n, (key, op)): (usize, &(u8, Op))| {
+            let id = EntryId {
+                operation: 300 + n as u64,
+                part: 0,
+            };
+            let at = At {
+                index: from + n as u64,
+                raft_index: 9,
+                term: 1,
+                leader_time: 0,
+            };
+            (at, entries::encode_op(id, *key, *op))
+        };
+        ops.iter().enumerate().map(command).collect()
+    }
+
+    fn answers(machine: &mut KeyValue, batch: Vec<(At, Bytes)>) -> Vec<Option<Answer>> {
+        let mut rows = |_: &[Bytes]| Ok(MetaRows::default());
+        let outputs = machine.apply(batch, &mut rows).expect("applied");
+        outputs.iter().map(|o| decode(o)).collect()
+    }
+
+    #[test]
+    fn keys_do_what_the_model_says_and_other_entries_do_nothing() {
+        let ops = [
+            (0, Op::Put(-7)),
+            (1, Op::Increment(2)),
+            (
+                0,
+                Op::CompareAndSet {
+                    expect: Some(-7),
+                    value: 5,
+                },
+            ),
+            (
+                0,
+                Op::CompareAndSet {
+                    expect: None,
+                    value: 6,
+                },
+            ),
+            (1, Op::Delete),
+        ];
+        let mut machine = KeyValue::in_memory();
+        let expected = [
+            Answer::DONE,
+            Answer::sum(2),
+            Answer::did(true),
+            Answer::did(false),
+            Answer::did(true),
+        ];
+        assert_eq!(answers(&mut machine, batch(1, &ops)), expected.map(Some));
+        let before = machine.numbers.by_key.clone();
+        let id = EntryId {
+            operation: u64::MAX,
+            part: 3,
+        };
+        let other: Vec<_> = [0, 12, 13, 40]
+            .iter()
+            .enumerate()
+            .map(|(n, length)| {
+                (
+                    At {
+                        index: 6 + n as u64,
+                        raft_index: 9,
+                        term: 1,
+                        leader_time: 0,
+                    },
+                    entries::encode(id, *length),
+                )
+            })
+            .collect();
+        assert_eq!(answers(&mut machine, other), [None; 4]);
+        assert_eq!(machine.numbers.by_key, before);
+        let found = machine.query(&[0]).expect("an answer");
+        assert_eq!(decode(&found), Some(Answer::found(Some(5))));
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_or_too_early_is_seen() {
+        let mut rows = |_: &[Bytes]| Ok(MetaRows::default());
+        for from in [0, 2] {
+            let mut machine = KeyValue::in_memory();
+            assert!(machine.apply(batch(from, &[(0, Op::Put(1))]), &mut rows).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_goes_on_where_it_was() {
+        let kept = Kept::default();
+        let mut machine = KeyValue::durable(kept.clone());
+        answers(&mut machine, batch(1, &[(2, Op::Put(8))]));
+        let mut again = KeyValue::durable(kept);
+        assert_eq!(again.digest(), machine.digest());
+        assert_eq!(
+            answers(&mut again, batch(2, &[(2, Op::Increment(1))])),
+            [Some(Answer::sum(9))]
+        );
+    }
+}
