@@ -69,10 +69,8 @@ impl Driver {
     }
 
     /// Takes an append in, to be sealed with the others of this turn.
-    pub(crate) fn gather(&mut self, origin: Origin, mut proposal: Proposal) -> Result<(), Refusal> {
-        if proposal.session == Session::Open {
-            proposal.payload = self.config.sessions.payload();
-        } else if proposal.payload.bytes.len() > self.config.payload_bytes_max {
+    pub(crate) fn gather(&mut self, origin: Origin, proposal: Proposal) -> Result<(), Refusal> {
+        if proposal.payload.bytes.len() > self.config.payload_bytes_max {
             return Err(self.too_large());
         }
         let bytes = proposal.weight();
@@ -122,23 +120,24 @@ impl Driver {
         let (records, bytes) = (gathered.list.len(), gathered.bytes);
         let mut builder = RunBuilder::with_capacity(cluster, group, admission, records, bytes);
         let mut next = admission;
-        for (origin, proposal) in gathered.list.drain(..) {
+        for (origin, mut proposal) in gathered.list.drain(..) {
+            match proposal.session {
+                // Only now: one that is given back goes to the next leader as it came.
+                Session::Open => proposal.payload = self.config.sessions.payload(),
+                _ if proposal.payload.count == 0 => proposal.session = Session::None,
+                _ => {}
+            }
             let Proposal {
-                payload,
+                ref payload,
                 expect,
                 session,
-            } = &proposal;
-            let session = if *session != Session::Open && payload.count == 0 {
-                Session::None
-            } else {
-                *session
-            };
+            } = proposal;
             if self.is_known(origin, session, next, stamp.clock, ports) {
                 continue;
             }
             let appends = payload.count > 0 || session == Session::Open;
-            if !appends || !self.expectation_holds(next, *expect) {
-                self.check_end(origin, next, *expect);
+            if !appends || !self.expectation_holds(next, expect) {
+                self.check_end(origin, next, expect);
                 continue;
             }
             if builder.push(payload, stamp, session).is_err() {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::World;
-use kontiki_consensus::{Call, NodeId};
+use kontiki_consensus::{Call, Message, NodeId};
 use kontiki_node::{Ask, Counts, Failure, Reply, Token, session::SessionClient};
 use kontiki_wire::{
     Codec, Expect, InSession, Payload, PeerMessage, ProposeAnswer, Refusal, Session, SessionLimits,
@@ -122,6 +122,37 @@ fn a_retry_joins_the_append_that_is_in_flight() {
     }
     assert_eq!(world.log(names[0]), ["a"]);
     assert_eq!(counts(&world).joined, 2);
+}
+
+#[test]
+fn a_session_that_its_leader_could_not_open_is_opened_by_the_next() {
+    let (mut world, names) = World::led(3, 15);
+    let (leader, term) = (names[0], world.term(names[0]));
+    let token = ask(&mut world, leader, Ask::OpenSession);
+    // Taken in and, in the same turn, deposed.
+    let later = Message {
+        from: names[1],
+        to: leader,
+        term: term.next(),
+        call: Call::RequestVoteReply {
+            pre: false,
+            granted: false,
+        },
+    };
+    world.hand(names[1], leader, PeerMessage::Raft(later));
+    world.lose(move |from, _, m| {
+        from == leader && matches!(m, PeerMessage::Raft(m) if matches!(m.call, Call::RequestVote { .. }))
+    });
+    assert!(matches!(world.answer(token), Reply::SessionOpened { .. }));
+    let payloads = world.sent.iter().filter_map(|(_, _, m)| match m {
+        PeerMessage::Propose(propose) if propose.session == Session::Open => Some(&propose.payload.bytes),
+        _ => None,
+    });
+    assert!(payloads.clone().count() > 0, "it was sent to the next leader");
+    assert!(
+        payloads.into_iter().all(|bytes| bytes.is_empty()),
+        "the leader puts in the limits"
+    );
 }
 
 #[test]
