@@ -5,7 +5,9 @@
 //! an entry of their own begin less than a stride behind the one before that has, in the same segment, with
 //! no removed record in between; so a read that begins at an entry and ends before the next sees valid
 //! records only. Memory: an entry is 32 bytes and two of them are more than a stride apart, over the length
-//! of both: at 64 MiB a segment about half a MiB, and never more than one, for each GiB of log.
+//! of both: at 64 MiB a segment about half a MiB, and never more than one, for each GiB of log. That holds
+//! where one group writes: of a frame with several, all but the last get an entry each, for an entry does not
+//! say where its frame ends.
 
 use kontiki_consensus::{Body, GroupId, HardState, Index, LogId, Position, Run, Term, TermStart};
 use kontiki_wire::frame::FrameHeader;
@@ -178,6 +180,14 @@ impl Group {
             .get(n + 1)
             .map_or(self.last.index, |next| next.index.prev());
         self.entries.get(n).map(|entry| (*entry, end))
+    }
+
+    /// Where in a segment the first record behind `end` stands that has an entry, if it is in that segment.
+    pub(crate) fn offset_behind(&self, segment: u64, end: Index) -> Option<u32> {
+        let next = self
+            .entries
+            .get(self.entries.partition_point(|e| e.index <= end))?;
+        (next.segment == segment).then_some(next.offset)
     }
 
     /// How many records have an entry.

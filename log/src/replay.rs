@@ -218,7 +218,8 @@ struct Tail {
 
 impl Tail {
     fn apply(&mut self, truncate: Option<Index>, runs: &[Run]) {
-        if let Some(from) = truncate {
+        // What is removed and what replaces it belong together.
+        if let Some(from) = truncate.filter(|_| !runs.is_empty()) {
             self.truncate(from);
         }
         for run in runs {

@@ -6,5 +6,6 @@ mod disk;
 mod golden;
 mod model;
 mod places;
+mod reads;
 mod room;
 mod wrong;

@@ -16,6 +16,8 @@ pub trait Ports {
     fn persist(&mut self, group: GroupId, write: Write);
     /// Read records; then [`LogEvent::Fetched`].
     fn fetch(&mut self, group: GroupId, fetch: Fetch);
+    /// The disk was said to be full: look again whether it still is; then [`LogEvent::DiskFull`] if it is not.
+    fn retry_room(&mut self);
     /// Send to a peer. If its queue is full the message is dropped: then [`Input::SendDropped`].
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage);
     /// Have the [`Applier`](crate::machine::Applier) do this, after all earlier tasks; then [`Input::Machine`]. A driver

@@ -48,8 +48,13 @@ pub(super) fn open(path: PathBuf) -> Result<OpenFile, DiskError> {
     }
 }
 
-/// Makes a file of zeros and syncs it; `meanwhile` is called now and then. What cannot be finished is removed.
-pub(super) fn create(path: PathBuf, bytes: u64, meanwhile: &mut dyn FnMut()) -> Result<OpenFile, DiskError> {
+/// Makes a file of zeros and syncs it; `meanwhile` is called now and then, and says whether to go on. What is not
+/// finished is removed.
+pub(super) fn create(
+    path: PathBuf,
+    bytes: u64,
+    meanwhile: &mut dyn FnMut() -> bool,
+) -> Result<OpenFile, DiskError> {
     let error = |e: &io::Error| failed(format!("make {} of {bytes} bytes", path.display()), e);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
@@ -65,15 +70,20 @@ pub(super) fn create(path: PathBuf, bytes: u64, meanwhile: &mut dyn FnMut()) -> 
 
 /// Every byte is written, not only promised: a write into it later changes no metadata, hence its sync
 /// is one flush, and the room is taken.
-fn fill(mut file: &File, bytes: u64, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
+fn fill(mut file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> bool) -> io::Result<()> {
     let zeros = vec![0; CHUNK];
     let mut left = bytes;
     while left > 0 {
+        if !meanwhile() {
+            return Err(io::Error::new(
+                ErrorKind::Interrupted,
+                "the directory is given free",
+            ));
+        }
         let step = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
         file.write_all(zeros.get(..step).unwrap_or(&zeros))?;
         file.sync_data()?;
         left -= step as u64;
-        meanwhile();
     }
     file.sync_all()
 }

@@ -191,6 +191,22 @@ impl Node {
         }
     }
 
+    /// The last record was handed over and never acknowledged.
+    pub(super) fn forget_last(&mut self) {
+        let (last, position) = (self.last(), self.position());
+        let lost = self.durable.records.pop().expect("a record");
+        self.written = self.durable.clone();
+        self.waiting.clear();
+        let run = entries(last, lost.0.0, position, &[lost.2.len() - 88]);
+        assert_eq!(records_of(std::slice::from_ref(&run))[0].1, lost);
+        self.waiting.push_back(Write {
+            id: WriteId(self.next),
+            hard_state: None,
+            truncate: None,
+            runs: vec![run],
+        });
+    }
+
     pub(super) fn last(&self) -> u64 {
         self.written.records.len() as u64
     }
@@ -265,6 +281,10 @@ impl Node {
             Some(LogEvent::Fetched { .. }) => panic!("nobody asked"),
             None => false,
         }
+    }
+
+    pub(super) fn retry_room(&mut self) {
+        self.log.as_mut().expect("up").retry_room();
     }
 
     pub(super) fn settle(&mut self) {

@@ -37,6 +37,7 @@ struct Outgoing {
     messages: Vec<(NodeId, PeerMessage)>,
     tasks: Vec<Task>,
     replies: Vec<(Token, Reply)>,
+    retries: usize,
 }
 
 impl Ports for Outgoing {
@@ -45,6 +46,9 @@ impl Ports for Outgoing {
     }
     fn fetch(&mut self, _: GroupId, fetch: Fetch) {
         self.fetches.push(fetch);
+    }
+    fn retry_room(&mut self) {
+        self.retries += 1;
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
@@ -68,14 +72,16 @@ pub(crate) struct Node {
     pub(crate) machine_stuck: bool,
     /// Writes stay under way while this is set.
     pub(crate) stuck: bool,
-    /// Fetches fail while this is set.
-    pub(crate) unreadable: bool,
+    /// Fetches fail like this while it is set.
+    pub(crate) unreadable: Option<LogError>,
     /// How long the log takes to read anything, in ms.
     pub(crate) slow_reads: u64,
     late: Vec<(u64, Input)>,
     pub(crate) inbox: Vec<Input>,
     deadline: Time,
     pub(crate) fetched: usize,
+    /// How often it looked for room on its disk.
+    pub(crate) retries: usize,
 }
 
 /// A small random stream.
@@ -144,12 +150,13 @@ impl World {
             tasks: VecDeque::new(),
             machine_stuck: false,
             stuck: false,
-            unreadable: false,
+            unreadable: None,
             slow_reads: 0,
             late: Vec::new(),
             inbox: Vec::new(),
             deadline: Time::ZERO,
             fetched: 0,
+            retries: 0,
         };
         let mut world = Self {
             nodes: (1..=nodes).map(|n| (NodeId(n), node())).collect(),
@@ -395,6 +402,7 @@ impl World {
 
     fn give_out(&mut self, n: NodeId, outgoing: Outgoing) {
         let (message_delay, write_delay) = self.delay;
+        self.node(n).retries += outgoing.retries;
         for write in outgoing.writes {
             let earliest = self.nodes[&n].writes.back().map_or(0, |(due, _)| *due);
             let due = (self.now + 1 + self.chance.below(write_delay)).max(earliest);
@@ -409,10 +417,9 @@ impl World {
             let now = self.now;
             let node = self.node(n);
             node.fetched += 1;
-            let runs = if node.unreadable {
-                Err(Arc::new(LogError::Damaged("made unreadable".into())))
-            } else {
-                Ok(node.disk.fetch(&fetch))
+            let runs = match &node.unreadable {
+                Some(error) => Err(Arc::new(error.clone())),
+                None => Ok(node.disk.fetch(&fetch)),
             };
             let event = LogEvent::Fetched {
                 group: GroupId::default(),
