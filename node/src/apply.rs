@@ -12,6 +12,7 @@ use crate::{
     machine::{Done, Task},
     meta::{Changes, Meta},
     ports::Ports,
+    sessions::Stored,
 };
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, Position, Run};
@@ -93,16 +94,20 @@ impl Applied {
         }
     }
 
+    /// What became of an append of a session that stands there, if it is applied and that is still remembered.
+    pub(crate) fn remembered(&self, at: LogId, session: Session) -> Option<&Stored> {
+        match session {
+            Session::In(of) => self.meta.sessions.answer(of).filter(|s| s.at() == at),
+            Session::None | Session::Open => None,
+        }
+    }
+
     /// What the machine answered to an applied record, if that is still remembered.
     pub(crate) fn outputs(&self, at: LogId, session: Session) -> Option<Bytes> {
         if !self.machine {
             return None;
         }
-        let remembered = match session {
-            Session::In(of) => self.meta.sessions.answer(of).filter(|s| s.at() == at),
-            _ => None,
-        };
-        remembered
+        self.remembered(at, session)
             .map(|stored| &stored.outputs)
             .or_else(|| self.recent.get(at.index))
             .cloned()

@@ -325,7 +325,9 @@ impl Driver {
     /// The record waited for is applied, or another term's record was committed at its index or before,
     /// and then it never will be: terms do not fall along a log.
     fn answer_applied(&self, at: LogId, waiter: Waiter, ports: &mut impl Ports) {
-        let reply = if !self.has_applied(at) {
+        // What is remembered is applied, even where the log no longer reaches back to it.
+        let applied = self.has_applied(at) || self.applied.remembered(at, waiter.session).is_some();
+        let reply = if !applied {
             Reply::Failed(Failure::Superseded)
         } else if waiter.session == Session::Open {
             Reply::SessionOpened { session: at.index.0 }
