@@ -52,7 +52,11 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
 fn sources(krate: &str) -> Vec<Source> {
     let mut paths = Vec::new();
     rust_files(&root().join(krate).join("src"), &mut paths);
-    paths.retain(|path| path.file_stem().is_none_or(|stem| stem != "tests"));
+    let is_test = |path: &PathBuf| {
+        let within = path.strip_prefix(root()).unwrap_or(path).with_extension("");
+        within.components().any(|part| part.as_os_str() == "tests")
+    };
+    paths.retain(|path| !is_test(path));
     paths.sort();
     let read = |path: PathBuf| {
         let text = fs::read_to_string(&path).expect("a source file is text");

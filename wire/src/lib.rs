@@ -13,4 +13,4 @@ pub mod segment;
 
 pub use identity::{ClusterId, Identity};
 pub use packet::{Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal};
-pub use record::{Codec, Payload};
+pub use record::{Codec, InSession, Payload, Session, SessionLimits, Stamp};

@@ -8,7 +8,7 @@ use kontiki_consensus::{
     Write, WriteId,
 };
 use kontiki_wire::record::RunBuilder;
-use kontiki_wire::{ClusterId, Codec, Identity, Payload};
+use kontiki_wire::{ClusterId, Codec, Identity, Payload, Session, Stamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -74,7 +74,11 @@ pub(super) fn entries(index: u64, term: u64, position: u64, lengths: &[usize]) -
             .map(|b| (b as u64 + index + term + n as u64) as u8)
             .collect();
         builder
-            .push(&Payload::one(entry.into(), Codec::Bytes), 5, 0, 0)
+            .push(
+                &Payload::one(entry.into(), Codec::Bytes),
+                Stamp::default(),
+                Session::None,
+            )
             .expect("room");
     }
     builder.finish().expect("records")
@@ -193,7 +197,7 @@ impl Node {
         let lost = self.durable.records.pop().expect("a record");
         self.written = self.durable.clone();
         self.waiting.clear();
-        let run = entries(last, lost.0.0, position, &[lost.2.len() - 80]);
+        let run = entries(last, lost.0.0, position, &[lost.2.len() - 88]);
         assert_eq!(records_of(std::slice::from_ref(&run))[0].1, lost);
         self.waiting.push_back(Write {
             id: WriteId(self.next),
