@@ -21,7 +21,9 @@ impl Consensus {
         if !self.follow(now, from) {
             return;
         }
-        let received = self.log.holds(prev).then(|| self.take_runs(prev, &runs));
+        // What a snapshot covers is committed: this leader has it too (paper §7, Leader Completeness).
+        let agrees = prev.index < self.log.base().index || self.log.holds(prev);
+        let received = agrees.then(|| self.take_runs(prev, &runs));
         let on_disk = self.writes.persisted();
         let State::Follower(follower) = &mut self.state else {
             return;
@@ -40,7 +42,7 @@ impl Consensus {
     }
 
     /// Accepts `from` as the leader of this term. False if that breaks Election Safety.
-    fn follow(&mut self, now: Time, from: NodeId) -> bool {
+    pub(crate) fn follow(&mut self, now: Time, from: NodeId) -> bool {
         match &mut self.state {
             State::Leader(_) => {
                 self.fail("another server leads the same term");
@@ -71,7 +73,7 @@ impl Consensus {
             }
             end = run.last();
             // Log Matching: if the last record is there, all before it are (§5.3).
-            if !self.log.holds(run.last_id()) {
+            if end > self.log.base().index && !self.log.holds(run.last_id()) {
                 self.take_run(run);
             }
         }
@@ -80,7 +82,8 @@ impl Consensus {
 
     fn take_run(&mut self, run: &Run) {
         // One term, so that the part that is here already ends where this log's term ends.
-        let agreed = self.log.furthest_agreement(run.last_id());
+        let base = self.log.base();
+        let agreed = self.log.furthest_agreement(run.last_id()).unwrap_or(base);
         let first_new = if agreed.term == run.term() {
             agreed.index.next().max(run.first())
         } else {
@@ -127,9 +130,10 @@ impl Consensus {
         }
         follower.owes_reply = false;
         follower.acknowledged = persisted;
+        let base = self.log.base();
         let conflict = follower.refused.take().map(|prev| Conflict {
             prev: prev.index,
-            hint: self.log.furthest_agreement(prev),
+            hint: self.log.furthest_agreement(prev).unwrap_or(base),
         });
         let call = Call::AppendEntriesReply {
             round: follower.round,
