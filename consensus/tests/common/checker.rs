@@ -87,6 +87,11 @@ impl Checker {
         self.installs += 1;
     }
 
+    /// The test makes up a snapshot, which holds this state.
+    pub(crate) fn expect_state(&mut self, index: Index, hash: u64) {
+        self.applied.insert(index, hash);
+    }
+
     /// A read under a lease begins and ends at once.
     pub(crate) fn lease_read(&mut self, node: NodeId, index: Index) {
         let committed = self.committed();
