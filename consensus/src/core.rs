@@ -131,8 +131,9 @@ impl Consensus {
     }
 
     fn flush_decisions(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        // What was released before has been applied since; what is released now is still to be read.
-        self.log.evict(self.released);
+        // What is on disk can be read again, committed or not: before a new leader has committed in its
+        // own term, a follower may have to take in any amount that nobody can apply yet.
+        self.log.evict(self.writes.persisted());
         self.replicate(now);
         self.reply_to_leader();
         outputs.extend(self.writes.take());

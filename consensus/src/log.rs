@@ -3,7 +3,7 @@
 //!
 //! Invariants: the log begins just after the base, of which a snapshot holds the rest (paper §7); `terms`
 //! rises in index and term from there and covers the whole log; `tail` is consecutive and
-//! ends where the log ends (or is empty); nothing that is not yet on disk and applied is evicted from it.
+//! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
 use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
@@ -204,10 +204,10 @@ impl Log {
         }
     }
 
-    /// Drops the oldest runs beyond the limit, as far as they are on disk and applied.
-    pub(crate) fn evict(&mut self, applied: Index) {
-        while self.tail_bytes > self.tail_bytes_max && self.tail.front().is_some_and(|r| r.last() <= applied)
-        {
+    /// Drops the oldest runs beyond the limit, as far as they are on disk.
+    pub(crate) fn evict(&mut self, persisted: Index) {
+        let on_disk = |run: &Run| run.last() <= persisted;
+        while self.tail_bytes > self.tail_bytes_max && self.tail.front().is_some_and(on_disk) {
             self.tail_bytes -= self.tail.pop_front().map_or(0, |r| r.weight());
         }
     }

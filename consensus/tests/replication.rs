@@ -276,24 +276,38 @@ fn a_vote_and_a_truncation_go_in_one_write_in_this_order() {
 }
 
 #[test]
-fn memory_keeps_what_is_not_yet_applied_and_little_else() {
+fn memory_keeps_what_is_not_yet_on_disk_and_little_else() {
     let mut cluster = Cluster::new(3, 0, 1, |config| config.tail_bytes_max = 64);
     cluster.elect(1);
-    for down in [2, 3] {
-        cluster.crash(NodeId(down));
-    }
+    cluster.server(N1).slow = true;
     cluster.propose(N1, 100, 8);
-    assert_eq!(
-        cluster.at(1).tail_first(),
-        Index(3),
-        "what is not committed stays"
-    );
-    cluster.checker.made_up = true;
-    hear(&mut cluster, 2, 2, acknowledge(1, 102));
+    assert_eq!(cluster.at(1).tail_first(), Index(3), "what is not on disk stays");
+    cluster.persist(N1);
     cluster.timeout(N1);
     assert_eq!(
         (cluster.at(1).tail_bytes(), cluster.at(1).tail_first()),
         (0, Index(103))
+    );
+}
+
+/// A new leader that has not yet committed in its own term tells nobody what is committed, and a follower
+/// may be any amount behind.
+#[test]
+fn a_follower_that_catches_up_before_the_leader_has_committed_does_not_keep_it_all_in_memory() {
+    let mut cluster = Cluster::new(3, 0, 7, |config| config.tail_bytes_max = 64);
+    cluster.checker.made_up = true;
+    for other in [2, 3] {
+        cluster.crash(NodeId(other));
+    }
+    for first in 0..20 {
+        let (from, to) = (2 + first * 32, 33 + first * 32);
+        let prev = cluster.at(1).last();
+        hear(&mut cluster, 2, 2, append(prev, 0, 1, vec![run(from, to, 2)]));
+        assert!(cluster.at(1).tail_bytes() <= 64 + 32);
+    }
+    assert_eq!(
+        (cluster.at(1).last().index, cluster.at(1).commit()),
+        (Index(641), Index(0))
     );
 }
 

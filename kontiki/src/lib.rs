@@ -1,1 +1,64 @@
-//! A replicated log that lives inside your program.
+//! A replicated log that lives inside your program: typed, durable, encrypted, on as many machines as you like.
+//!
+//! Three nodes, here in one process and with directories and ports of their own; on machines of their own each begins with
+//! [`Config::new`]. What is appended through one is read from another:
+//!
+//! ```
+//! use kontiki::{Config, Consistency, Error, LogOnly, RaftNode};
+//!
+//! fn main() -> Result<(), Error> {
+//!     let dir = std::env::temp_dir().join(format!("kontiki-{}", std::process::id()));
+//!     let start = |config| Ok(RaftNode::<LogOnly<String>>::new(config)?.start()?.blocking());
+//!     let nodes: Vec<_> = Config::loopback(3, &dir)?.into_iter().map(start).collect::<Result<_, Error>>()?;
+//!     let at = nodes[0].append("hello from node 1".to_owned())?;
+//!     let read = nodes[1].read(at.first..=at.last, Consistency::Linearizable)?;
+//!     println!("node 2 reads: {}", read.entries[0].value);
+//! #   assert_eq!(read.entries[0].value, "hello from node 1");
+//! #   nodes.iter().try_for_each(|node| node.shutdown())?;
+//! #   std::fs::remove_dir_all(dir).unwrap();
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - [`RaftNode::start`] gives a [`Handle`]: async on any executor, or [`blocking`](Handle::blocking).
+//!   [`RaftNode::spinup`] gives two channels of the standard library instead.
+//! - Every node takes every call and forwards to the leader what is for it.
+//! - An append is acknowledged once a majority of the nodes has it on disk. What is acknowledged is never lost.
+//! - Each [`Error`] says whether the append may have happened ([`outcome`](Error::outcome)), whether asking again makes sense
+//!   and what to do.
+//! - Indexes count the entries of the log, from 1, without holes.
+
+mod blocking;
+mod calls;
+mod channels;
+mod code;
+mod config;
+mod entry;
+mod error;
+mod handle;
+mod key;
+mod memory;
+mod network;
+mod node;
+mod random;
+mod replica;
+mod request;
+mod shared;
+mod status;
+mod storage;
+mod tail;
+
+pub use blocking::{BlockingHandle, BlockingTail};
+pub use channels::{Channels, ClientRequest, ClientResponse};
+pub use code::Code;
+pub use config::Config;
+pub use entry::{LogEntry, LogOnly, Raw};
+pub use error::{Error, Outcome};
+pub use handle::Handle;
+pub use key::ClusterKey;
+pub use kontiki_node::Consistency;
+pub use kontiki_wire::ClusterId;
+pub use node::RaftNode;
+pub use request::{Append, Appended, Entries, Entry, Expect, Read};
+pub use status::{PeerStatus, Role, Status};
+pub use tail::Tail;

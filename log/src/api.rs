@@ -4,7 +4,7 @@ use crate::disk::DiskError;
 use kontiki_consensus::{GroupId, Incarnation, Index, Position, Restored, Run, WriteId};
 use std::sync::Arc;
 
-/// Sizes; every one is checked by [`Log::open`](crate::LogOptions).
+/// Sizes; every one is checked by [`Log::open`](crate::Log::open).
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// Length of a segment file, in bytes: 1 MiB to 1 GiB (the simulator goes down to 64 KiB).
@@ -15,7 +15,19 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, tail_bytes_max: 16 << 20 }
+        Self {
+            segment_bytes: 64 << 20,
+            tail_bytes_max: 16 << 20,
+        }
+    }
+}
+
+impl LogOptions {
+    /// The largest record a log of such segments takes, in bytes with its header of 80 bytes: half a segment. The
+    /// largest batch a node takes in must stay below it.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        usize::try_from(self.segment_bytes / 2).unwrap_or(usize::MAX)
     }
 }
 

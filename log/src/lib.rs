@@ -1,6 +1,31 @@
 //! The durable log: segments, term and vote, recovery, over a disk that is given work and later says it is done.
+//!
+//! `layout` says where things stand, `create` makes a log, `recovery` opens one (`scan` reads a segment, `replay`
+//! follows the stream of frames), `log` keeps it open: `batch` joins writes into frames, `room` keeps a segment
+//! ahead, `reader` reads records beside the writes, `group` knows where each stands. The bytes are `wire`'s
+//! and drawn in `docs/FORMAT.md`, together with what is assumed of the device.
 
 mod api;
+mod batch;
+mod blocking;
+mod create;
 pub mod disk;
+mod files;
+mod group;
+mod layout;
+mod log;
+mod os_disk;
+mod reader;
+mod recovery;
+mod replay;
+mod room;
+mod scan;
+mod words;
 
 pub use api::{Fetch, From, LogError, LogEvent, LogOptions, Recovered};
+pub use create::{create, holds_log};
+pub use log::Log;
+pub use os_disk::OsDisk;
+
+#[cfg(test)]
+mod tests;

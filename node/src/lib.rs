@@ -1,7 +1,29 @@
 //! One replica: the driver, its ports, proposals, reads and forwarding.
+//!
+//! [`Driver::turn`] is called by whichever thread has something for the replica; everything it wants
+//! done goes out through [`Ports`]. No thread, no clock and no chance of its own, so that production
+//! and the simulator run the same code.
 
+mod apply;
+pub mod driver;
+mod expect;
+mod forward;
 pub mod ports;
+mod proposals;
+mod reads;
 pub mod request;
+mod route;
+mod taken;
+mod waiters;
 
+pub use driver::{Driver, DriverConfig};
 pub use ports::{Input, Ports};
 pub use request::{Ask, Consistency, Failure, Reply, Request, Token};
+
+/// Numbers that differ from seed to seed, and from stream to stream of one seed (SplitMix64).
+pub(crate) fn drawn(seed: u64, stream: u64) -> u64 {
+    let mut z = seed.wrapping_add(stream.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

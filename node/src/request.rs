@@ -1,6 +1,5 @@
 //! What a client asks of a node and what it is answered.
 
-use bytes::Bytes;
 use kontiki_consensus::{Position, Run, Term, Time};
 use kontiki_wire::{Expect, Payload, Refusal};
 
@@ -99,6 +98,3 @@ pub enum Failure {
     /// The node has stopped; for an append that was not yet proposed.
     Stopped,
 }
-
-/// Walks the entries of what was read: (position, term, bytes).
-pub type EntryItem = (Position, Term, Bytes);

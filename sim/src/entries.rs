@@ -1,6 +1,11 @@
 //! The entries of the simulator's clients: each tells which append it belongs to and its place in it.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kontiki_consensus::{Body, Run};
+use kontiki_wire::{
+    Codec, Payload,
+    record::{RecordHeader, entries_in},
+};
 
 /// Which entry of which append.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,4 +43,25 @@ pub fn decode(bytes: &[u8]) -> EntryId {
         operation: u64::from_le_bytes(*operation),
         part: u32::from_le_bytes(*part),
     }
+}
+
+/// The entries of one append, as a client hands them to its node.
+#[must_use]
+pub fn payload(entries: &[Bytes]) -> Payload {
+    Payload::several(entries, Codec::Bytes).unwrap_or_else(|| Payload::empty(Codec::Bytes))
+}
+
+/// The entries in each record of a run; a control record has none.
+#[must_use]
+pub fn entries_of(run: &Run) -> Vec<Vec<EntryId>> {
+    let Body::Records(records) = run.body() else {
+        return vec![Vec::new()];
+    };
+    let all = (0..records.len()).filter_map(|n| records.record(n));
+    all.map(|(record, _, count)| {
+        let header = RecordHeader::peek(&record).map_or(0, |h| h.header_len.into());
+        let entries = entries_in(&record.slice(header..), count);
+        entries.into_iter().flatten().map(|e| decode(&e)).collect()
+    })
+    .collect()
 }

@@ -4,16 +4,28 @@
 //! simulated, and everything follows from one seed. `docs/SIMULATOR.md` says what is checked and how
 //! to read a trace.
 
+pub mod archive;
+pub mod batch;
 pub mod checkers;
+pub mod checks;
+pub mod clients;
 pub mod committed;
 pub mod disk;
 pub mod entries;
+pub mod faults;
 pub mod hash;
 pub mod ledger;
+pub mod linearizability;
+pub mod lives;
 pub mod network;
+pub mod ports;
 pub mod queue;
 pub mod random;
+pub mod replica;
+pub mod run;
 pub mod sometimes;
 pub mod swarm;
 pub mod trace;
+pub mod traffic;
 pub mod violation;
+pub mod world;

@@ -35,6 +35,7 @@ paths! {
     SegmentBegun = "a log went on in a new segment",
     StalledLeader = "the disk of a leader stood still longer than an election timeout",
     DiskWasFull = "a disk had no room for a new segment",
+    DiskFailed = "a node stopped itself because its disk failed a write",
     ReadByFollower = "a lagging follower was served from disk",
     Resent = "records were sent again after a loss",
     Backtracked = "replication went back to where the logs agree",

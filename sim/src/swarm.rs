@@ -25,6 +25,8 @@ pub enum Fault {
     Pause,
     /// A disk has no room for new files.
     DiskFull,
+    /// A disk fails every write and sync.
+    DiskBroken,
     /// A node's date jumps.
     ClockJump,
 }
@@ -45,7 +47,7 @@ pub struct Rate {
 }
 
 /// How often each fault comes.
-pub const RATES: [Rate; 8] = [
+pub const RATES: [Rate; 9] = [
     Rate {
         fault: Fault::Crash,
         name: "crash of a node",
@@ -58,7 +60,7 @@ pub const RATES: [Rate; 8] = [
         name: "crash between two disk operations",
         in_runs: 60,
         every: (2_000, 24_000),
-        lasts: (20, 2_000),
+        lasts: (10, 3_000),
     },
     Rate {
         fault: Fault::CrashMany,
@@ -94,6 +96,13 @@ pub const RATES: [Rate; 8] = [
         in_runs: 20,
         every: (6_000, 24_000),
         lasts: (500, 8_000),
+    },
+    Rate {
+        fault: Fault::DiskBroken,
+        name: "failing disk",
+        in_runs: 20,
+        every: (8_000, 32_000),
+        lasts: (20, 5_000),
     },
     Rate {
         fault: Fault::ClockJump,

@@ -292,3 +292,21 @@ fn a_full_disk_makes_no_files_but_takes_writes() {
     );
     perform(&mut disk, write_op(file, 0, 1, 1, true)).expect("the file is there already");
 }
+
+#[test]
+fn a_sync_that_fails_is_not_made_good_by_the_next_one() {
+    let (mut disk, file) = with_file(1, 1024);
+    disk.break_writes();
+    assert_eq!(
+        perform(&mut disk, write_op(file, 0, 1, 512, true)).err(),
+        Some(ErrorKind::Other)
+    );
+    assert!(disk.has_failed());
+    disk.heal();
+    perform(&mut disk, write_op(file, 512, 2, 512, true)).expect("the disk works again");
+    assert_eq!(read(&mut disk, file)[0], 1, "the page cache still shows it");
+    disk.crash(Severity::KeepAll);
+    let file = open(&mut disk, "a");
+    let content = read(&mut disk, file);
+    assert_eq!((content[0], content[512]), (0, 2));
+}

@@ -4,10 +4,12 @@
 //! before it is checked; the bytes of a record are the same on every disk and wire.
 
 pub mod codec;
+pub mod frame;
 pub mod handshake;
 mod identity;
 mod packet;
 pub mod record;
+pub mod segment;
 
 pub use identity::{ClusterId, Identity};
 pub use packet::{Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal};

@@ -3,7 +3,7 @@
 use crate::violation::{Verdict, ensure};
 use kontiki_consensus::{NodeId, Time};
 use kontiki_node::Token;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The name of the property.
 pub const PROPERTY: &str = "every request is answered once and in time";
@@ -13,6 +13,8 @@ pub const PROPERTY: &str = "every request is answered once and in time";
 pub struct Answers {
     /// The node that was asked, and when it must have answered.
     open: BTreeMap<Token, (NodeId, Time)>,
+    /// Nodes that cannot answer for the time being.
+    still: BTreeSet<NodeId>,
 }
 
 impl Answers {
@@ -45,15 +47,15 @@ impl Answers {
         }
     }
 
-    /// A node that stood still goes on, and must answer by then.
-    pub fn resume(&mut self, node: NodeId, by: Time) {
-        for (_, latest) in self
-            .open
-            .values_mut()
-            .filter(|(asked, latest)| *asked == node && *latest == Time::MAX)
-        {
-            *latest = by;
-        }
+    /// A node stands still until further notice.
+    pub fn stands_still(&mut self, node: NodeId) {
+        self.still.insert(node);
+    }
+
+    /// A node that stood still goes on, and what is overdue must be answered by then.
+    pub fn goes_on(&mut self, node: NodeId, by: Time) {
+        self.still.remove(&node);
+        self.delay(node, by);
     }
 
     /// It is now this late.
@@ -61,7 +63,10 @@ impl Answers {
     /// # Errors
     /// If an answer is overdue.
     pub fn overdue(&self, now: Time) -> Verdict {
-        let late = self.open.iter().find(|(_, (_, by))| *by < now);
+        let late = self
+            .open
+            .iter()
+            .find(|(_, (node, by))| *by < now && !self.still.contains(node));
         ensure(late.is_none(), PROPERTY, || {
             format!("not answered at {now:?}: {late:?} (token, node asked, latest time)")
         })

@@ -13,6 +13,7 @@ pub mod election_safety;
 pub mod hard_states;
 pub mod leader_append_only;
 pub mod leader_completeness;
+pub mod log_matching;
 pub mod memory;
 pub mod reads;
 pub mod state_machine_safety;

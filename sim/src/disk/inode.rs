@@ -2,7 +2,8 @@
 //!
 //! The page cache is modelled by two copies: `seen` is what reads return, `durable` what is on the
 //! platter. A write changes `seen` and is remembered until a sync carries it over. Invariant: the two
-//! differ at most where a remembered write has been. A device writes whole sectors, each at once and
+//! differ at most where a remembered write has been. A sync that fails forgets what it should have
+//! carried over: the next one succeeds without it, as on Linux. A device writes whole sectors, each at once and
 //! in any order: after a loss of power every sector holds what it held at some moment since the last
 //! sync, one sector independently of the next.
 
@@ -19,6 +20,8 @@ pub(super) struct Inode {
     seen: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<(u64, Bytes)>,
+    /// What a failed sync has given up.
+    abandoned: Vec<(u64, Bytes)>,
 }
 
 impl Inode {
@@ -28,7 +31,7 @@ impl Inode {
         Self {
             seen: zeros.clone(),
             durable: zeros,
-            unsynced: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -37,7 +40,7 @@ impl Inode {
     }
 
     pub(super) fn has_unsynced(&self) -> bool {
-        !self.unsynced.is_empty()
+        !(self.unsynced.is_empty() && self.abandoned.is_empty())
     }
 
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Bytes {
@@ -68,6 +71,11 @@ impl Inode {
         }
     }
 
+    /// A sync fails: what it should have carried over stays in the page cache and never gets further.
+    pub(super) fn fail_sync(&mut self) {
+        self.abandoned.append(&mut self.unsynced);
+    }
+
     /// The power fails. Returns whether a write was torn: some of it is there and some is not.
     pub(super) fn lose_power(&mut self, severity: Severity, random: &mut Random) -> bool {
         let kept = match severity {
@@ -79,7 +87,7 @@ impl Inode {
             Severity::Torn => self.tear(random),
         };
         let torn = kept > 0 && self.seen != self.durable;
-        for (at, bytes) in self.unsynced.drain(..) {
+        for (at, bytes) in self.unsynced.drain(..).chain(self.abandoned.drain(..)) {
             let range = at as usize..at as usize + bytes.len();
             self.seen[range.clone()].copy_from_slice(&self.durable[range]);
         }
@@ -111,7 +119,7 @@ impl Inode {
         Self {
             seen: self.durable.clone(),
             durable: self.durable.clone(),
-            unsynced: Vec::new(),
+            ..Self::default()
         }
     }
 }

@@ -136,7 +136,18 @@ impl SimDisk {
         let mut platter = self.platter.borrow_mut();
         platter.stalled_until = Time::ZERO;
         platter.profile = DiskProfile::HEALTHY;
-        platter.full = false;
+        (platter.full, platter.broken) = (false, false);
+    }
+
+    /// Lets every write fail from now on, until the next crash: the machine gets another controller.
+    pub fn break_writes(&self) {
+        self.platter.borrow_mut().broken = true;
+    }
+
+    /// Whether a write has failed since the last crash.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.platter.borrow().has_failed
     }
 
     /// Whether new files are refused for lack of room.

@@ -37,6 +37,10 @@ pub(super) struct Platter {
     pub(super) profile: DiskProfile,
     pub(super) power: Power,
     pub(super) full: bool,
+    /// Writes fail from now on.
+    pub(super) broken: bool,
+    /// A write has failed.
+    pub(super) has_failed: bool,
     pub(super) stalled_until: Time,
     pub(super) names: Names,
     pub(super) inodes: Vec<Inode>,
@@ -68,6 +72,8 @@ impl Platter {
             profile,
             power: Power::On,
             full: false,
+            broken: false,
+            has_failed: false,
             stalled_until: Time::ZERO,
             names,
             inodes,
@@ -268,9 +274,15 @@ impl Platter {
     }
 
     fn write(&mut self, file: FileId, offset: u64, buffers: &[Bytes], sync: bool) -> Result<Done, DiskError> {
+        let broken = self.broken;
         let inode = self.inode(file)?;
         if !inode.write(offset, buffers) {
             return Err(failure(&format!("{file:?} at {offset}"), ErrorKind::InvalidInput));
+        }
+        if broken {
+            inode.fail_sync();
+            self.has_failed = true;
+            return Err(failure(&format!("{file:?} at {offset}"), ErrorKind::Other));
         }
         if sync {
             inode.sync();
@@ -387,6 +399,7 @@ impl Platter {
         self.completed.clear();
         self.unanswered.clear();
         self.power = Power::On;
+        (self.broken, self.has_failed) = (false, false);
         self.forget_unnamed();
     }
 

@@ -1,0 +1,456 @@
+//! Settings of a node: every default is the safe one, and every mistake is named with the field, its value and what is allowed.
+//!
+//! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
+//! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
+
+use crate::{ClusterKey, Error, memory::LocalNetwork, random};
+use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
+use kontiki_log::{LogOptions, OsDisk};
+use kontiki_node::driver::DriverConfig;
+use kontiki_transport::Limits;
+use kontiki_wire::{Identity, codec::PacketBytesMax};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// What a record and the frame around it take beyond the entries, generously.
+const OVERHEAD_BYTES: usize = 64 << 10;
+/// What consensus puts into one message, about.
+const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// What may be on its way to a follower and not yet on its disk, at least.
+const WINDOW_BYTES_MIN: usize = 8 << 20;
+/// The largest batch that can be configured: packets have 32-bit lengths.
+const BATCH_BYTES_LIMIT: usize = 256 << 20;
+
+/// Length of a file of the log where nobody is to wait for large ones.
+const SMALL_SEGMENT_BYTES: u64 = 16 << 20;
+
+// The largest packet of the largest batch still has a length.
+const _: () = assert!(packet_bytes_max(BATCH_BYTES_LIMIT) < u32::MAX as usize);
+
+/// Settings of one node.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// This node; from 1.
+    pub node: u64,
+    /// Where it keeps its log. Belongs to this node alone. Made by [`bootstrap`](Self::bootstrap), and never implicitly.
+    pub data_dir: PathBuf,
+    /// What all nodes of the cluster share.
+    pub cluster_key: ClusterKey,
+    /// The UDP address of every node of the cluster, this one's too, `host:port`. A name is resolved anew each time
+    /// it is dialed.
+    pub peers: BTreeMap<u64, String>,
+    /// Where to listen, if not at this node's own address in `peers`.
+    pub listen: Option<SocketAddr>,
+    /// How often a leader says that it leads. 1 ms to 10 s; 50 ms unless set.
+    pub heartbeat_interval: Duration,
+    /// The shortest a node waits for its leader before it asks for an election (paper §5.2). At least twice
+    /// `heartbeat_interval`; 300 ms unless set.
+    pub election_timeout_min: Duration,
+    /// The longest. Above `election_timeout_min`, at most 10 min; 600 ms unless set.
+    pub election_timeout_max: Duration,
+    /// How long an append or a read may take unless the caller says so. 1 ms to 1 h; 10 s unless set.
+    pub request_timeout: Duration,
+    /// The largest entry, in bytes. Up to `batch_bytes_max`; 1 MiB unless set. The same on every node.
+    pub entry_bytes_max: usize,
+    /// The largest batch of entries that is appended as one, in bytes, with 4 bytes for each. Up to 256 MiB; 4 MiB unless set.
+    /// The same on every node.
+    pub batch_bytes_max: usize,
+    /// How many bytes of appends a node takes in before they are answered; more is refused as overloaded. At least
+    /// `batch_bytes_max` and 64 KiB; 64 MiB unless set.
+    pub in_flight_bytes_max: usize,
+    /// How many bytes of entries one read gives. At least 4 KiB; 4 MiB unless set.
+    pub read_bytes_max: usize,
+    /// How many bytes of the newest records are kept in memory. At least 64 KiB; 16 MiB unless set.
+    pub tail_bytes_max: usize,
+    /// Length of a file of the log, in bytes. 1 MiB to 1 GiB, at least twice `batch_bytes_max`; 64 MiB unless set.
+    pub segment_bytes: u64,
+    pub(crate) socket: Option<UdpSocket>,
+    pub(crate) memory: Option<Arc<LocalNetwork>>,
+}
+
+impl Config {
+    /// The defaults for `node` of the cluster of this key.
+    #[must_use]
+    pub fn new<A: Into<String>>(
+        node: u64,
+        data_dir: impl Into<PathBuf>,
+        cluster_key: ClusterKey,
+        peers: impl IntoIterator<Item = (u64, A)>,
+    ) -> Self {
+        Self {
+            node,
+            data_dir: data_dir.into(),
+            cluster_key,
+            peers: peers
+                .into_iter()
+                .map(|(id, address)| (id, address.into()))
+                .collect(),
+            listen: None,
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(300),
+            election_timeout_max: Duration::from_millis(600),
+            request_timeout: Duration::from_secs(10),
+            entry_bytes_max: 1 << 20,
+            batch_bytes_max: 4 << 20,
+            in_flight_bytes_max: 64 << 20,
+            read_bytes_max: 4 << 20,
+            tail_bytes_max: 16 << 20,
+            segment_bytes: 64 << 20,
+            socket: None,
+            memory: None,
+        }
+    }
+
+    /// A cluster in this process, without disk and without network: for tests and benches. All is lost with the nodes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system has no randomness.
+    pub fn in_memory(nodes: u64) -> Result<Vec<Self>, Error> {
+        let (key, network) = (ClusterKey::generate()?, Arc::new(LocalNetwork::default()));
+        let peers: BTreeMap<u64, String> = (1..=nodes).map(|id| (id, format!("memory:{id}"))).collect();
+        let config = |node| {
+            let mut config = Self::new(
+                node,
+                PathBuf::from(format!("memory:{node}")),
+                key.clone(),
+                peers.clone(),
+            );
+            config.memory = Some(network.clone());
+            config.segment_bytes = SMALL_SEGMENT_BYTES;
+            config
+        };
+        Ok((1..=nodes).map(config).collect())
+    }
+
+    /// A cluster in this process with real directories and a real network: for trying out. Its ports are free ones of
+    /// 127.0.0.1; node k keeps its log in `dir/nk`. What is in `dir` already is used again.
+    ///
+    /// # Errors
+    /// If key or directories cannot be made or read, or no sockets can be had.
+    pub fn loopback(nodes: u64, dir: impl AsRef<Path>) -> Result<Vec<Self>, Error> {
+        let dir = dir.as_ref();
+        make_private(dir).map_err(|error| Error::file("make the directory", dir, &error))?;
+        let path = dir.join("cluster.key");
+        let found = path.exists();
+        let key = if found {
+            ClusterKey::load(&path)?
+        } else {
+            ClusterKey::generate()?
+        };
+        let bound = |id| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(|socket| (id, socket));
+        let no_socket = |error| Error::Io(format!("cannot open a UDP socket on 127.0.0.1: {error}"));
+        let sockets: BTreeMap<u64, UdpSocket> = (1..=nodes)
+            .map(bound)
+            .collect::<Result<_, _>>()
+            .map_err(no_socket)?;
+        let mut peers = BTreeMap::new();
+        for (id, socket) in &sockets {
+            peers.insert(*id, socket.local_addr().map_err(no_socket)?.to_string());
+        }
+        let config = |(node, socket)| {
+            let dir = dir.join(format!("n{node}"));
+            let mut config = Self::new(node, dir, key.clone(), peers.clone()).socket(socket);
+            config.segment_bytes = SMALL_SEGMENT_BYTES;
+            config
+        };
+        let configs: Vec<Self> = sockets.into_iter().map(config).collect();
+        if !found {
+            configs.iter().try_for_each(Self::bootstrap)?;
+            key.save(&path)?;
+        }
+        Ok(configs)
+    }
+
+    /// The same on a socket that is bound already, instead of one bound to `listen` or its own address.
+    #[must_use]
+    pub fn socket(mut self, socket: UdpSocket) -> Self {
+        self.socket = Some(socket);
+        self
+    }
+
+    /// Makes the data directory: with node id, a random incarnation, and the nodes of `peers` as the first members of
+    /// the cluster. To be done once for each node, before its first start, and with the same `peers` for all.
+    ///
+    /// # Errors
+    /// If the settings are not allowed, the directory holds something already, or it cannot be written.
+    pub fn bootstrap(&self) -> Result<(), Error> {
+        self.check()?;
+        // Nobody has to be woken: it is waited for.
+        let disk = OsDisk::create(&self.data_dir, || {})?;
+        kontiki_log::create(
+            disk,
+            self.identity(Incarnation(random::number()?)),
+            &self.members(),
+            self.log_options(),
+        )?;
+        Ok(())
+    }
+
+    /// Whether the settings hold together.
+    ///
+    /// # Errors
+    /// [`Error::Config`], for the first that does not.
+    pub fn check(&self) -> Result<(), Error> {
+        self.check_peers()?;
+        self.check_times()?;
+        self.check_sizes()
+    }
+
+    fn check_peers(&self) -> Result<(), Error> {
+        if self.node == 0 {
+            return Err(Error::config("node", 0, "from 1"));
+        }
+        if !self.peers.contains_key(&self.node) {
+            let allowed = format!("a table of all nodes that names node {} too", self.node);
+            return Err(Error::config("peers", format!("{:?}", self.peers), allowed));
+        }
+        if self.memory.is_some() {
+            return Ok(());
+        }
+        for (id, address) in &self.peers {
+            let port = address
+                .rsplit_once(':')
+                .map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
+            if *id == 0 || !matches!(port, Some((false, Ok(_)))) {
+                let allowed = "host:port by node, nodes from 1, such as 1 = \"127.0.0.1:7401\"";
+                return Err(Error::config("peers", format!("{id} = {address:?}"), allowed));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_times(&self) -> Result<(), Error> {
+        let ms = Duration::from_millis;
+        let heartbeat = self.heartbeat_interval;
+        let ranges = [
+            ("heartbeat_interval", heartbeat, ms(1), ms(10_000)),
+            (
+                "election_timeout_min",
+                self.election_timeout_min,
+                heartbeat.saturating_mul(2),
+                ms(600_000),
+            ),
+            (
+                "election_timeout_max",
+                self.election_timeout_max,
+                self.election_timeout_min.saturating_add(ms(1)),
+                ms(600_000),
+            ),
+            ("request_timeout", self.request_timeout, ms(1), ms(3_600_000)),
+        ];
+        for (field, value, min, max) in ranges {
+            if value < min || value > max {
+                return Err(Error::config(
+                    field,
+                    format!("{value:?}"),
+                    format!("{min:?} to {max:?}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self) -> Result<(), Error> {
+        let batch = self.batch_bytes_max;
+        let most = usize::MAX >> 2;
+        let ranges = [
+            ("batch_bytes_max", batch, 1, BATCH_BYTES_LIMIT),
+            ("entry_bytes_max", self.entry_bytes_max, 1, batch),
+            (
+                "in_flight_bytes_max",
+                self.in_flight_bytes_max,
+                batch.saturating_add(OVERHEAD_BYTES),
+                most,
+            ),
+            ("read_bytes_max", self.read_bytes_max, 4 << 10, most),
+            ("tail_bytes_max", self.tail_bytes_max, 64 << 10, most),
+        ];
+        for (field, value, min, max) in ranges {
+            if value < min || value > max {
+                return Err(Error::config(field, value, format!("{min} to {max} bytes")));
+            }
+        }
+        // The batch is within its range by now.
+        let (min, max) = (((2 * batch + OVERHEAD_BYTES) as u64).max(1 << 20), 1 << 30);
+        if self.segment_bytes < min || self.segment_bytes > max {
+            return Err(Error::config(
+                "segment_bytes",
+                self.segment_bytes,
+                format!("{min} to {max} bytes"),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn node_id(&self) -> NodeId {
+        NodeId(self.node)
+    }
+
+    pub(crate) fn identity(&self, incarnation: Incarnation) -> Identity {
+        Identity {
+            cluster: self.cluster_key.cluster(),
+            node: self.node_id(),
+            incarnation,
+        }
+    }
+
+    /// The first members of the cluster.
+    pub(crate) fn members(&self) -> Configuration {
+        Configuration::of_voters(self.peers.keys().copied().map(NodeId))
+    }
+
+    pub(crate) fn log_options(&self) -> LogOptions {
+        LogOptions {
+            segment_bytes: self.segment_bytes,
+            tail_bytes_max: self.tail_bytes_max,
+        }
+    }
+
+    pub(crate) fn driver(&self, incarnation: Incarnation) -> DriverConfig {
+        DriverConfig {
+            group: GroupId::default(),
+            identity: self.identity(incarnation),
+            consensus: Raft {
+                heartbeat_interval: nanos(self.heartbeat_interval),
+                election_timeout_min: nanos(self.election_timeout_min),
+                election_timeout_max: nanos(self.election_timeout_max),
+                window_bytes_max: self.window_bytes_max(),
+                message_bytes_max: MESSAGE_BYTES_MAX,
+                tail_bytes_max: self.tail_bytes_max,
+                ..Raft::new(self.node_id())
+            },
+            in_flight_bytes_max: self.in_flight_bytes_max,
+            payload_bytes_max: self.batch_bytes_max,
+        }
+    }
+
+    fn window_bytes_max(&self) -> usize {
+        WINDOW_BYTES_MIN.max(2 * self.batch_bytes_max)
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        let defaults = Limits::default();
+        let packet = packet_bytes_max(self.batch_bytes_max);
+        Limits {
+            packet_bytes_max: PacketBytesMax(u32::try_from(packet).unwrap_or(u32::MAX)),
+            queue_bytes_max: defaults.queue_bytes_max.max(packet + self.window_bytes_max()),
+            ..defaults
+        }
+    }
+
+    /// The socket to use: the one given, or a new one at `listen` or at this node's own address.
+    pub(crate) fn bind(&mut self) -> Result<UdpSocket, Error> {
+        if let Some(socket) = self.socket.take() {
+            return Ok(socket);
+        }
+        let own = self.peers.get(&self.node).map(String::as_str).unwrap_or_default();
+        let address = match self.listen {
+            Some(address) => address,
+            None => resolve(own)?,
+        };
+        Ok(kontiki_transport::bind(address)?)
+    }
+}
+
+/// A packet holds what a message may, and one batch that was too large for it; and its own head, with a word or two for
+/// each run. Twice that leaves room for records smaller than their headers.
+const fn packet_bytes_max(batch_bytes_max: usize) -> usize {
+    2 * (batch_bytes_max + MESSAGE_BYTES_MAX + OVERHEAD_BYTES)
+}
+
+fn nanos(duration: Duration) -> Nanos {
+    Nanos(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn resolve(own: &str) -> Result<SocketAddr, Error> {
+    let unknown = |why: String| {
+        Error::config(
+            "peers",
+            format!("{own:?} for this node"),
+            format!("an address that resolves ({why})"),
+        )
+    };
+    let mut found = own
+        .to_socket_addrs()
+        .map_err(|error| unknown(error.to_string()))?;
+    found
+        .next()
+        .ok_or_else(|| unknown("it has no address".to_owned()))
+}
+
+/// Makes a directory that only its owner can enter, if it is not there.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config::new(
+            1,
+            "n1",
+            ClusterKey::generate().unwrap(),
+            [(1, "127.0.0.1:7401"), (2, "host:7402")],
+        )
+    }
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = config();
+        change(&mut config);
+        config.check().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_hold_together_in_every_part() {
+        let config = config();
+        config.check().unwrap();
+        config.limits().check().unwrap();
+        config.driver(Incarnation(1)).consensus.check().unwrap();
+    }
+
+    #[test]
+    fn the_largest_and_smallest_settings_hold_together_in_every_part() {
+        for (batch, segment) in [(1, 1 << 20), (BATCH_BYTES_LIMIT, 1 << 30)] {
+            let mut config = config();
+            (
+                config.entry_bytes_max,
+                config.batch_bytes_max,
+                config.segment_bytes,
+            ) = (batch, batch, segment);
+            config.in_flight_bytes_max = batch + OVERHEAD_BYTES;
+            config.check().unwrap();
+            config.limits().check().unwrap();
+            config.driver(Incarnation(1)).consensus.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_field_value_and_range() {
+        assert_eq!(
+            refused(|c| c.heartbeat_interval = Duration::from_secs(540)),
+            "`heartbeat_interval` is 540s; it must be 1ms to 10s"
+        );
+        assert!(
+            refused(|c| c.election_timeout_max = c.election_timeout_min)
+                .contains("`election_timeout_max` is 300ms")
+        );
+        assert!(refused(|c| c.entry_bytes_max = c.batch_bytes_max + 1).contains("`entry_bytes_max`"));
+        assert!(refused(|c| c.batch_bytes_max = usize::MAX).contains("`batch_bytes_max`"));
+        assert!(refused(|c| c.segment_bytes = 2 << 20).contains("`segment_bytes`"));
+        assert!(refused(|c| c.node = 3).contains("names node 3"));
+        assert!(refused(|c| drop(c.peers.insert(2, "host".into()))).contains("2 = \"host\""));
+    }
+}

@@ -1,0 +1,166 @@
+//! What stands in a log, and how it becomes bytes.
+//!
+//! Two kinds of entries go through one mechanism: any serde type, encoded with postcard, and [`Raw`], bytes as they come.
+//! Invariant: what is appended reads back as the same bytes; for serde types that is checked for each entry before it
+//! leaves the caller's thread (encode, decode and encode must agree).
+
+use crate::Error;
+use bytes::Bytes;
+use kontiki_wire::Codec;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{any::type_name, marker::PhantomData};
+
+/// A log without a state machine: its state is the log itself.
+#[derive(Debug)]
+pub struct LogOnly<T>(PhantomData<fn(T) -> T>);
+
+/// Bytes as they come, for those who encode their entries themselves.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Raw(pub Bytes);
+
+/// What can stand in a log: any `Serialize + DeserializeOwned + Send + 'static`, and [`Raw`].
+pub trait LogEntry: sealed::Encode {}
+
+impl<T: sealed::Encode> LogEntry for T {}
+
+pub(crate) mod sealed {
+    use super::{Bytes, Codec, Error};
+
+    /// How an entry becomes bytes.
+    pub trait Encode: Sized + Send + 'static {
+        /// What the record says of it.
+        const CODEC: Codec;
+
+        /// Its bytes.
+        fn encode(&self) -> Result<Bytes, Error>;
+
+        /// The entry of these bytes, which stand at `index`.
+        fn decode(index: u64, bytes: Bytes) -> Result<Self, Error>;
+    }
+}
+
+impl sealed::Encode for Raw {
+    const CODEC: Codec = Codec::Bytes;
+
+    fn encode(&self) -> Result<Bytes, Error> {
+        Ok(self.0.clone())
+    }
+
+    fn decode(_: u64, bytes: Bytes) -> Result<Self, Error> {
+        Ok(Self(bytes))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Encode for T {
+    const CODEC: Codec = Codec::Postcard;
+
+    fn encode(&self) -> Result<Bytes, Error> {
+        let bytes = postcard::to_stdvec(self).map_err(|error| not_round_trip::<T>(&error))?;
+        let back: T = from_bytes(&bytes).map_err(|why| not_round_trip::<T>(&why))?;
+        let again = postcard::to_stdvec(&back).map_err(|error| not_round_trip::<T>(&error))?;
+        if bytes != again {
+            return Err(not_round_trip::<T>(
+                &"what is decoded from its bytes is encoded as others",
+            ));
+        }
+        Ok(bytes.into())
+    }
+
+    fn decode(index: u64, bytes: Bytes) -> Result<Self, Error> {
+        from_bytes(&bytes).map_err(|why| Error::Decode {
+            index,
+            type_name: type_name::<T>(),
+            why,
+        })
+    }
+}
+
+fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn not_round_trip<T>(why: &impl ToString) -> Error {
+    Error::NotRoundTrip {
+        type_name: type_name::<T>(),
+        why: why.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{sealed::Encode, *};
+    use crate::Code;
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Serialize, Deserialize, PartialEq, Debug)]
+    struct Plain {
+        name: String,
+        amounts: BTreeMap<u32, i64>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Skipping {
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        first: Option<u32>,
+        second: u32,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u32),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct Forgetful {
+        #[serde(skip_deserializing)]
+        kept: u32,
+    }
+
+    #[test]
+    fn a_plain_type_comes_back() {
+        let plain = Plain {
+            name: "raft".into(),
+            amounts: [(1, -1), (2, 7)].into(),
+        };
+        assert_eq!(Plain::decode(1, plain.encode().unwrap()).unwrap(), plain);
+        assert_eq!(
+            Raw::decode(1, Raw(Bytes::from_static(b"\xff")).encode().unwrap())
+                .unwrap()
+                .0[..],
+            b"\xff"[..]
+        );
+    }
+
+    #[test]
+    fn what_does_not_come_back_is_refused_where_it_is_appended() {
+        let code = |result: Result<Bytes, Error>| result.map_err(|error| error.code());
+        assert_eq!(
+            code(
+                Skipping {
+                    first: None,
+                    second: 5
+                }
+                .encode()
+            ),
+            Err(Code::NotRoundTrip)
+        );
+        assert_eq!(code(Untagged::Number(1).encode()), Err(Code::NotRoundTrip));
+        assert_eq!(code(Forgetful { kept: 9 }.encode()), Err(Code::NotRoundTrip));
+    }
+
+    #[test]
+    fn an_entry_of_another_type_is_named_by_index() {
+        let bytes = String::from("four").encode().unwrap();
+        let error = <(u8, u8)>::decode(9, bytes).unwrap_err();
+        assert!(
+            error.to_string().starts_with("entry 9 is not a (u8, u8): "),
+            "{error}"
+        );
+    }
+}

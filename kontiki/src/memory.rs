@@ -1,0 +1,366 @@
+//! A disk and a network that are nothing but memory: for clusters within one process, in tests and benches.
+//!
+//! Invariants: the disk completes every operation at once, and is as strict as a real one about names and lengths; the
+//! network loses what finds a mailbox full or nobody there, and says so to the sender.
+
+use bytes::Bytes;
+use kontiki_consensus::NodeId;
+use kontiki_log::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
+use kontiki_wire::Packet;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::ErrorKind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// How many packets may wait for a node.
+const MAILBOX_PACKETS_MAX: usize = 16 << 10;
+
+/// What is in the memory of one node. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct MemoryDisk {
+    name: String,
+    content: Arc<Mutex<Content>>,
+    done: VecDeque<Completion>,
+    next: u64,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    /// Files by name; a directory has no file.
+    names: BTreeMap<String, Option<FileId>>,
+    files: BTreeMap<FileId, Vec<u8>>,
+    next: u32,
+    #[cfg(test)]
+    broken: Broken,
+}
+
+/// How a test has broken a disk.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Broken {
+    #[default]
+    Whole,
+    /// Writes fail.
+    Fails,
+    /// Writes panic, as anything on the raft thread might.
+    Panics,
+}
+
+impl MemoryDisk {
+    pub(crate) fn new(name: String) -> Self {
+        Self {
+            name,
+            content: Arc::default(),
+            done: VecDeque::new(),
+            next: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+impl MemoryDisk {
+    pub(crate) fn break_it(&self, broken: Broken) {
+        lock(&self.content).broken = broken;
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn submit(&mut self, op: Op) -> OpId {
+        let id = OpId(self.next);
+        self.next += 1;
+        let what = op_name(&op);
+        let result = lock(&self.content).carry_out(op).map_err(|kind| DiskError {
+            what: format!("cannot {what} in {}", self.name),
+            kind,
+            message: kind.to_string(),
+        });
+        self.done.push_back(Completion { id, result });
+        id
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        self.done.pop_front()
+    }
+
+    fn wait(&mut self) -> Option<Completion> {
+        self.done.pop_front()
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+fn op_name(op: &Op) -> &'static str {
+    match op {
+        Op::MakeDirectory { .. } => "make a directory",
+        Op::Create { .. } => "create a file",
+        Op::Open { .. } => "open a file",
+        Op::Close { .. } => "close a file",
+        Op::Write { .. } => "write",
+        Op::Read { .. } => "read",
+        Op::Rename { .. } => "rename a file",
+        Op::Remove { .. } => "remove a file",
+        Op::SyncDirectory { .. } => "sync a directory",
+        Op::List { .. } => "list a directory",
+    }
+}
+
+impl Content {
+    fn carry_out(&mut self, op: Op) -> Result<Done, ErrorKind> {
+        #[cfg(test)]
+        if matches!(op, Op::Write { .. }) {
+            assert!(self.broken != Broken::Panics, "a test wants a panic");
+            if self.broken == Broken::Fails {
+                return Err(ErrorKind::Other);
+            }
+        }
+        match op {
+            Op::MakeDirectory { name } => {
+                self.names.entry(name).or_insert(None);
+                Ok(Done::Unit)
+            }
+            Op::Create { name, bytes } => self.create(name, bytes),
+            Op::Open { name } => self.open(&name),
+            Op::Close { .. } | Op::SyncDirectory { .. } => Ok(Done::Unit),
+            Op::Write {
+                file,
+                offset,
+                buffers,
+                ..
+            } => self.write(file, offset, &buffers),
+            Op::Read { file, offset, bytes } => self.read(file, offset, bytes),
+            Op::Rename { from, to } => self.rename(&from, to),
+            Op::Remove { name } => self.remove(&name),
+            Op::List { name } => Ok(Done::Listed(self.list(&name))),
+        }
+    }
+
+    fn create(&mut self, name: String, bytes: u64) -> Result<Done, ErrorKind> {
+        if self.names.contains_key(&name) {
+            return Err(ErrorKind::AlreadyExists);
+        }
+        let length = usize::try_from(bytes).map_err(|_| ErrorKind::OutOfMemory)?;
+        let file = FileId(self.next);
+        self.next += 1;
+        self.files.insert(file, vec![0; length]);
+        self.names.insert(name, Some(file));
+        Ok(Done::Opened(file, bytes))
+    }
+
+    fn open(&self, name: &str) -> Result<Done, ErrorKind> {
+        let file = self
+            .names
+            .get(name)
+            .copied()
+            .flatten()
+            .ok_or(ErrorKind::NotFound)?;
+        let length = self.files.get(&file).ok_or(ErrorKind::NotFound)?.len();
+        Ok(Done::Opened(file, length as u64))
+    }
+
+    fn write(&mut self, file: FileId, offset: u64, buffers: &[Bytes]) -> Result<Done, ErrorKind> {
+        let content = self.files.get_mut(&file).ok_or(ErrorKind::NotFound)?;
+        let mut start = usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput)?;
+        for buffer in buffers {
+            let end = start.checked_add(buffer.len()).ok_or(ErrorKind::InvalidInput)?;
+            content
+                .get_mut(start..end)
+                .ok_or(ErrorKind::InvalidInput)?
+                .copy_from_slice(buffer);
+            start = end;
+        }
+        Ok(Done::Unit)
+    }
+
+    fn read(&self, file: FileId, offset: u64, bytes: u64) -> Result<Done, ErrorKind> {
+        let content = self.files.get(&file).ok_or(ErrorKind::NotFound)?;
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(content.len());
+        let (start, end) = (place(offset), place(offset.saturating_add(bytes)));
+        Ok(Done::Read(
+            content
+                .get(start..end)
+                .map(Bytes::copy_from_slice)
+                .unwrap_or_default(),
+        ))
+    }
+
+    fn rename(&mut self, from: &str, to: String) -> Result<Done, ErrorKind> {
+        if self.names.contains_key(&to) {
+            return Err(ErrorKind::AlreadyExists);
+        }
+        let file = self.names.remove(from).ok_or(ErrorKind::NotFound)?;
+        self.names.insert(to, file);
+        Ok(Done::Unit)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<Done, ErrorKind> {
+        let file = self.names.remove(name).ok_or(ErrorKind::NotFound)?;
+        file.map(|file| self.files.remove(&file));
+        Ok(Done::Unit)
+    }
+
+    fn list(&self, directory: &str) -> Vec<(String, u64)> {
+        let inside = |name: &str| {
+            let rest = if directory.is_empty() {
+                Some(name)
+            } else {
+                name.strip_prefix(directory)?.strip_prefix('/')
+            };
+            rest.filter(|rest| !rest.contains('/')).map(str::to_owned)
+        };
+        let length =
+            |file: &Option<FileId>| file.and_then(|file| self.files.get(&file)).map_or(0, Vec::len) as u64;
+        self.names
+            .iter()
+            .filter_map(|(name, file)| Some((inside(name)?, length(file))))
+            .collect()
+    }
+}
+
+/// The mailboxes of all nodes of a cluster in memory.
+#[derive(Debug, Default)]
+pub(crate) struct LocalNetwork {
+    mailboxes: Mutex<BTreeMap<NodeId, Arc<Mailbox>>>,
+    /// The disks, for tests that break them.
+    #[cfg(test)]
+    pub(crate) disks: Mutex<BTreeMap<NodeId, MemoryDisk>>,
+}
+
+/// What waits for a node.
+#[derive(Debug)]
+struct Mailbox {
+    packets: Mutex<Vec<Packet>>,
+    signal: Arc<Notify>,
+}
+
+/// One node's place in the network. Dropping it closes the mailbox.
+#[derive(Debug)]
+pub(crate) struct LocalLink {
+    node: NodeId,
+    network: Arc<LocalNetwork>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl LocalNetwork {
+    /// Opens the mailbox of a node, which is woken by `signal`.
+    pub(crate) fn join(self: &Arc<Self>, node: NodeId, signal: Arc<Notify>) -> LocalLink {
+        let mailbox = Arc::new(Mailbox {
+            packets: Mutex::default(),
+            signal,
+        });
+        lock(&self.mailboxes).insert(node, mailbox.clone());
+        LocalLink {
+            node,
+            network: self.clone(),
+            mailbox,
+        }
+    }
+}
+
+impl LocalLink {
+    /// Puts a packet into the mailbox of the node it is for; false if it was dropped.
+    pub(crate) fn send(&self, packet: Packet) -> bool {
+        let Some(mailbox) = lock(&self.network.mailboxes).get(&packet.to).cloned() else {
+            return false;
+        };
+        let mut packets = lock(&mailbox.packets);
+        let (room, first) = (packets.len() < MAILBOX_PACKETS_MAX, packets.is_empty());
+        if room {
+            packets.push(packet);
+        }
+        drop(packets);
+        if first {
+            mailbox.signal.notify_one();
+        }
+        room
+    }
+
+    /// Takes what has come.
+    pub(crate) fn receive(&self) -> Vec<Packet> {
+        std::mem::take(&mut *lock(&self.mailbox.packets))
+    }
+
+    /// Whether a node is there.
+    pub(crate) fn reaches(&self, node: NodeId) -> bool {
+        lock(&self.network.mailboxes).contains_key(&node)
+    }
+}
+
+impl Drop for LocalLink {
+    fn drop(&mut self) {
+        lock(&self.network.mailboxes).remove(&self.node);
+    }
+}
+
+/// A panic elsewhere leaves these whole: nothing is half done under the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(disk: &mut MemoryDisk, op: Op) -> Result<Done, DiskError> {
+        disk.submit(op);
+        disk.wait().unwrap().result
+    }
+
+    #[test]
+    fn the_disk_keeps_what_is_written_and_its_lengths() {
+        let mut disk = MemoryDisk::new("memory:1".into());
+        done(&mut disk, Op::MakeDirectory { name: "d".into() }).unwrap();
+        let Ok(Done::Opened(file, 8)) = done(
+            &mut disk,
+            Op::Create {
+                name: "d/a".into(),
+                bytes: 8,
+            },
+        ) else {
+            panic!()
+        };
+        let write = |offset| Op::Write {
+            file,
+            offset,
+            buffers: vec![Bytes::from_static(b"xyz")],
+            sync: true,
+        };
+        done(&mut disk, write(4)).unwrap();
+        assert!(done(&mut disk, write(6)).is_err(), "written beyond the end");
+        done(
+            &mut disk,
+            Op::Rename {
+                from: "d/a".into(),
+                to: "d/b".into(),
+            },
+        )
+        .unwrap();
+        let Ok(Done::Opened(file, 8)) = done(&mut disk.clone(), Op::Open { name: "d/b".into() }) else {
+            panic!()
+        };
+        let Ok(Done::Read(bytes)) = done(
+            &mut disk,
+            Op::Read {
+                file,
+                offset: 3,
+                bytes: 100,
+            },
+        ) else {
+            panic!()
+        };
+        assert_eq!(bytes[..], b"\0xyz\0"[..]);
+        let Ok(Done::Listed(names)) = done(&mut disk, Op::List { name: "d".into() }) else {
+            panic!()
+        };
+        assert_eq!(names, [("b".to_owned(), 8)]);
+        let Ok(Done::Listed(names)) = done(&mut disk, Op::List { name: String::new() }) else {
+            panic!()
+        };
+        assert_eq!(names, [("d".to_owned(), 0)]);
+        done(&mut disk, Op::Remove { name: "d/b".into() }).unwrap();
+        assert!(done(&mut disk, Op::Open { name: "d/b".into() }).is_err());
+    }
+}

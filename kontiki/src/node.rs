@@ -1,0 +1,280 @@
+//! Starting a node: its log is opened, its thread begins, and a handle or two channels are what remains to the program.
+
+use crate::{
+    Channels, Config, Error, Handle, LogEntry, LogOnly,
+    channels::channels,
+    memory::MemoryDisk,
+    network::Network,
+    random,
+    replica::{Replica, panic_text},
+    shared::{Limits, Shared},
+    storage::Storage,
+};
+use kontiki_consensus::{Incarnation, NodeId};
+use kontiki_log::{Log, OsDisk, Recovered};
+use kontiki_node::driver::Driver;
+use kontiki_transport::{NodeCredentials, Options, Transport};
+#[cfg(test)]
+use std::sync::PoisonError;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+    sync::{
+        Arc,
+        mpsc::{self, Sender},
+    },
+    thread,
+};
+use tokio::{runtime, task::LocalSet};
+
+/// A node that is not yet started. `M` says what it does with its log: [`LogOnly`] keeps it.
+pub struct RaftNode<M> {
+    config: Config,
+    _machine: PhantomData<fn(M)>,
+}
+
+impl<M> fmt::Debug for RaftNode<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RaftNode").field("config", &self.config).finish()
+    }
+}
+
+impl<T: LogEntry> RaftNode<LogOnly<T>> {
+    /// A node with these settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if they are not allowed.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        config.check()?;
+        Ok(Self {
+            config,
+            _machine: PhantomData,
+        })
+    }
+
+    /// Starts it: opens its log and its socket, and gives a handle to use it with.
+    ///
+    /// # Errors
+    /// If the data directory is missing, in use, damaged or of another node or cluster, or the port is taken. The error says
+    /// what to do.
+    pub fn start(self) -> Result<Handle<T>, Error> {
+        let config = self.config;
+        let limits = Limits {
+            entry_bytes_max: config.entry_bytes_max,
+            batch_bytes_max: config.batch_bytes_max,
+            in_flight_bytes_max: config.in_flight_bytes_max,
+            read_bytes_max: config.read_bytes_max,
+            request_timeout: config.request_timeout,
+        };
+        let shared = Arc::new(Shared::new(
+            config.node_id(),
+            config.cluster_key.cluster(),
+            limits,
+        ));
+        let (ready, started) = mpsc::channel();
+        let own = shared.clone();
+        let thread = thread::Builder::new()
+            .name("kontiki-raft".into())
+            .spawn(move || run(config, &own, ready));
+        let thread = thread.map_err(|error| Error::Io(format!("cannot start a thread: {error}")))?;
+        match started.recv() {
+            Ok(Ok(())) => Ok(Handle::new(shared, thread)),
+            Ok(Err(error)) => {
+                // It has said all it had to say.
+                let _ = thread.join();
+                Err(error)
+            }
+            Err(_) => Err(Error::Stopped(shared.closed().unwrap_or_default())),
+        }
+    }
+
+    /// Starts it behind two channels of the standard library: a thin layer over [`start`](Self::start). Answers come in the
+    /// order of the requests. Dropping the sender lets everything that was asked be answered and then stops the node;
+    /// dropping the receiver stops it at the next answer.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn spinup(self) -> Result<Channels<T>, Error> {
+        channels(self.start()?)
+    }
+}
+
+/// The raft thread from its beginning to its end.
+fn run(config: Config, shared: &Arc<Shared>, ready: Sender<Result<(), Error>>) {
+    let ran = catch_unwind(AssertUnwindSafe(|| live(config, shared, ready)));
+    if let Err(panic) = ran {
+        let why = format!("the raft thread panicked: {}", panic_text(&*panic));
+        tracing::error!(node = %shared.node, why, "stopped");
+        shared.close(&why);
+    }
+    shared.set_ended();
+}
+
+fn live(config: Config, shared: &Arc<Shared>, ready: Sender<Result<(), Error>>) {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tell(&ready, Err(Error::Io(format!("cannot start a node: {error}")))),
+    };
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        let replica = match open(config, shared) {
+            Ok(replica) => replica,
+            Err(error) => return tell(&ready, Err(error)),
+        };
+        tell(&ready, Ok(()));
+        drop(ready);
+        let end = replica.live().await;
+        tracing::info!(node = %shared.node, why = end.why, "stopped");
+        replica.leave(&end).await;
+    });
+}
+
+fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
+    // Whoever started the node waits for this.
+    let _ = ready.send(result);
+}
+
+/// Opens the log, and joins the network with what it holds.
+fn open(mut config: Config, shared: &Arc<Shared>) -> Result<Rc<Replica>, Error> {
+    let (log, recovered) = open_log(&config, shared)?;
+    let Recovered {
+        incarnation,
+        restored,
+        torn_bytes,
+        ..
+    } = recovered;
+    if torn_bytes > 0 {
+        tracing::info!(node = %shared.node, torn_bytes, "cut off a last write that was never acknowledged");
+    }
+    if let Some((_, members)) = restored.configurations.last() {
+        check_addresses(&config, &members.members())?;
+    }
+    let seed = random::number()?;
+    let driver = Driver::new(config.driver(incarnation), restored, seed, shared.now());
+    let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log);
+    replica.connect(join(&mut config, shared, &replica, incarnation)?);
+    Ok(replica)
+}
+
+fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {
+    let storage = if config.memory.is_some() {
+        let disk = MemoryDisk::new(config.data_dir.display().to_string());
+        let identity = config.identity(Incarnation(random::number()?));
+        kontiki_log::create(disk.clone(), identity, &config.members(), config.log_options())?;
+        #[cfg(test)]
+        if let Some(network) = &config.memory {
+            network
+                .disks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(config.node_id(), disk.clone());
+        }
+        Storage::Memory(disk)
+    } else {
+        let signal = shared.signal.clone();
+        Storage::Os(OsDisk::open(&config.data_dir, move || signal.notify_one())?)
+    };
+    Ok(Log::open(
+        storage,
+        config.cluster_key.cluster(),
+        config.node_id(),
+        config.log_options(),
+    )?)
+}
+
+/// Every member the log names must have an address.
+fn check_addresses(config: &Config, members: &[NodeId]) -> Result<(), Error> {
+    match members.iter().find(|id| !config.peers.contains_key(&id.0)) {
+        None => Ok(()),
+        Some(id) => {
+            let allowed = format!("the addresses of all nodes; the log says that node {id} is one of them");
+            Err(Error::config("peers", format!("{:?}", config.peers), allowed))
+        }
+    }
+}
+
+fn join(
+    config: &mut Config,
+    shared: &Arc<Shared>,
+    replica: &Rc<Replica>,
+    incarnation: Incarnation,
+) -> Result<Network, Error> {
+    if let Some(network) = &config.memory {
+        return Ok(Network::Local(
+            network.join(config.node_id(), shared.signal.clone()),
+        ));
+    }
+    let socket = config.bind()?;
+    let (cluster, node) = (config.cluster_key.cluster(), config.node_id());
+    let credentials = NodeCredentials::derive(cluster, node, config.cluster_key.seed())
+        .map_err(|error| Error::Io(error.to_string()))?;
+    let peers: BTreeMap<NodeId, String> = config
+        .peers
+        .iter()
+        .map(|(id, address)| (NodeId(*id), address.clone()))
+        .collect();
+    let options = Options {
+        identity: config.identity(incarnation),
+        credentials,
+        peers,
+        seed: random::number()?,
+        limits: config.limits(),
+    };
+    Ok(Network::Quic(Transport::start(options, socket, replica.door())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlockingHandle, Code, Role, memory::Broken};
+
+    /// What becomes of an append to a node whose disk breaks, and why the node stopped.
+    fn broken(how: Broken) -> (Error, String, BlockingHandle<String>) {
+        let config = Config::in_memory(1).unwrap().remove(0);
+        let network = config.memory.clone().unwrap();
+        let node = RaftNode::<LogOnly<String>>::new(config)
+            .unwrap()
+            .start()
+            .unwrap()
+            .blocking();
+        node.append("sound".to_owned()).unwrap();
+        network.disks.lock().unwrap()[&NodeId(1)].break_it(how);
+        let error = node.append("lost".to_owned()).unwrap_err();
+        (error, node.stopped(), node)
+    }
+
+    #[test]
+    fn a_failed_write_stops_the_node_and_not_the_program() {
+        let (error, why, node) = broken(Broken::Fails);
+        assert!(
+            matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
+            "{error}"
+        );
+        assert!(why.contains("write"), "{why}");
+        let status = node.status();
+        assert_eq!(
+            (status.role, status.stopped.as_ref()),
+            (Role::Stopped, Some(&why))
+        );
+        assert_eq!(
+            node.append("more".to_owned()).unwrap_err(),
+            Error::Stopped(why.clone())
+        );
+        node.shutdown().unwrap();
+        assert_eq!(node.stopped(), why, "the first reason stays");
+    }
+
+    #[test]
+    fn a_panic_stops_the_node_and_not_the_program() {
+        let (error, why, node) = broken(Broken::Panics);
+        assert!(
+            matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
+            "{error}"
+        );
+        assert!(why.contains("a test wants a panic"), "{why}");
+        node.shutdown().unwrap();
+    }
+}

@@ -1,0 +1,389 @@
+//! The raft thread: receives, decides, writes and sends on one thread, and never waits for any of it.
+//!
+//! What arrives (packets, requests, completions of the disk, the time) is put into the inbox, and the driver is called for
+//! all of it at once: by the transport as soon as it has delivered what a datagram brought, and by this thread's loop for
+//! everything else. Invariants: the driver is never called from within itself; callers are answered after the messages of
+//! the turn are on their way; a panic of the driver stops this node, never the host process.
+
+use crate::{
+    calls::Calls,
+    network::{Network, links},
+    shared::{Order, Shared, Submission, Waiter},
+    storage::Storage,
+};
+use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
+use kontiki_log::{Fetch, Log};
+use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver};
+use kontiki_transport::{Sink, TransportEvent};
+use kontiki_wire::{Identity, Packet, PeerMessage};
+use std::{
+    any::Any,
+    cell::{Cell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::time::{Instant, sleep_until};
+
+/// How many turns follow one another before the network gets its turn.
+const TURNS_MAX: usize = 16;
+/// How old the links of the status may be.
+const LINKS_AGE: kontiki_consensus::Duration = kontiki_consensus::Duration::from_millis(250);
+/// The longest sleep; nothing depends on it.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// How a node ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) why: String,
+    /// Whether to say goodbye to the peers.
+    pub(crate) farewell: bool,
+}
+
+/// A node at work.
+pub(crate) struct Replica {
+    shared: Arc<Shared>,
+    inbox: RefCell<Vec<Input>>,
+    core: RefCell<Core>,
+    /// When the driver wants to be called, and when the loop is going to do it.
+    deadline: Cell<Time>,
+    armed: Cell<Time>,
+    end: RefCell<Option<End>>,
+    ended: Cell<bool>,
+}
+
+struct Core {
+    driver: Driver,
+    outside: Outside,
+    /// Both are empty between turns: kept for their memory.
+    inbox: Vec<Input>,
+    submissions: Vec<Submission>,
+    links_seen: Time,
+}
+
+/// Everything the driver has to do with.
+struct Outside {
+    identity: Identity,
+    log: Log<Storage>,
+    network: Network,
+    calls: Calls,
+    replies: Vec<(Waiter, Reply)>,
+    dropped: Vec<NodeId>,
+}
+
+impl Replica {
+    /// A node of these parts, not yet on any network.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        identity: Identity,
+        driver: Driver,
+        log: Log<Storage>,
+    ) -> Rc<Self> {
+        let outside = Outside {
+            identity,
+            log,
+            network: Network::None,
+            calls: Calls::default(),
+            replies: Vec::new(),
+            dropped: Vec::new(),
+        };
+        let core = Core {
+            driver,
+            outside,
+            inbox: Vec::new(),
+            submissions: Vec::new(),
+            links_seen: Time::ZERO,
+        };
+        Rc::new(Self {
+            shared,
+            inbox: RefCell::default(),
+            core: RefCell::new(core),
+            deadline: Cell::new(Time::ZERO),
+            armed: Cell::new(Time::MAX),
+            end: RefCell::new(None),
+            ended: Cell::new(false),
+        })
+    }
+
+    /// Joins a network.
+    pub(crate) fn connect(&self, network: Network) {
+        self.core.borrow_mut().outside.network = network;
+    }
+
+    /// What the transport tells its events to.
+    pub(crate) fn door(self: &Rc<Self>) -> Rc<dyn Sink> {
+        Rc::new(Door(Rc::downgrade(self)))
+    }
+
+    /// Lives until it is told to stop or stops itself.
+    pub(crate) async fn live(&self) -> End {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        loop {
+            self.run();
+            if let Some(end) = self.end.take() {
+                self.ended.set(true);
+                return end;
+            }
+            let deadline = self.deadline.get();
+            // A deadline that has moved away leaves the timer as it is: it rings too early now and then.
+            if deadline < self.armed.get() {
+                self.armed.set(deadline);
+                timer
+                    .as_mut()
+                    .reset(Instant::now() + self.shared.until(deadline).min(SLEEP_MAX));
+            }
+            tokio::select! {
+                biased;
+                () = self.shared.signal.notified() => {}
+                () = timer.as_mut(), if self.armed.get() < Time::MAX => self.armed.set(Time::MAX),
+            }
+        }
+    }
+
+    /// Answers everyone who still waits, and leaves the network.
+    pub(crate) async fn leave(&self, end: &End) {
+        let network = {
+            let mut core = self.core.borrow_mut();
+            let Core { driver, outside, .. } = &mut *core;
+            driver.shutdown(outside);
+            self.answer(outside);
+            self.answer_all(outside, &end.why);
+            std::mem::take(&mut outside.network)
+        };
+        self.shared.close(&end.why);
+        if let (Network::Quic(transport), true) = (network, end.farewell) {
+            transport.shutdown().await;
+        }
+    }
+
+    /// Does what there is to do. Called on the raft thread, and never from within itself.
+    fn run(&self) {
+        if self.ended.get() || self.end.borrow().is_some() {
+            return;
+        }
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            if self.obey() {
+                self.turns();
+            }
+        }));
+        if let Err(panic) = ran {
+            self.stop(format!("the raft thread panicked: {}", panic_text(&*panic)), true);
+        }
+    }
+
+    /// Whether the loop has to look: to end, or to set its timer anew.
+    fn wants_loop(&self) -> bool {
+        self.end.borrow().is_some() || self.deadline.get() < self.armed.get()
+    }
+
+    fn stop(&self, why: String, farewell: bool) {
+        self.end.borrow_mut().get_or_insert(End { why, farewell });
+    }
+
+    /// Carries out an order; false if that is to stop.
+    fn obey(&self) -> bool {
+        loop {
+            match self.shared.current_order() {
+                Order::Run => return true,
+                Order::Pause => self.pause(),
+                Order::Stop => self.stop("the node was shut down".to_owned(), true),
+                Order::Abort => self.stop("the node was aborted".to_owned(), false),
+            }
+            if self.end.borrow().is_some() {
+                return false;
+            }
+        }
+    }
+
+    /// Stands still, as if the process were stopped; nobody is left waiting for that.
+    fn pause(&self) {
+        let mut core = self.core.borrow_mut();
+        self.accept(&mut core);
+        core.inbox.retain(|input| !matches!(input, Input::Request(_)));
+        self.answer_all(&mut core.outside, "the node is paused");
+        drop(core);
+        self.shared.wait_while_paused();
+    }
+
+    /// Turns until there is nothing more to do.
+    fn turns(&self) {
+        let mut core = self.core.borrow_mut();
+        for _ in 0..TURNS_MAX {
+            self.gather(&mut core);
+            let now = self.shared.now();
+            if core.inbox.is_empty() && now < self.deadline.get() {
+                return self.publish(now, &mut core);
+            }
+            let Core {
+                driver,
+                outside,
+                inbox,
+                ..
+            } = &mut *core;
+            self.deadline.set(driver.turn(now, wall(), inbox, outside));
+            self.answer(outside);
+            if let Some(why) = driver.stopped() {
+                self.stop(why.to_owned(), true);
+                return self.publish(now, &mut core);
+            }
+        }
+        self.publish(self.shared.now(), &mut core);
+        // There may be more, but others are to have their turn first.
+        self.shared.signal.notify_one();
+    }
+
+    /// Puts everything that has happened into the inbox of the driver.
+    fn gather(&self, core: &mut Core) {
+        core.inbox.append(&mut self.inbox.borrow_mut());
+        self.accept(core);
+        if let Network::Local(link) = &core.outside.network {
+            core.inbox.extend(link.receive().into_iter().map(Input::Packet));
+        }
+        core.inbox
+            .extend(core.outside.dropped.drain(..).map(Input::SendDropped));
+        while let Some(event) = core.outside.log.poll() {
+            core.inbox.push(Input::Log(event));
+        }
+    }
+
+    /// Takes in what clients have asked.
+    fn accept(&self, core: &mut Core) {
+        self.shared.take(&mut core.submissions);
+        for Submission {
+            ask,
+            deadline,
+            waiter,
+        } in core.submissions.drain(..)
+        {
+            let token = core.outside.calls.add(waiter);
+            core.inbox.push(Input::Request(Request { token, deadline, ask }));
+        }
+    }
+
+    /// Tells those who were answered in this turn.
+    fn answer(&self, outside: &mut Outside) {
+        for (waiter, reply) in outside.replies.drain(..) {
+            self.shared.answer(waiter, reply);
+        }
+    }
+
+    /// Tells everyone who waits that this node will not answer.
+    fn answer_all(&self, outside: &mut Outside, why: &str) {
+        tracing::debug!(why, waiting = outside.calls.len(), "answering everyone who waits");
+        for waiter in outside.calls.drain() {
+            let failure = if waiter.is_append {
+                Failure::Unknown("the node stopped or paused before it was answered")
+            } else {
+                Failure::Stopped
+            };
+            self.shared.answer(waiter, Reply::Failed(failure));
+        }
+    }
+
+    fn publish(&self, now: Time, core: &mut Core) {
+        let mut status = self.shared.status();
+        status.see(&core.driver);
+        if core.links_seen == Time::ZERO || now.since(core.links_seen) > LINKS_AGE {
+            core.links_seen = now;
+            let members = core.driver.consensus().configuration().members();
+            status.see_links(links(&core.outside.network, &members, core.outside.identity.node));
+        }
+    }
+}
+
+/// Where the transport delivers. It does not keep the node alive.
+struct Door(Weak<Replica>);
+
+impl Sink for Door {
+    fn deliver(&self, event: TransportEvent) {
+        let Some(replica) = self.0.upgrade() else { return };
+        let mut inbox = replica.inbox.borrow_mut();
+        match event {
+            TransportEvent::Packet(packet) => inbox.push(Input::Packet(packet)),
+            TransportEvent::Dropped(peer) => inbox.push(Input::SendDropped(peer)),
+            TransportEvent::Connected(peer, _) => {
+                tracing::info!(node = %replica.shared.node, %peer, "connected")
+            }
+            TransportEvent::Disconnected(peer, why) => {
+                tracing::info!(node = %replica.shared.node, %peer, why, "disconnected");
+            }
+        }
+    }
+
+    fn settle(&self) {
+        if let Some(replica) = self.0.upgrade() {
+            replica.run();
+            if replica.wants_loop() {
+                replica.shared.signal.notify_one();
+            }
+        }
+    }
+}
+
+impl Ports for Outside {
+    fn persist(&mut self, group: GroupId, write: Write) {
+        self.log.persist(group, write);
+    }
+
+    fn fetch(&mut self, group: GroupId, fetch: Fetch) {
+        self.log.fetch(group, fetch);
+    }
+
+    fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage) {
+        let Identity {
+            node: from,
+            incarnation,
+            ..
+        } = self.identity;
+        let packet = Packet {
+            group,
+            from,
+            incarnation,
+            to,
+            message,
+        };
+        match &self.network {
+            Network::Quic(transport) => transport.send(&packet),
+            Network::Local(link) => {
+                if !link.send(packet) {
+                    self.dropped.push(to);
+                }
+            }
+            Network::None => {}
+        }
+    }
+
+    fn reply(&mut self, token: Token, reply: Reply) {
+        // Whoever is not there was answered when the node was paused.
+        if let Some(waiter) = self.calls.remove(token) {
+            self.replies.push((waiter, reply));
+        }
+    }
+
+    fn note(&mut self, _group: GroupId, note: &Note) {
+        let node = self.identity.node;
+        match note {
+            Note::Role { term, role, leader } => {
+                let leader = leader.map_or(0, |leader| leader.0);
+                tracing::info!(%node, %term, ?role, leader, "role");
+            }
+            Note::SteppedDown(why) => tracing::warn!(%node, why, "stepped down"),
+            other => tracing::debug!(%node, note = ?other, "note"),
+        }
+    }
+}
+
+/// The date, ns since 1970; zero before that.
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a panic says.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no text)")
+}

@@ -1,0 +1,356 @@
+//! What a node's raft thread and its handles have in common: the queue of requests, the snapshot of its status, and how to
+//! tell it to pause or stop.
+//!
+//! Invariants: every request that was taken is answered exactly once, also when the node stops or its thread panics; the
+//! bytes of what was taken and not yet answered never exceed the limit; the thread is woken once for all that waits.
+
+use crate::{Error, status::Snapshot};
+use kontiki_consensus::{NodeId, Time};
+use kontiki_node::{Ask, Failure, Reply};
+use kontiki_wire::ClusterId;
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// What a request takes beyond its entries, generously: counted so that many small ones are bounded too.
+const REQUEST_BYTES: usize = 256;
+
+/// How long a stopping node may take before it is left to itself.
+pub(crate) const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Sizes and times that are checked on the caller's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    pub(crate) entry_bytes_max: usize,
+    pub(crate) batch_bytes_max: usize,
+    pub(crate) in_flight_bytes_max: usize,
+    pub(crate) read_bytes_max: usize,
+    pub(crate) request_timeout: Duration,
+}
+
+/// What becomes of the answer to a request.
+pub(crate) type Answer = oneshot::Receiver<Reply>;
+
+/// A request on its way to the raft thread.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) ask: Ask,
+    pub(crate) deadline: Time,
+    pub(crate) waiter: Waiter,
+}
+
+/// Whoever waits for an answer. Dropping it tells that there will be none.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    answer: oneshot::Sender<Reply>,
+    bytes: usize,
+    /// Whether the log may have changed when there is no answer.
+    pub(crate) is_append: bool,
+}
+
+/// What the raft thread is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Order {
+    /// Go on.
+    Run,
+    /// Stand still.
+    Pause,
+    /// Stop, and say goodbye to the peers.
+    Stop,
+    /// Stop, and say nothing.
+    Abort,
+}
+
+/// What a node's raft thread and its handles have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) limits: Limits,
+    /// Wakes the raft thread.
+    pub(crate) signal: Arc<Notify>,
+    origin: Instant,
+    queue: Mutex<Queue>,
+    in_flight_bytes: AtomicUsize,
+    status: Mutex<Snapshot>,
+    order: Mutex<Order>,
+    ordered: Condvar,
+    /// Set whenever there is another order than to run.
+    attention: AtomicBool,
+    /// Why the node stopped; set when nothing is taken any more.
+    stopped: watch::Sender<Option<String>>,
+    /// The raft thread has ended, and all it owned is closed.
+    ended: Mutex<bool>,
+    end: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Submission>,
+    /// Why nothing is taken any more.
+    closed: Option<String>,
+    /// Nothing is taken for now.
+    paused: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(node: NodeId, cluster: ClusterId, limits: Limits) -> Self {
+        Self {
+            node,
+            cluster,
+            limits,
+            signal: Arc::default(),
+            origin: Instant::now(),
+            queue: Mutex::default(),
+            in_flight_bytes: AtomicUsize::new(0),
+            status: Mutex::new(Snapshot::new()),
+            order: Mutex::new(Order::Run),
+            ordered: Condvar::new(),
+            attention: AtomicBool::new(false),
+            stopped: watch::Sender::new(None),
+            ended: Mutex::new(false),
+            end: Condvar::new(),
+        }
+    }
+
+    /// Monotonic time since this node was started.
+    pub(crate) fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// How far away a moment is.
+    pub(crate) fn until(&self, moment: Time) -> Duration {
+        Duration::from_nanos(moment.since(self.now()).0)
+    }
+
+    /// Hands a request to the raft thread; what it is answered comes out of the receiver.
+    pub(crate) fn submit(&self, ask: Ask, timeout: Duration) -> Result<Answer, Error> {
+        let payload = match &ask {
+            Ask::Append { payload, .. } => Some(payload.bytes.len()),
+            Ask::Read { .. } => None,
+        };
+        let bytes = payload.unwrap_or(0) + REQUEST_BYTES;
+        self.take_in(bytes)?;
+        let (answer, receiver) = oneshot::channel();
+        let deadline = Time(
+            self.now()
+                .0
+                .saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)),
+        );
+        let waiter = Waiter {
+            answer,
+            bytes,
+            is_append: payload.is_some(),
+        };
+        if let Err(error) = self.enqueue(Submission {
+            ask,
+            deadline,
+            waiter,
+        }) {
+            self.let_go(bytes);
+            return Err(error);
+        }
+        Ok(receiver)
+    }
+
+    fn take_in(&self, bytes: usize) -> Result<(), Error> {
+        let before = self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.limits.in_flight_bytes_max {
+            self.let_go(bytes);
+            return Err(Error::Overloaded);
+        }
+        Ok(())
+    }
+
+    fn let_go(&self, bytes: usize) {
+        self.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn enqueue(&self, submission: Submission) -> Result<(), Error> {
+        let mut queue = lock(&self.queue);
+        if let Some(why) = &queue.closed {
+            return Err(Error::Stopped(why.clone()));
+        }
+        if queue.paused {
+            return Err(Error::Stopped("it is paused".to_owned()));
+        }
+        let first = queue.waiting.is_empty();
+        queue.waiting.push(submission);
+        drop(queue);
+        if first {
+            self.signal.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes all requests that wait, into the empty `out`.
+    pub(crate) fn take(&self, out: &mut Vec<Submission>) {
+        std::mem::swap(&mut lock(&self.queue).waiting, out);
+    }
+
+    /// Answers one.
+    pub(crate) fn answer(&self, waiter: Waiter, reply: Reply) {
+        self.let_go(waiter.bytes);
+        // Whoever asked may have gone meanwhile.
+        let _ = waiter.answer.send(reply);
+    }
+
+    /// Takes nothing any more, and answers what still waits. Only the first reason counts.
+    pub(crate) fn close(&self, why: &str) {
+        let mut queue = lock(&self.queue);
+        queue.closed.get_or_insert_with(|| why.to_owned());
+        let waiting = std::mem::take(&mut queue.waiting);
+        drop(queue);
+        for submission in waiting {
+            self.answer(submission.waiter, Reply::Failed(Failure::Stopped));
+        }
+        lock(&self.status).stop(why);
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none();
+            stopped.get_or_insert_with(|| why.to_owned());
+            first
+        });
+    }
+
+    /// Why nothing is taken any more.
+    pub(crate) fn closed(&self) -> Option<String> {
+        self.stopped.borrow().clone()
+    }
+
+    /// Waits until nothing is taken any more.
+    pub(crate) async fn stopped(&self) -> String {
+        let mut stopped = self.stopped.subscribe();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The sender lives as long as `self`.
+            Err(_) => String::new(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> MutexGuard<'_, Snapshot> {
+        lock(&self.status)
+    }
+
+    /// Tells the raft thread what to do. An order to stop is never taken back.
+    pub(crate) fn order(&self, order: Order) {
+        let mut current = lock(&self.order);
+        if matches!(*current, Order::Run | Order::Pause) {
+            *current = order;
+        }
+        lock(&self.queue).paused = *current == Order::Pause;
+        self.attention.store(*current != Order::Run, Ordering::Release);
+        drop(current);
+        self.ordered.notify_all();
+        self.signal.notify_one();
+    }
+
+    /// What the raft thread is to do.
+    pub(crate) fn current_order(&self) -> Order {
+        if self.attention.load(Ordering::Acquire) {
+            *lock(&self.order)
+        } else {
+            Order::Run
+        }
+    }
+
+    /// Stands still until there is another order than to pause.
+    pub(crate) fn wait_while_paused(&self) {
+        let order = lock(&self.order);
+        // A poisoned lock only means that another thread panicked while it held it.
+        drop(self.ordered.wait_while(order, |order| *order == Order::Pause));
+    }
+
+    /// The raft thread has ended.
+    pub(crate) fn set_ended(&self) {
+        *lock(&self.ended) = true;
+        self.end.notify_all();
+    }
+
+    /// Waits until the raft thread has ended; false if that takes longer than [`STOP_MAX`].
+    pub(crate) fn wait_ended(&self) -> bool {
+        let ended = lock(&self.ended);
+        match self.end.wait_timeout_while(ended, STOP_MAX, |ended| !*ended) {
+            Ok((ended, _)) => *ended,
+            Err(poisoned) => *poisoned.into_inner().0,
+        }
+    }
+}
+
+/// A panic elsewhere leaves these whole: nothing is half done under the lock.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kontiki_wire::{Codec, Expect, Payload};
+
+    fn shared(in_flight_bytes_max: usize) -> Shared {
+        let limits = Limits {
+            entry_bytes_max: 1000,
+            batch_bytes_max: 1000,
+            in_flight_bytes_max,
+            read_bytes_max: 1000,
+            request_timeout: Duration::from_secs(1),
+        };
+        Shared::new(NodeId(1), ClusterId(1), limits)
+    }
+
+    fn append() -> Ask {
+        Ask::Append {
+            payload: Payload::one(bytes::Bytes::from_static(b"x"), Codec::Bytes),
+            expect: Expect::Any,
+        }
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused_until_something_is_answered() {
+        let shared = shared(2 * (REQUEST_BYTES + 1));
+        let submit = || shared.submit(append(), Duration::from_secs(1));
+        let first = submit().unwrap();
+        let _second = submit().unwrap();
+        assert_eq!(submit().unwrap_err(), Error::Overloaded);
+        drop(first);
+        assert_eq!(
+            submit().unwrap_err(),
+            Error::Overloaded,
+            "dropping a future cancels nothing"
+        );
+        let mut taken = Vec::new();
+        shared.take(&mut taken);
+        shared.answer(taken.remove(0).waiter, Reply::Failed(Failure::NoLeader));
+        submit().unwrap();
+    }
+
+    #[test]
+    fn closing_answers_what_waits_and_refuses_the_rest_with_the_reason() {
+        let shared = shared(10_000);
+        let mut waiting = shared.submit(append(), Duration::from_secs(1)).unwrap();
+        shared.close("the disk failed");
+        assert!(matches!(waiting.try_recv(), Ok(Reply::Failed(Failure::Stopped))));
+        let error = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
+        assert_eq!(error, Error::Stopped("the disk failed".into()));
+        shared.close("shut down");
+        assert_eq!(shared.closed().as_deref(), Some("the disk failed"));
+        assert_eq!(shared.in_flight_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_order_to_stop_is_never_taken_back() {
+        let shared = shared(10_000);
+        shared.order(Order::Pause);
+        let refused = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
+        assert_eq!(refused, Error::Stopped("it is paused".into()));
+        shared.order(Order::Run);
+        assert_eq!(shared.current_order(), Order::Run);
+        shared.order(Order::Abort);
+        shared.order(Order::Stop);
+        assert_eq!(shared.current_order(), Order::Abort);
+    }
+}

@@ -1,0 +1,194 @@
+//! How a node is, as it sees itself: kept up to date by the raft thread, read by anyone without asking it.
+
+use kontiki_consensus::{Configuration, Index, NodeId, Position};
+use kontiki_node::driver::Driver;
+use kontiki_wire::ClusterId;
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// What a node is at the moment. Expect others to be added.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Role {
+    /// Leads its term: every append goes through it.
+    Leader,
+    /// Takes entries from a leader.
+    Follower,
+    /// Stands for election.
+    Candidate,
+    /// Asks whether it would win an election (dissertation §9.6).
+    PreCandidate,
+    /// Takes entries, has no vote.
+    Learner,
+    /// Has stopped.
+    Stopped,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::PreCandidate => "pre-candidate",
+            Self::Learner => "learner",
+            Self::Stopped => "stopped",
+        })
+    }
+}
+
+impl From<kontiki_consensus::Role> for Role {
+    fn from(role: kontiki_consensus::Role) -> Self {
+        use kontiki_consensus::Role as Raft;
+        match role {
+            Raft::Leader => Self::Leader,
+            Raft::Candidate => Self::Candidate,
+            Raft::PreCandidate => Self::PreCandidate,
+            Raft::Learner => Self::Learner,
+            _ => Self::Follower,
+        }
+    }
+}
+
+/// How a node is. Its own view: it asks nobody for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The node.
+    pub node: u64,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: u64,
+    /// The leader it knows of; itself, if it leads.
+    pub leader: Option<u64>,
+    /// The last entry it knows to be committed; 0 before the first.
+    pub commit: u64,
+    /// The last entry in its log, committed or not.
+    pub last: u64,
+    /// Raft index of the last record of its log: a batch counts once, and records of the protocol count.
+    pub raft_index: u64,
+    /// Raft index of the last record it knows to be committed.
+    pub raft_commit: u64,
+    /// The nodes whose votes count.
+    pub voters: Vec<u64>,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// Why it stopped, if it did.
+    pub stopped: Option<String>,
+}
+
+/// How a node sees another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct PeerStatus {
+    /// The other node.
+    pub id: u64,
+    /// Its address as configured.
+    pub address: String,
+    /// Whether there is a connection to it.
+    pub connected: bool,
+    /// The last thing that went wrong with it, even if all is well again.
+    pub last_error: Option<String>,
+    /// On a leader: Raft index up to which the other's log is known to be the same.
+    pub matched: Option<u64>,
+}
+
+/// What the raft thread tells of itself after each turn.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    role: Role,
+    term: u64,
+    leader: Option<NodeId>,
+    commit: Position,
+    last: Position,
+    raft_index: Index,
+    raft_commit: Index,
+    configuration: Arc<Configuration>,
+    matched: Vec<(NodeId, Index)>,
+    links: BTreeMap<NodeId, Link>,
+    stopped: Option<String>,
+}
+
+/// How things stand with a peer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) address: String,
+    pub(crate) connected: bool,
+    pub(crate) last_error: Option<String>,
+}
+
+impl Snapshot {
+    pub(crate) fn new() -> Self {
+        Self {
+            role: Role::Follower,
+            term: 0,
+            leader: None,
+            commit: Position::ZERO,
+            last: Position::ZERO,
+            raft_index: Index::ZERO,
+            raft_commit: Index::ZERO,
+            configuration: Arc::default(),
+            matched: Vec::new(),
+            links: BTreeMap::new(),
+            stopped: None,
+        }
+    }
+
+    /// Takes what changes with a turn; without an allocation unless the members have changed.
+    pub(crate) fn see(&mut self, driver: &Driver) {
+        let consensus = driver.consensus();
+        self.role = consensus.role().into();
+        self.term = consensus.term().0;
+        self.leader = consensus.leader();
+        let known = consensus.position_at(consensus.commit());
+        self.commit = self.commit.max(known.unwrap_or(driver.applied().1));
+        self.last = consensus.last_position();
+        self.raft_index = consensus.last().index;
+        self.raft_commit = consensus.commit();
+        if !Arc::ptr_eq(&self.configuration, consensus.configuration()) {
+            self.configuration = consensus.configuration().clone();
+        }
+        self.matched.clear();
+        self.matched.extend(consensus.matched());
+    }
+
+    pub(crate) fn see_links(&mut self, links: BTreeMap<NodeId, Link>) {
+        self.links = links;
+    }
+
+    pub(crate) fn stop(&mut self, why: &str) {
+        self.role = Role::Stopped;
+        self.leader = None;
+        self.stopped = Some(why.to_owned());
+    }
+
+    pub(crate) fn status(&self, node: NodeId, cluster: ClusterId) -> Status {
+        Status {
+            node: node.0,
+            cluster,
+            role: self.role,
+            term: self.term,
+            leader: self.leader.map(|id| id.0),
+            commit: self.commit.0,
+            last: self.last.0,
+            raft_index: self.raft_index.0,
+            raft_commit: self.raft_commit.0,
+            voters: self.configuration.voters.iter().map(|id| id.0).collect(),
+            peers: self.links.iter().map(|(id, link)| self.peer(*id, link)).collect(),
+            stopped: self.stopped.clone(),
+        }
+    }
+
+    fn peer(&self, id: NodeId, link: &Link) -> PeerStatus {
+        let matched = self.matched.iter().find(|(peer, _)| *peer == id);
+        PeerStatus {
+            id: id.0,
+            address: link.address.clone(),
+            connected: link.connected && self.stopped.is_none(),
+            last_error: link.last_error.clone(),
+            matched: matched.map(|(_, index)| index.0),
+        }
+    }
+}

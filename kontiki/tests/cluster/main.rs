@@ -1,0 +1,7 @@
+//! The crate as programs use it: real nodes, some with directories and QUIC between them, some in memory.
+
+mod channels;
+mod common;
+mod durable;
+mod handle;
+mod limits;

@@ -1,0 +1,74 @@
+//! Open segments: opened when a read needs one, and not too many at a time.
+//!
+//! Invariant: a file is closed only while no read of it is under way, and never while it is written to.
+
+use crate::disk::{FileId, Op};
+use std::collections::BTreeMap;
+
+/// How many files are kept open.
+const OPEN_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Open {
+    file: FileId,
+    reads: u32,
+    used: u64,
+}
+
+/// The open ones.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    open: BTreeMap<u64, Open>,
+    /// The segment that is written to.
+    written: u64,
+    clock: u64,
+}
+
+impl Files {
+    /// A segment begins to be written to; the one before it no longer is.
+    pub(crate) fn begin(&mut self, segment: u64, file: FileId) -> Vec<Op> {
+        self.written = segment;
+        self.add(segment, file)
+    }
+
+    /// A file was opened; gives operations that close others which have not been used for long.
+    pub(crate) fn add(&mut self, segment: u64, file: FileId) -> Vec<Op> {
+        self.clock += 1;
+        let before = self.open.insert(
+            segment,
+            Open {
+                file,
+                reads: 0,
+                used: self.clock,
+            },
+        );
+        let mut closes: Vec<Op> = before.map(|o| Op::Close { file: o.file }).into_iter().collect();
+        while self.open.len() > OPEN_MAX {
+            let idle = self
+                .open
+                .iter()
+                .filter(|(n, o)| o.reads == 0 && **n != segment && **n != self.written);
+            let Some(oldest) = idle.min_by_key(|(_, o)| o.used).map(|(n, _)| *n) else {
+                break;
+            };
+            closes.extend(self.open.remove(&oldest).map(|o| Op::Close { file: o.file }));
+        }
+        closes
+    }
+
+    /// A read of it begins, if it is open.
+    pub(crate) fn begin_read(&mut self, segment: u64) -> Option<FileId> {
+        self.clock += 1;
+        let open = self.open.get_mut(&segment)?;
+        open.reads += 1;
+        open.used = self.clock;
+        Some(open.file)
+    }
+
+    /// A read of it has ended.
+    pub(crate) fn end_read(&mut self, segment: u64) {
+        if let Some(open) = self.open.get_mut(&segment) {
+            open.reads = open.reads.saturating_sub(1);
+        }
+    }
+}

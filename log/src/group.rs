@@ -1,0 +1,294 @@
+//! What the log knows of one group: term and vote, the end, where terms begin, and where records stand.
+//!
+//! It follows the stream of frames, when they are written and again when they are read back: what a frame
+//! does is applied once the frame is on disk. Invariants: everything here rises in index; records without
+//! an entry of their own begin less than a stride behind the one before that has, in the same segment, with
+//! no removed record in between; so a read that begins at an entry and ends before the next sees valid
+//! records only. Memory: an entry is 32 bytes and two of them are more than a stride apart, over the length
+//! of both: at 64 MiB a segment about half a MiB, and never more than one, for each GiB of log.
+
+use kontiki_consensus::{Body, GroupId, HardState, Index, LogId, Position, Run, Term, TermStart};
+use kontiki_wire::frame::FrameHeader;
+use kontiki_wire::record::{encode_run, run_bytes};
+use kontiki_wire::segment::{GroupIndex, GroupStart, IndexEntry, SegmentIndex};
+use kontiki_wire::{ClusterId, record};
+use std::collections::BTreeMap;
+
+/// Where a record stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Entry {
+    pub(crate) index: Index,
+    /// The last user entry before it.
+    pub(crate) before: Position,
+    pub(crate) segment: u64,
+    pub(crate) offset: u32,
+    /// How many bytes of records follow from there on, in the same frame.
+    pub(crate) left: u32,
+}
+
+/// Where the records of a frame stand.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: u64,
+    offset: u64,
+    stride: u64,
+}
+
+/// All groups.
+pub(crate) type Groups = BTreeMap<GroupId, Group>;
+
+/// What a frame does to all groups; `runs` are the records of each part.
+pub(crate) fn apply_frame<'a>(
+    groups: &mut Groups,
+    header: &FrameHeader,
+    stride: u64,
+    runs: impl Iterator<Item = &'a [Run]>,
+) {
+    let mut offset = header.offset + u64::from(header.header_len);
+    for (part, runs) in header.parts.iter().zip(runs) {
+        let group = groups.entry(part.group).or_default();
+        let place = Place {
+            segment: header.segment,
+            offset,
+            stride,
+        };
+        group.apply(place, part.hard_state, part.truncate, runs);
+        offset += u64::from(part.bytes);
+        // A read cannot step from here into the next frame, for it sees only the records of one group.
+        group.broken |= part.bytes > 0 && offset < header.end();
+    }
+}
+
+/// One group, as it stands on disk.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) hard_state: HardState,
+    pub(crate) last: LogId,
+    pub(crate) last_position: Position,
+    pub(crate) terms: Vec<TermStart>,
+    /// The records of configurations.
+    pub(crate) configurations: Vec<Run>,
+    entries: Vec<Entry>,
+    /// The next record gets an entry, wherever it stands.
+    broken: bool,
+    /// How often records were removed: a read that began before may have seen some of them.
+    pub(crate) removals: u64,
+}
+
+impl Group {
+    /// What a frame does, in its order.
+    fn apply(&mut self, place: Place, hard_state: Option<HardState>, truncate: Option<Index>, runs: &[Run]) {
+        self.hard_state = hard_state.unwrap_or(self.hard_state);
+        if let (Some(from), Some(first)) = (truncate, runs.first()) {
+            self.truncate(from, first.first_position().prev());
+        }
+        self.append(place, runs);
+    }
+
+    /// Removes a record and all after it; the position of the last that stays is told by what replaces them.
+    fn truncate(&mut self, from: Index, position: Position) {
+        self.terms
+            .truncate(self.terms.partition_point(|t| t.index < from));
+        self.configurations
+            .truncate(self.configurations.partition_point(|r| r.first() < from));
+        self.entries
+            .truncate(self.entries.partition_point(|e| e.index < from));
+        self.last = LogId::new(self.last_term(), self.last.index.min(from.prev()));
+        self.last_position = position;
+        self.broken = true;
+        self.removals += 1;
+    }
+
+    fn last_term(&self) -> Term {
+        self.terms.last().map_or(Term::ZERO, |t| t.term)
+    }
+
+    /// The term of the last record before `index`.
+    pub(crate) fn term_before(&self, index: Index) -> Term {
+        let before = self.terms.partition_point(|t| t.index < index);
+        before
+            .checked_sub(1)
+            .and_then(|n| self.terms.get(n))
+            .map_or(Term::ZERO, |t| t.term)
+    }
+
+    fn append(&mut self, place: Place, runs: &[Run]) {
+        let end = place.offset + runs.iter().map(|r| run_bytes(r) as u64).sum::<u64>();
+        let mut offset = place.offset;
+        for run in runs {
+            if self.terms.is_empty() || run.term() != self.last.term {
+                let position_before = run.first_position().prev();
+                self.terms.push(TermStart {
+                    term: run.term(),
+                    index: run.first(),
+                    position_before,
+                });
+            }
+            if matches!(run.body(), Body::Configuration(_)) {
+                self.configurations.push(run.clone());
+            }
+            self.note_places(Place { offset, ..place }, run, end);
+            offset += run_bytes(run) as u64;
+            (self.last, self.last_position) = (run.last_id(), run.last_position());
+        }
+    }
+
+    /// Gives entries to the first record of a run and to one every stride, as far as none is near enough.
+    fn note_places(&mut self, place: Place, run: &Run, end: u64) {
+        let mut offset = place.offset;
+        let mut rest = Some(run.clone());
+        while let Some(run) = rest {
+            let near = self
+                .entries
+                .last()
+                .filter(|e| e.segment == place.segment && !self.broken);
+            let mut room = near.map_or(0, |e| (u64::from(e.offset) + place.stride).saturating_sub(offset));
+            if room == 0 {
+                self.broken = false;
+                self.entries.push(Entry {
+                    index: run.first(),
+                    before: run.first_position().prev(),
+                    segment: place.segment,
+                    offset: offset as u32,
+                    left: (end - offset) as u32,
+                });
+                room = place.stride;
+            }
+            let head = run.fitting(room as usize);
+            offset += run_bytes(&head) as u64;
+            rest = run.slice(head.last().next(), run.last());
+        }
+    }
+
+    /// The entry from which `index` is found, and the last record to be read from there.
+    pub(crate) fn locate(&self, index: Index) -> Option<(Entry, Index)> {
+        let after = self.entries.partition_point(|e| e.index <= index);
+        self.entry(after.checked_sub(1)?)
+    }
+
+    /// The entry from which the record that holds `position` is found, and the last record to be read from there.
+    pub(crate) fn locate_position(&self, position: Position) -> Option<(Entry, Index)> {
+        let after = self.entries.partition_point(|e| e.before < position);
+        self.entry(after.checked_sub(1)?)
+    }
+
+    fn entry(&self, n: usize) -> Option<(Entry, Index)> {
+        let end = self
+            .entries
+            .get(n + 1)
+            .map_or(self.last.index, |next| next.index.prev());
+        self.entries.get(n).map(|entry| (*entry, end))
+    }
+
+    /// How many records have an entry.
+    #[cfg(test)]
+    pub(crate) fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How it stands, for the header of a new segment.
+    pub(crate) fn start(&self, group: GroupId) -> GroupStart {
+        let Self {
+            hard_state,
+            last,
+            last_position,
+            ..
+        } = *self;
+        GroupStart {
+            group,
+            hard_state,
+            last,
+            last_position,
+        }
+    }
+
+    /// The entries of records in the newest segment, and the last record before them.
+    fn standing_in(&self, segment: u64) -> (&[Entry], Index) {
+        let before = self.entries.partition_point(|e| e.segment < segment);
+        let entries = self.entries.get(before..).unwrap_or_default();
+        (
+            entries,
+            entries.first().map_or(self.last.index, |e| e.index.prev()),
+        )
+    }
+
+    /// What the newest segment did to it.
+    pub(crate) fn summary(&self, cluster: ClusterId, group: GroupId, segment: u64) -> GroupIndex {
+        let (entries, kept) = self.standing_in(segment);
+        let mut configurations = Vec::new();
+        for run in self.configurations.iter().filter(|r| r.first() > kept) {
+            encode_run(cluster, group, run, &mut configurations);
+        }
+        let entry = |e: &Entry| IndexEntry {
+            index: e.index,
+            before: e.before,
+            offset: e.offset,
+            left: e.left,
+        };
+        GroupIndex {
+            group,
+            hard_state: self.hard_state,
+            kept,
+            last: self.last,
+            last_position: self.last_position,
+            terms: self.terms.iter().filter(|t| t.index > kept).copied().collect(),
+            entries: entries.iter().map(entry).collect(),
+            configurations: configurations.concat().into(),
+        }
+    }
+
+    /// How long that is, in bytes.
+    pub(crate) fn summary_bytes(&self, segment: u64) -> usize {
+        let (entries, kept) = self.standing_in(segment);
+        let terms = self.terms.len() - self.terms.partition_point(|t| t.index <= kept);
+        let newer = self.configurations.iter().rev().take_while(|r| r.first() > kept);
+        GroupIndex::len_of(terms, entries.len(), newer.map(run_bytes).sum())
+    }
+
+    fn is_followed_by(&self, index: &GroupIndex) -> bool {
+        index.kept <= self.last.index && index.kept <= index.last.index
+    }
+
+    /// Does what the frames of a segment did, from its index, which [`can_follow`] has let pass.
+    pub(crate) fn restore(&mut self, cluster: ClusterId, segment: u64, index: &GroupIndex) {
+        if index.kept < self.last.index {
+            self.truncate(index.kept.next(), Position::ZERO);
+        }
+        let entry = |e: &IndexEntry| Entry {
+            index: e.index,
+            before: e.before,
+            segment,
+            offset: e.offset,
+            left: e.left,
+        };
+        self.terms.extend(&index.terms);
+        self.entries.extend(index.entries.iter().map(entry));
+        self.configurations
+            .extend(decode_each(cluster, index).unwrap_or_default());
+        self.hard_state = index.hard_state;
+        self.last = index.last;
+        self.last_position = index.last_position;
+    }
+}
+
+/// Whether the index of a segment can follow: that is so if nothing was damaged.
+pub(crate) fn can_follow(groups: &Groups, cluster: ClusterId, index: &SegmentIndex) -> bool {
+    let none = Group::default();
+    let follows = |g: &GroupIndex| groups.get(&g.group).unwrap_or(&none).is_followed_by(g);
+    index
+        .groups
+        .iter()
+        .all(|g| follows(g) && decode_each(cluster, g).is_some())
+}
+
+/// Records that stand one behind the other without being consecutive.
+fn decode_each(cluster: ClusterId, index: &GroupIndex) -> Option<Vec<Run>> {
+    let mut rest = index.configurations.clone();
+    let mut runs = Vec::new();
+    while !rest.is_empty() {
+        let length = record::RecordHeader::read(cluster, &rest).ok()?.record_len();
+        let one = (length <= rest.len()).then(|| rest.split_to(length))?;
+        runs.extend(record::decode_runs(cluster, index.group, one).ok()?);
+    }
+    Some(runs)
+}

@@ -1,0 +1,217 @@
+//! The log while it is open: takes writes and reads, drives the disk, tells what is done.
+//!
+//! One frame is under way at a time; everything that comes meanwhile becomes the next one (`batch`), so the
+//! hot path is one write and sync a frame, of buffers that are not copied. Invariants: frame n+1 is written
+//! only after frame n is synced; what is told as persisted is on disk, and so is everything before it;
+//! after a failed write or sync nothing is written and nothing is told as persisted, ever.
+//!
+//! # When there is no room
+//! A full segment is followed by the spare (`room`). While no spare is ready, records leave the last eighth
+//! of the segment alone, and writes of term and vote alone may use it. A write that does not fit
+//! waits, and all writes behind it wait with it, in their order: nothing is lost and nothing overtakes; the node
+//! simply does not acknowledge. In practice that takes a follower that goes on receiving records: a leader
+//! steps down when it hears that the disk is full, which is after the spare was begun and almost a whole
+//! segment before its end. Making a spare is tried again whenever [`Log::poll`] is called.
+
+mod read;
+mod write;
+
+pub(crate) use write::{index_of, segment_header};
+
+use crate::api::{Fetch, LogError, LogEvent, LogOptions};
+use crate::batch::Batch;
+use crate::disk::{Completion, Disk, Done, FileId, Op, OpId};
+use crate::files::Files;
+use crate::group::Groups;
+use crate::reader::{Piece, Reading};
+use crate::room::Room;
+use kontiki_consensus::{GroupId, Index, Write};
+use kontiki_wire::Identity;
+use kontiki_wire::frame::FrameHeader;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// The segment that is written to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Active {
+    pub(crate) number: u64,
+    pub(crate) file: FileId,
+    pub(crate) bytes: u64,
+    /// Where the next frame begins; zero if the segment has no header yet.
+    pub(crate) offset: u64,
+}
+
+/// What an operation is for.
+#[derive(Debug)]
+enum Purpose {
+    Frame,
+    Index,
+    Create,
+    MakeRoom,
+    Open(u64),
+    Read(u64, Piece),
+    Close,
+}
+
+/// The durable log of a node. Made by [`Log::open`].
+#[derive(Debug)]
+pub struct Log<D> {
+    disk: D,
+    identity: Identity,
+    options: LogOptions,
+    groups: Groups,
+    active: Active,
+    /// The sequence of the next frame.
+    sequence: u64,
+    room: Room,
+    /// The disk was said to be full.
+    full: bool,
+    /// Where the log ends once all that was handed over is written.
+    ends: BTreeMap<GroupId, Index>,
+    queue: VecDeque<(GroupId, Write)>,
+    /// A frame there is no room for.
+    stuck: Option<Batch>,
+    under_way: Option<(Batch, FrameHeader)>,
+    failed: bool,
+    files: Files,
+    readings: BTreeMap<u64, Reading>,
+    readings_begun: u64,
+    /// Reads that wait for a file to be opened.
+    opening: BTreeMap<u64, Vec<u64>>,
+    purposes: BTreeMap<OpId, Purpose>,
+    events: VecDeque<LogEvent>,
+}
+
+impl<D: Disk> Log<D> {
+    /// A log as recovery has found it.
+    pub(crate) fn new(
+        disk: D,
+        identity: Identity,
+        options: LogOptions,
+        groups: Groups,
+        active: Active,
+        sequence: u64,
+        room: Room,
+    ) -> Self {
+        let mut files = Files::default();
+        files.begin(active.number, active.file);
+        let mut log = Self {
+            disk,
+            identity,
+            options,
+            ends: groups.iter().map(|(g, s)| (*g, s.last.index)).collect(),
+            groups,
+            active,
+            sequence,
+            room,
+            full: false,
+            queue: VecDeque::new(),
+            stuck: None,
+            under_way: None,
+            failed: false,
+            files,
+            readings: BTreeMap::new(),
+            readings_begun: 0,
+            opening: BTreeMap::new(),
+            purposes: BTreeMap::new(),
+            events: VecDeque::new(),
+        };
+        log.make_room();
+        log
+    }
+
+    /// Makes a write durable behind all earlier ones; then [`LogEvent::Persisted`], perhaps only for a later one.
+    pub fn persist(&mut self, group: GroupId, write: Write) {
+        if self.failed {
+            return;
+        }
+        if let Err(error) = self.check(group, &write) {
+            return self.fail(error);
+        }
+        self.queue.push_back((group, write));
+        self.advance();
+    }
+
+    /// Reads records that are persisted; then [`LogEvent::Fetched`].
+    pub fn fetch(&mut self, group: GroupId, fetch: Fetch) {
+        self.readings_begun += 1;
+        self.readings
+            .insert(self.readings_begun, Reading::new(group, fetch));
+        self.read_on(self.readings_begun);
+    }
+
+    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the
+    /// disk wakes, and now and then (once a second will do) while [`LogEvent::DiskFull`] holds.
+    pub fn poll(&mut self) -> Option<LogEvent> {
+        self.make_room();
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(event);
+            }
+            let completion = self.disk.poll()?;
+            self.completed(completion);
+        }
+    }
+
+    /// The largest record that a log of these segments takes, in bytes with its header.
+    #[must_use]
+    pub fn record_bytes_max(&self) -> usize {
+        self.options.record_bytes_max()
+    }
+
+    /// The number of the segment that is written to; they rise by one.
+    #[must_use]
+    pub fn segment(&self) -> u64 {
+        self.active.number
+    }
+
+    fn submit(&mut self, op: Op, purpose: Purpose) {
+        let id = self.disk.submit(op);
+        self.purposes.insert(id, purpose);
+    }
+
+    fn completed(&mut self, Completion { id, result }: Completion) {
+        match (self.purposes.remove(&id), result) {
+            (Some(Purpose::Frame), Ok(_)) => self.frame_done(),
+            (Some(Purpose::Index | Purpose::Close), Ok(_)) | (None | Some(Purpose::Close), _) => {}
+            (Some(Purpose::Frame | Purpose::Index), Err(error)) => self.fail(error.into()),
+            (Some(Purpose::Create), Ok(Done::Opened(file, _))) => {
+                let step = self.room.filled(Ok(file));
+                self.room_step(step);
+            }
+            (Some(Purpose::Create), Err(error)) => {
+                let step = self.room.filled(Err(error));
+                self.room_step(step);
+            }
+            (Some(Purpose::MakeRoom), result) => {
+                let step = self.room.stepped(result.map(|_| ()));
+                self.room_step(step);
+            }
+            (Some(Purpose::Open(segment)), result) => self.opened(segment, result),
+            (Some(Purpose::Read(reading, piece)), result) => self.read(reading, piece, result),
+            (Some(Purpose::Create), Ok(_)) => {}
+        }
+    }
+
+    /// Nothing more is written or told as persisted.
+    fn fail(&mut self, error: LogError) {
+        if !self.failed {
+            self.failed = true;
+            tracing::error!("the log of node {} has failed: {error}", self.identity.node);
+            self.events.push_back(LogEvent::Failed(Arc::new(error)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! What only tests ask.
+    use super::*;
+
+    impl<D: Disk> Log<D> {
+        /// How many entries the index of a group has.
+        pub(crate) fn entries(&self, group: GroupId) -> usize {
+            self.groups[&group].entry_count()
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Reading, as far as it needs the disk.
+
+use super::{Log, Purpose};
+use crate::api::LogError;
+use crate::disk::{Disk, DiskError, Done, Op};
+use crate::layout::{segment_name, stride};
+use crate::reader::{Piece, Progress};
+
+impl<D: Disk> Log<D> {
+    /// Does what a reading needs next: a piece, a file to read it from, or to be answered.
+    pub(super) fn read_on(&mut self, number: u64) {
+        let Some(reading) = self.readings.get_mut(&number) else {
+            return;
+        };
+        let stride = stride(self.options.segment_bytes);
+        let group = self.groups.get(&reading.group);
+        let Some(piece) = group.and_then(|g| reading.next_piece(g, stride)) else {
+            if let Some(reading) = self.readings.remove(&number) {
+                self.events.push_back(reading.into_answer());
+            }
+            return;
+        };
+        let segment = piece.entry.segment;
+        if let Some(file) = self.files.begin_read(segment) {
+            let op = Op::Read {
+                file,
+                offset: piece.entry.offset.into(),
+                bytes: piece.bytes,
+            };
+            return self.submit(op, Purpose::Read(number, piece));
+        }
+        let waiting = self.opening.entry(segment).or_default();
+        waiting.push(number);
+        if waiting.len() == 1 {
+            self.submit(
+                Op::Open {
+                    name: segment_name(segment),
+                },
+                Purpose::Open(segment),
+            );
+        }
+    }
+
+    /// A segment was opened, or could not be.
+    pub(super) fn opened(&mut self, segment: u64, result: Result<Done, DiskError>) {
+        let waiting = self.opening.remove(&segment).unwrap_or_default();
+        match result {
+            Ok(Done::Opened(file, _)) => {
+                for op in self.files.add(segment, file) {
+                    self.submit(op, Purpose::Close);
+                }
+                waiting.into_iter().for_each(|number| self.read_on(number));
+            }
+            Ok(_) => {}
+            Err(error) => waiting
+                .into_iter()
+                .for_each(|number| self.answer(number, Err(error.clone().into()))),
+        }
+    }
+
+    /// A piece was read, or could not be.
+    pub(super) fn read(&mut self, number: u64, piece: Piece, result: Result<Done, DiskError>) {
+        self.files.end_read(piece.entry.segment);
+        let bytes = match result {
+            Ok(Done::Read(bytes)) => bytes,
+            Ok(_) => return,
+            Err(error) => return self.answer(number, Err(error.into())),
+        };
+        let Some(reading) = self.readings.get_mut(&number) else {
+            return;
+        };
+        let Some(group) = self.groups.get(&reading.group) else {
+            return;
+        };
+        match reading.take(self.identity.cluster, group, piece, &bytes) {
+            Progress::GoOn => self.read_on(number),
+            Progress::Done(result) => self.answer(number, result),
+        }
+    }
+
+    fn answer(&mut self, number: u64, result: Result<Vec<kontiki_consensus::Run>, LogError>) {
+        if let Some(reading) = self.readings.remove(&number) {
+            self.events.push_back(reading.answer(result));
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Writing: from the queue to frames, from one segment to the next.
+
+use super::{Active, Log, Purpose};
+use crate::api::{LogError, LogEvent};
+use crate::batch::{Batch, gather};
+use crate::disk::{Disk, Op};
+use crate::group::{Groups, apply_frame};
+use crate::layout::{SECTOR, align, frame_bytes_max, reserve, stride};
+use crate::room::Step;
+use bytes::Bytes;
+use kontiki_consensus::{Body, GroupId, Index, Run, Write};
+use kontiki_wire::frame::{FrameHeader, GROUPS_MAX};
+use kontiki_wire::record::run_bytes;
+use kontiki_wire::segment::{GroupIndex, SegmentHeader, SegmentIndex};
+use kontiki_wire::{ClusterId, Identity};
+
+/// Where a frame may go.
+enum Spot {
+    /// Into the segment in use.
+    Here,
+    /// Into the next one.
+    Next,
+    /// Nowhere yet.
+    Nowhere,
+}
+
+impl<D: Disk> Log<D> {
+    /// Whether a write follows the one before; then it is where the log ends.
+    pub(super) fn check(&mut self, group: GroupId, write: &Write) -> Result<(), LogError> {
+        let wrong =
+            |what: String| LogError::Wrong(format!("write {} of group {}: {what}", write.id, group.0));
+        if !self.ends.contains_key(&group) && self.ends.len() >= GROUPS_MAX {
+            return Err(wrong(format!("a log holds at most {GROUPS_MAX} groups")));
+        }
+        let mut end = self.ends.get(&group).copied().unwrap_or_default();
+        if let Some(from) = write.truncate {
+            if from == Index::ZERO || from > end.next() || write.runs.is_empty() {
+                return Err(wrong(format!(
+                    "it removes records from {from} of {end} and puts {} runs in their place",
+                    write.runs.len()
+                )));
+            }
+            end = from.prev();
+        }
+        for run in &write.runs {
+            if run.first() != end.next() {
+                return Err(wrong(format!("record {} comes after {end}", run.first())));
+            }
+            // A configuration stands in the index of its segment once more.
+            let share = if matches!(run.body(), Body::Configuration(_)) {
+                4
+            } else {
+                1
+            };
+            let (largest, limit) = (largest_record(run), self.record_bytes_max() / share);
+            if largest > limit {
+                return Err(wrong(format!(
+                    "a record of {largest} bytes is above the limit of {limit} that follows from the length of a segment: \
+                     set segment_bytes at least as high as on the node that took it in"
+                )));
+            }
+            end = run.last();
+        }
+        self.ends.insert(group, end);
+        Ok(())
+    }
+
+    /// Writes the next frame, if none is under way and there is something to write and room for it.
+    pub(super) fn advance(&mut self) {
+        if self.failed || self.under_way.is_some() {
+            return;
+        }
+        let waiting = self.stuck.take();
+        let bytes_max = frame_bytes_max(self.active.bytes.min(self.options.segment_bytes));
+        let Some(batch) = waiting.or_else(|| gather(&mut self.queue, bytes_max)) else {
+            return;
+        };
+        let full = match self.spot(&batch) {
+            Spot::Here => None,
+            Spot::Next => self.begin_segment(),
+            Spot::Nowhere => {
+                self.stuck = Some(batch);
+                return self.make_room();
+            }
+        };
+        self.write_frame(batch);
+        if let Some(full) = full {
+            self.seal(full);
+            self.make_room();
+        }
+    }
+
+    fn spot(&self, batch: &Batch) -> Spot {
+        let Active { bytes, offset, .. } = self.active;
+        let frame = align((FrameHeader::len_of(batch.parts.len()) + batch.bytes) as u64);
+        let keep = if self.room.is_ready() || !batch.has_records() {
+            0
+        } else {
+            reserve(bytes)
+        };
+        if offset + frame + self.index_bytes(batch) + keep <= bytes {
+            Spot::Here
+        } else if self.room.is_ready() {
+            Spot::Next
+        } else {
+            Spot::Nowhere
+        }
+    }
+
+    /// How long the index of the segment in use may be once this is written into it.
+    fn index_bytes(&self, batch: &Batch) -> u64 {
+        let now: usize = self
+            .groups
+            .values()
+            .map(|g| g.summary_bytes(self.active.number))
+            .sum();
+        let stride = stride(self.active.bytes) as usize;
+        let more = |part: &crate::batch::Part| {
+            let controls = part
+                .runs
+                .iter()
+                .filter(|r| matches!(r.body(), Body::Configuration(_)));
+            // The first may get an entry wherever it stands; of the others at most two a stride.
+            GroupIndex::len_of(
+                part.runs.len(),
+                2 + 2 * (part.bytes / stride),
+                controls.map(run_bytes).sum(),
+            )
+        };
+        let more: usize = batch.parts.iter().map(more).sum();
+        align((SegmentIndex::EMPTY_BYTES + now + more) as u64)
+    }
+
+    /// The spare becomes the segment in use; gives the one before it.
+    fn begin_segment(&mut self) -> Option<Active> {
+        let spare = self.room.take()?;
+        let next = Active {
+            number: spare.number,
+            file: spare.file,
+            bytes: spare.bytes,
+            offset: 0,
+        };
+        for op in self.files.begin(spare.number, spare.file) {
+            self.submit(op, Purpose::Close);
+        }
+        Some(std::mem::replace(&mut self.active, next))
+    }
+
+    fn write_frame(&mut self, batch: Batch) {
+        let Active {
+            number,
+            file,
+            offset,
+            bytes,
+        } = self.active;
+        let mut buffers = Vec::with_capacity(2 + batch.parts.iter().map(|p| p.runs.len()).sum::<usize>());
+        if offset == 0 {
+            buffers.push(segment_header(self.identity, number, bytes, self.sequence, &self.groups).encode());
+        }
+        let header = batch.header(number, offset.max(SECTOR), self.sequence);
+        buffers.push(header.encode(self.identity.cluster));
+        batch.encode_body(self.identity.cluster, &mut buffers);
+        self.under_way = Some((batch, header));
+        self.submit(
+            Op::Write {
+                file,
+                offset,
+                buffers,
+                sync: true,
+            },
+            Purpose::Frame,
+        );
+    }
+
+    /// Ends a full segment with an index of what stands in it. Nothing waits for it: without it, all is read.
+    fn seal(&mut self, full: Active) {
+        let index = index_of(
+            self.identity.cluster,
+            full.number,
+            self.sequence,
+            full.offset,
+            &self.groups,
+        );
+        let offset = full.bytes - index.len() as u64;
+        let op = Op::Write {
+            file: full.file,
+            offset,
+            buffers: vec![index],
+            sync: true,
+        };
+        self.submit(op, Purpose::Index);
+    }
+
+    /// The frame under way is on disk.
+    pub(super) fn frame_done(&mut self) {
+        let Some((batch, header)) = self.under_way.take().filter(|_| !self.failed) else {
+            return;
+        };
+        let runs = batch.parts.iter().map(|p| p.runs.as_slice());
+        apply_frame(&mut self.groups, &header, stride(self.active.bytes), runs);
+        self.active.offset = align(header.end());
+        self.sequence += 1;
+        let done = batch.parts.iter().filter_map(|p| Some((p.group, p.done?)));
+        self.events
+            .extend(done.map(|(group, id)| LogEvent::Persisted { group, id }));
+        self.advance();
+    }
+
+    /// Begins to make the next segment, if none is ready or being made.
+    pub(super) fn make_room(&mut self) {
+        if self.failed {
+            return;
+        }
+        if let Some(op) = self.room.want(self.active.number + 1) {
+            self.submit(op, Purpose::Create);
+        }
+    }
+
+    pub(super) fn room_step(&mut self, step: Step) {
+        let full = match step {
+            Step::Next(op @ Op::Create { .. }) => return self.submit(op, Purpose::Create),
+            Step::Next(op) => return self.submit(op, Purpose::MakeRoom),
+            Step::Failed(error) => return self.fail(error.into()),
+            Step::Full => true,
+            Step::Ready => false,
+        };
+        if self.full != full {
+            self.full = full;
+            self.events.push_back(LogEvent::DiskFull(full));
+        }
+        if !full {
+            self.advance();
+        }
+    }
+}
+
+/// The largest record of a run, in bytes.
+fn largest_record(run: &Run) -> usize {
+    match run.body() {
+        Body::Records(records) if records.len() > 1 => {
+            let lengths = (0..records.len())
+                .filter_map(|n| records.record(n))
+                .map(|(bytes, ..)| bytes.len());
+            lengths.max().unwrap_or(0)
+        }
+        _ => run_bytes(run),
+    }
+}
+
+/// The header of a segment that begins now.
+pub(crate) fn segment_header(
+    identity: Identity,
+    segment: u64,
+    bytes: u64,
+    first_sequence: u64,
+    groups: &Groups,
+) -> SegmentHeader {
+    let groups = groups.iter().map(|(id, group)| group.start(*id)).collect();
+    SegmentHeader {
+        identity,
+        segment,
+        bytes,
+        first_sequence,
+        groups,
+    }
+}
+
+/// The index of a segment that is full now.
+pub(crate) fn index_of(
+    cluster: ClusterId,
+    segment: u64,
+    next_sequence: u64,
+    end: u64,
+    groups: &Groups,
+) -> Bytes {
+    let groups = groups
+        .iter()
+        .map(|(id, group)| group.summary(cluster, *id, segment))
+        .collect();
+    SegmentIndex {
+        segment,
+        next_sequence,
+        end,
+        groups,
+    }
+    .encode(cluster)
+}

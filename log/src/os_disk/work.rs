@@ -1,0 +1,209 @@
+//! What the two threads do with their jobs.
+
+use super::directory::Directory;
+use super::file::{self, Inode, OpenFile};
+use super::queue::{Answers, Queue};
+use crate::disk::{DiskError, Done, Op, OpId};
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+/// One operation, on its way to a thread.
+pub(super) struct Job {
+    pub(super) id: OpId,
+    pub(super) work: Work,
+}
+
+/// What is to be done, with the file it is done to.
+pub(super) enum Work {
+    Write {
+        file: Arc<OpenFile>,
+        offset: u64,
+        buffers: Vec<Bytes>,
+        sync: bool,
+    },
+    Read {
+        file: Arc<OpenFile>,
+        offset: u64,
+        bytes: u64,
+    },
+    Create {
+        name: String,
+        bytes: u64,
+    },
+    /// Held until its turn comes, behind what was submitted before.
+    Close(Arc<OpenFile>),
+    /// An operation on names, not on an open file.
+    Names(Op),
+    Refuse(DiskError),
+}
+
+/// What came of an operation.
+pub(super) struct Answer {
+    pub(super) id: OpId,
+    pub(super) result: Result<Effect, DiskError>,
+}
+
+pub(super) enum Effect {
+    Done(Done),
+    /// A file that has no id yet.
+    Opened(Arc<OpenFile>),
+}
+
+/// The thread of writes and names: one after the other, as submitted.
+pub(super) fn in_order(directory: Directory, queue: &Queue, answers: &Answers) {
+    let mut writer = Writer {
+        directory,
+        failed: BTreeMap::new(),
+    };
+    let mut jobs = VecDeque::new();
+    while queue.take(&mut jobs) {
+        for Job { id, work } in jobs.drain(..) {
+            let result = writer.perform(work);
+            answers.push(Answer { id, result });
+        }
+    }
+}
+
+/// The thread of reads and new files; reads are served while a file is being filled.
+pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
+    let mut jobs = VecDeque::new();
+    while queue.take(&mut jobs) {
+        let Some(Job { id, work }) = jobs.pop_front() else {
+            continue;
+        };
+        let result = perform_aside(&directory, work, &mut || {
+            queue.glance(&mut jobs);
+            serve_reads(&directory, &mut jobs, answers);
+        });
+        answers.push(Answer { id, result });
+    }
+}
+
+fn perform_aside(
+    directory: &Directory,
+    work: Work,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<Effect, DiskError> {
+    match work {
+        Work::Create { name, bytes } => {
+            let file = file::create(directory.path(&name)?, bytes, meanwhile)?;
+            Ok(Effect::Opened(Arc::new(file)))
+        }
+        Work::Read { file, offset, bytes } => Ok(Effect::Done(Done::Read(file.read(offset, bytes)?))),
+        Work::Refuse(error) => Err(error),
+        Work::Write { .. } | Work::Close(_) | Work::Names(_) => Err(misplaced()),
+    }
+}
+
+fn serve_reads(directory: &Directory, jobs: &mut VecDeque<Job>, answers: &Answers) {
+    for _ in 0..jobs.len() {
+        match jobs.pop_front() {
+            Some(Job {
+                id,
+                work: work @ Work::Read { .. },
+            }) => {
+                let result = perform_aside(directory, work, &mut || {});
+                answers.push(Answer { id, result });
+            }
+            // Taken from the front, put behind: after the round the others stand as they stood.
+            other => jobs.extend(other),
+        }
+    }
+}
+
+fn misplaced() -> DiskError {
+    DiskError {
+        what: "carry out an operation".to_owned(),
+        kind: ErrorKind::Unsupported,
+        message: "it belongs to the other thread".to_owned(),
+    }
+}
+
+/// The state of the thread of writes.
+struct Writer {
+    directory: Directory,
+    /// Files and directories whose write or sync has failed, and how. What the system then still holds of them is
+    /// unknown: a later sync may succeed although pages were dropped, so none is tried, through whatever handle.
+    failed: BTreeMap<Inode, String>,
+}
+
+impl Writer {
+    fn perform(&mut self, work: Work) -> Result<Effect, DiskError> {
+        let done = match work {
+            Work::Write {
+                file,
+                offset,
+                buffers,
+                sync,
+            } => self.write(&file, offset, &buffers, sync)?,
+            Work::Close(file) => {
+                drop(file);
+                Done::Unit
+            }
+            Work::Names(op) => return self.names(op),
+            Work::Refuse(error) => return Err(error),
+            Work::Read { .. } | Work::Create { .. } => return Err(misplaced()),
+        };
+        Ok(Effect::Done(done))
+    }
+
+    fn write(
+        &mut self,
+        file: &OpenFile,
+        offset: u64,
+        buffers: &[Bytes],
+        sync: bool,
+    ) -> Result<Done, DiskError> {
+        file.check_fits(offset, buffers)?;
+        self.check_sound(file.inode(), || file.write_words(offset, buffers))?;
+        let written = file.write(offset, buffers);
+        let written = written.and_then(|()| if sync { file.sync() } else { Ok(()) });
+        self.remember(file.inode(), written)
+    }
+
+    fn sync_directory(&mut self, name: &str) -> Result<Done, DiskError> {
+        let (directory, inode) = self.directory.open_directory(name)?;
+        self.check_sound(inode, || self.directory.sync_words(name))?;
+        let synced = self.directory.sync(name, &directory);
+        self.remember(inode, synced)
+    }
+
+    fn check_sound(&self, inode: Inode, what: impl FnOnce() -> String) -> Result<(), DiskError> {
+        let Some(earlier) = self.failed.get(&inode) else {
+            return Ok(());
+        };
+        let message =
+            format!("not tried, since what is on disk is unknown after an earlier failure: {earlier}");
+        Err(DiskError {
+            what: what(),
+            kind: ErrorKind::Other,
+            message,
+        })
+    }
+
+    fn remember(&mut self, inode: Inode, result: Result<(), DiskError>) -> Result<Done, DiskError> {
+        if let Err(error) = &result {
+            self.failed.insert(inode, error.to_string());
+        }
+        result.map(|()| Done::Unit)
+    }
+
+    fn names(&mut self, op: Op) -> Result<Effect, DiskError> {
+        let done = match op {
+            Op::Open { name } => {
+                return Ok(Effect::Opened(Arc::new(file::open(self.directory.path(&name)?)?)));
+            }
+            Op::MakeDirectory { name } => self.directory.make(&name).map(|()| Done::Unit)?,
+            Op::Rename { from, to } => self.directory.rename(&from, &to).map(|()| Done::Unit)?,
+            Op::Remove { name } => self.directory.remove(&name).map(|()| Done::Unit)?,
+            Op::SyncDirectory { name } => self.sync_directory(&name)?,
+            Op::List { name } => Done::Listed(self.directory.list(&name)?),
+            Op::Create { .. } | Op::Close { .. } | Op::Write { .. } | Op::Read { .. } => {
+                return Err(misplaced());
+            }
+        };
+        Ok(Effect::Done(done))
+    }
+}

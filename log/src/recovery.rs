@@ -1,0 +1,441 @@
+//! Opening a log: what it was is read back, and what a crash left half done is finished or undone.
+//!
+//! At most one frame was being written when the node went down, and nobody was told that it was there. So
+//! damage is a torn write if no later frame stands behind it, and only then: the frame is cut from its first bad record,
+//! and what is left of it is overwritten with zeros. Anywhere else it is a loss, and the log is refused.
+//! Segments that are full are not read; their indexes are, and those without a sound one are read and get it.
+//!
+//! Invariants: nothing is changed before all that can be refused has been looked at; each repair can be
+//! interrupted and done again. A process that was killed may have left writes in the system's memory that the device never
+//! gets, for a sync of theirs may have failed: so the last frame, of which alone that can be true, is written
+//! once more before anything counts on it.
+
+use crate::api::{LogError, LogOptions, Recovered};
+use crate::blocking::{clear, list, open, perform, read, remove, sync_directory, write};
+use crate::create::holds_log;
+use crate::disk::{Disk, Op};
+use crate::group::can_follow;
+use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
+use crate::log::{Active, Log, index_of};
+use crate::replay::Replay;
+use crate::room::{Room, Spare};
+use crate::scan::{Behind, Scan, Segment};
+use crate::words;
+use bytes::Bytes;
+use kontiki_consensus::NodeId;
+use kontiki_wire::frame::FrameHeader;
+use kontiki_wire::segment::{SegmentError, SegmentHeader};
+use kontiki_wire::{ClusterId, Identity};
+use std::collections::VecDeque;
+
+impl<D: Disk> Log<D> {
+    /// Opens the log of a node and recovers what it held.
+    ///
+    /// # Errors
+    /// [`LogError::Wrong`] if it is none, of another node or cluster, or of a newer version; [`LogError::Damaged`] if
+    /// something that was acknowledged is not sound; [`LogError::Disk`] if the disk refuses. Nothing is changed then,
+    /// but for repairs that a crash had made necessary.
+    pub fn open(
+        mut disk: D,
+        cluster: ClusterId,
+        node: NodeId,
+        options: LogOptions,
+    ) -> Result<(Self, Recovered), LogError> {
+        layout::check(&options)?;
+        let mut opening = Opening::new(&mut disk, cluster, node, &options)?;
+        let (last, spares) = opening.replay()?;
+        let end = opening.examine_end(&last, &spares)?;
+        let active = opening.repair_end(&last, &end)?;
+        let spares = opening.repair_spares(spares, &end)?;
+        opening.repair_rest()?;
+        let torn_bytes = end.torn_bytes;
+        let identity = opening.identity;
+        let mut replay = opening.replay;
+        let incarnation = identity.incarnation;
+        let recovered = Recovered {
+            incarnation,
+            restored: replay.restored(),
+            torn_bytes,
+        };
+        let room = Room::new(options.segment_bytes, spares);
+        Ok((
+            Self::new(
+                disk,
+                identity,
+                options,
+                replay.groups,
+                active,
+                replay.sequence,
+                room,
+            ),
+            recovered,
+        ))
+    }
+}
+
+/// A log that is being opened.
+struct Opening<'a, D> {
+    disk: &'a mut D,
+    options: &'a LogOptions,
+    identity: Identity,
+    replay: Replay,
+    /// The numbers of all segments.
+    numbers: Vec<u64>,
+    /// Files that were never finished.
+    unfinished: Vec<String>,
+    /// Indexes to be written: segment, where, what.
+    indexes: Vec<(u64, u64, Bytes)>,
+}
+
+/// The last segment and those behind it, looked at: what is to be done.
+struct End {
+    /// The last frame, as it is to be; `None` if there is none.
+    last: Option<FrameHeader>,
+    /// It was cut.
+    is_cut: bool,
+    /// Where it ends, in bytes; where the header of the segment does, if there is none.
+    offset: u64,
+    /// What is to be overwritten with zeros: segment, from, to.
+    dirty: Vec<(u64, u64, u64)>,
+    torn_bytes: u64,
+}
+
+impl<'a, D: Disk> Opening<'a, D> {
+    fn new(
+        disk: &'a mut D,
+        cluster: ClusterId,
+        node: NodeId,
+        options: &'a LogOptions,
+    ) -> Result<Self, LogError> {
+        if !holds_log(disk)? {
+            return Err(words::no_log(&disk.name()));
+        }
+        // A process that was killed may have left names that a loss of power would take back.
+        sync_directory(disk, FOLDER)?;
+        let (mut numbers, mut unfinished) = (Vec::new(), Vec::new());
+        for (name, _) in list(disk, FOLDER)? {
+            match parse(&name) {
+                Some(Named::Segment(number)) => numbers.push(number),
+                Some(Named::New) => unfinished.push(format!("{FOLDER}/{name}")),
+                None => {}
+            }
+        }
+        numbers.sort_unstable();
+        let replay = Replay::new(cluster, options.tail_bytes_max);
+        let identity = Identity {
+            cluster,
+            node,
+            incarnation: Default::default(),
+        };
+        Ok(Self {
+            disk,
+            options,
+            identity,
+            replay,
+            numbers,
+            unfinished,
+            indexes: Vec::new(),
+        })
+    }
+
+    fn file(&self, number: u64) -> String {
+        format!("{}: {}", self.disk.name(), segment_name(number))
+    }
+
+    /// Opens a segment and looks at its header.
+    fn load(&mut self, number: u64) -> Result<Segment, LogError> {
+        let (file, bytes) = open(self.disk, segment_name(number))?;
+        let name = self.file(number);
+        if !layout::is_segment_length(bytes) {
+            let what = format!("it has {bytes} bytes, which no segment has");
+            return Err(words::damaged(
+                &name,
+                bytes,
+                Some(self.replay.next_index()),
+                &what,
+            ));
+        }
+        let header = match SegmentHeader::read(&read(self.disk, file, 0, SECTOR)?) {
+            Ok(header) => Some(header),
+            Err(SegmentError::Absent) => None,
+            Err(newer) => return Err(words::newer(&name, 0, &newer.to_string())),
+        };
+        if let Some(header) = &header {
+            self.admit(number, bytes, header)?;
+        }
+        // A file that is used again holds what it held before until it is begun.
+        let is_old = header.as_ref().is_some_and(|h| h.segment < number);
+        Ok(Segment {
+            number,
+            file,
+            bytes,
+            header: header.filter(|_| !is_old),
+            is_old,
+        })
+    }
+
+    /// Whether a segment is one of this log.
+    fn admit(&mut self, number: u64, bytes: u64, header: &SegmentHeader) -> Result<(), LogError> {
+        let (name, theirs, ours) = (self.file(number), header.identity, self.identity);
+        if theirs.cluster != ours.cluster || theirs.node != ours.node {
+            return Err(words::foreign(&name, theirs, ours));
+        }
+        if self.numbers.first() == Some(&number) {
+            self.identity.incarnation = theirs.incarnation;
+        } else if theirs.incarnation != ours.incarnation {
+            return Err(words::mixed(&name, theirs, ours));
+        }
+        let what = match header {
+            h if h.segment > number => format!("it was made as segment {}", h.segment),
+            h if h.bytes != bytes => format!("it has {bytes} bytes and was made with {}", h.bytes),
+            _ => return Ok(()),
+        };
+        Err(words::damaged(&name, 0, Some(self.replay.next_index()), &what))
+    }
+
+    /// Applies all full segments; gives the last one and those behind it, which have no header.
+    fn replay(&mut self) -> Result<(Segment, Vec<Segment>), LogError> {
+        let numbers = self.numbers.clone();
+        if let Some((before, after)) = numbers.windows(2).find_map(gap) {
+            return Err(words::missing(&self.file(before + 1), &segment_name(after)));
+        }
+        let first = numbers.first().copied().unwrap_or_default();
+        if first != 1 {
+            return Err(words::missing(&self.file(1), &segment_name(first)));
+        }
+        let mut last = self.load(first)?;
+        if last.header.is_none() {
+            return Err(self.bad_header(first));
+        }
+        let mut behind: Vec<Segment> = Vec::new();
+        for number in numbers.into_iter().skip(1) {
+            let next = self.load(number)?;
+            match (&next.header, behind.first()) {
+                (None, _) => behind.push(next),
+                (Some(_), Some(damaged)) => return Err(self.bad_header(damaged.number)),
+                (Some(header), None) => {
+                    self.replay_full(&last, header)?;
+                    perform(self.disk, Op::Close { file: last.file })?;
+                    last = next;
+                }
+            }
+        }
+        Ok((last, behind))
+    }
+
+    fn bad_header(&self, number: u64) -> LogError {
+        let what = "its header is not sound";
+        words::damaged(&self.file(number), 0, Some(self.replay.next_index()), what)
+    }
+
+    /// Applies a segment that is followed by another: everything in it was acknowledged.
+    fn replay_full(&mut self, segment: &Segment, next: &SegmentHeader) -> Result<(), LogError> {
+        let cluster = self.identity.cluster;
+        let index = segment.index(self.disk, cluster)?.map(|(index, _)| index);
+        let index = index.filter(|i| i.next_sequence == next.first_sequence);
+        match index.filter(|i| can_follow(&self.replay.groups, cluster, i)) {
+            Some(index) => {
+                for group in &index.groups {
+                    let known = self.replay.groups.entry(group.group).or_default();
+                    known.restore(cluster, segment.number, group);
+                }
+                self.replay.skip(index.next_sequence);
+            }
+            None => self.scan_full(segment, next)?,
+        }
+        let starts = |start: &kontiki_wire::segment::GroupStart| {
+            self.replay
+                .groups
+                .get(&start.group)
+                .is_some_and(|g| g.start(start.group) == *start)
+        };
+        if next.groups.iter().all(starts) && next.groups.len() == self.replay.groups.len() {
+            return Ok(());
+        }
+        let what = "it does not go on where the segment before it ends";
+        Err(words::damaged(
+            &self.file(next.segment),
+            0,
+            Some(self.replay.next_index()),
+            what,
+        ))
+    }
+
+    /// The same for one without an index: it is read, and gets one.
+    fn scan_full(&mut self, segment: &Segment, next: &SegmentHeader) -> Result<(), LogError> {
+        let scan = segment.scan(self.disk, &mut self.replay)?;
+        let name = self.file(segment.number);
+        if let Some(torn) = scan.torn {
+            return Err(words::damaged(&name, torn.at, Some(torn.index), &torn.what));
+        }
+        let (sequence, end) = (self.replay.sequence, align(scan.end));
+        if sequence != next.first_sequence {
+            let what = format!("frame {sequence} should begin here and does not");
+            return Err(words::damaged(&name, end, Some(self.replay.next_index()), &what));
+        }
+        let index = index_of(
+            self.identity.cluster,
+            segment.number,
+            sequence,
+            end,
+            &self.replay.groups,
+        );
+        if let Some(from) = segment
+            .bytes
+            .checked_sub(index.len() as u64)
+            .filter(|from| *from >= end)
+        {
+            self.indexes.push((segment.number, from, index));
+        }
+        Ok(())
+    }
+
+    /// Applies the last segment and finds out what is to be repaired in it and behind it.
+    fn examine_end(&mut self, last: &Segment, spares: &[Segment]) -> Result<End, LogError> {
+        let cluster = self.identity.cluster;
+        let index = last.index(self.disk, cluster)?;
+        if index.is_some() && spares.is_empty() {
+            return Err(words::missing(
+                &self.file(last.number + 1),
+                "the index of the segment before it",
+            ));
+        }
+        let Scan {
+            mut end,
+            last: mut frame,
+            torn,
+        } = last.scan(self.disk, &mut self.replay)?;
+        let sequence = self.replay.sequence;
+        let next = self.replay.next_index();
+        let (at, record, what) = match &torn {
+            Some(torn) => (torn.at, torn.index, torn.what.clone()),
+            None => (
+                align(end),
+                next,
+                format!("frame {sequence} should begin here and does not"),
+            ),
+        };
+        let (mut is_cut, mut lost, mut torn_bytes) = (false, 0, 0);
+        if let Some(torn) = torn.filter(|t| !t.kept.parts.is_empty()) {
+            self.replay.apply(&torn.kept, stride(last.bytes), &torn.runs);
+            (is_cut, lost) = (true, torn.lost);
+            (end, frame) = (torn.kept.end(), Some(torn.kept));
+        }
+        let to = index.as_ref().map_or(last.bytes, |(_, from)| *from);
+        let behind = last.behind(self.disk, cluster, sequence, (end, to))?;
+        if let Some(later) = behind.later {
+            let what = format!("{what}, and a later frame stands at byte {later}");
+            return Err(words::damaged(&self.file(last.number), at, Some(record), &what));
+        }
+        let mut dirty: Vec<(u64, u64, u64)> = Vec::new();
+        dirty.extend(index.map(|(_, from)| (last.number, from, last.bytes)));
+        for (segment, found) in [(last, behind)]
+            .into_iter()
+            .chain(self.look_at_spares(spares, sequence)?)
+        {
+            let torn = found.dirty.filter(|_| !segment.is_old);
+            torn_bytes += torn.map_or(0, |(from, to)| to - from);
+            dirty.extend(found.dirty.map(|(from, to)| (segment.number, from, to)));
+        }
+        Ok(End {
+            last: frame,
+            is_cut,
+            offset: end,
+            dirty,
+            torn_bytes: torn_bytes.max(lost),
+        })
+    }
+
+    /// What lies in segments that have no header: a segment that was being begun, or nothing.
+    fn look_at_spares<'s>(
+        &mut self,
+        spares: &'s [Segment],
+        sequence: u64,
+    ) -> Result<Vec<(&'s Segment, Behind)>, LogError> {
+        let mut all = Vec::new();
+        for spare in spares {
+            let behind = spare.behind(self.disk, self.identity.cluster, sequence, (0, spare.bytes))?;
+            if behind.later.is_some() {
+                return Err(self.bad_header(spare.number));
+            }
+            all.push((spare, behind));
+        }
+        Ok(all)
+    }
+
+    /// Cuts what is torn, and makes certain of the last frame.
+    fn repair_end(&mut self, segment: &Segment, end: &End) -> Result<Active, LogError> {
+        let file = segment.file;
+        for (_, from, to) in end.dirty.iter().filter(|(number, ..)| *number == segment.number) {
+            clear(self.disk, file, *from, *to)?;
+        }
+        // The first frame was written with the header of the segment.
+        let offset = end.last.as_ref().map_or(0, |f| f.offset);
+        let from = if offset <= SECTOR { 0 } else { offset };
+        let bytes = read(self.disk, file, from, end.offset - from)?;
+        let buffers = match &end.last {
+            // Only its header changes, and that is one sector: the frame is as it was or as it is to be.
+            Some(header) if end.is_cut => {
+                let start = (offset - from) as usize;
+                let body = bytes.slice(start + header.header_len as usize..);
+                vec![bytes.slice(..start), header.encode(self.identity.cluster), body]
+            }
+            _ => vec![bytes],
+        };
+        write(self.disk, file, from, buffers)?;
+        let Segment { number, bytes, .. } = *segment;
+        Ok(Active {
+            number,
+            file,
+            bytes,
+            offset: align(end.offset),
+        })
+    }
+
+    /// Makes the segments behind the last ready for use. Those of another length than is wanted now are removed,
+    /// the last first, so that there is never a gap.
+    fn repair_spares(&mut self, mut spares: Vec<Segment>, end: &End) -> Result<VecDeque<Spare>, LogError> {
+        let fitting = spares
+            .iter()
+            .take_while(|s| s.bytes == self.options.segment_bytes)
+            .count();
+        for odd in spares.drain(fitting..).rev() {
+            perform(self.disk, Op::Close { file: odd.file })?;
+            remove(self.disk, odd.name())?;
+            sync_directory(self.disk, FOLDER)?;
+        }
+        for spare in &spares {
+            for (_, from, to) in end.dirty.iter().filter(|(number, ..)| *number == spare.number) {
+                clear(self.disk, spare.file, *from, *to)?;
+            }
+        }
+        let spare = |s: Segment| Spare {
+            number: s.number,
+            file: s.file,
+            bytes: s.bytes,
+        };
+        Ok(spares.into_iter().map(spare).collect())
+    }
+
+    /// Removes what was never finished, and gives full segments the indexes they lack.
+    fn repair_rest(&mut self) -> Result<(), LogError> {
+        for name in std::mem::take(&mut self.unfinished) {
+            remove(self.disk, name)?;
+            sync_directory(self.disk, FOLDER)?;
+        }
+        for (number, offset, index) in std::mem::take(&mut self.indexes) {
+            let (file, _) = open(self.disk, segment_name(number))?;
+            write(self.disk, file, offset, vec![index])?;
+            perform(self.disk, Op::Close { file })?;
+        }
+        Ok(())
+    }
+}
+
+/// Two numbers that do not follow each other.
+fn gap(pair: &[u64]) -> Option<(u64, u64)> {
+    match pair {
+        [before, after] if before + 1 != *after => Some((*before, *after)),
+        _ => None,
+    }
+}

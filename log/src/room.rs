@@ -1,0 +1,147 @@
+//! The next segment, made before it is needed.
+//!
+//! One is kept ahead, so that a full segment is followed without a wait, and so that a disk without room
+//! is known while there still is some. A segment is made under another name and gets its own once it is
+//! filled with zeros and synced; once the folder is synced too it is ready. So a file with the name of a
+//! segment always has its whole length. If there is no room that is told once, and tried again on the
+//! next occasion: there is no clock here, each call of [`Log::poll`](crate::Log::poll) is one.
+
+use crate::disk::{DiskError, FileId, Op};
+use crate::layout::{FOLDER, new_name, segment_name};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+/// A segment that waits for its first frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spare {
+    pub(crate) number: u64,
+    pub(crate) file: FileId,
+    pub(crate) bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Making {
+    Nothing,
+    Filling {
+        number: u64,
+    },
+    Naming(Spare),
+    Syncing(Spare),
+    /// There was no room.
+    Refused,
+    /// A file is in the way, left by an attempt that could not tidy up.
+    Clearing {
+        number: u64,
+    },
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Do this next.
+    Next(Op),
+    /// A segment is ready.
+    Ready,
+    /// There is no room for one.
+    Full,
+    /// The disk failed.
+    Failed(DiskError),
+}
+
+/// The segments ahead.
+#[derive(Debug)]
+pub(crate) struct Room {
+    segment_bytes: u64,
+    ready: VecDeque<Spare>,
+    making: Making,
+}
+
+impl Room {
+    pub(crate) fn new(segment_bytes: u64, ready: VecDeque<Spare>) -> Self {
+        Self {
+            segment_bytes,
+            ready,
+            making: Making::Nothing,
+        }
+    }
+
+    /// Whether a segment is ready.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// The next segment.
+    pub(crate) fn take(&mut self) -> Option<Spare> {
+        self.ready.pop_front()
+    }
+
+    /// The operation that makes segment `number`, the one behind the one in use, if none is ready or being made.
+    pub(crate) fn want(&mut self, number: u64) -> Option<Op> {
+        let idle = matches!(self.making, Making::Nothing | Making::Refused);
+        (idle && self.ready.is_empty()).then(|| self.fill(number))
+    }
+
+    fn fill(&mut self, number: u64) -> Op {
+        self.making = Making::Filling { number };
+        Op::Create {
+            name: new_name(number),
+            bytes: self.segment_bytes,
+        }
+    }
+
+    /// A file was filled, or could not be.
+    pub(crate) fn filled(&mut self, result: Result<FileId, DiskError>) -> Step {
+        let Making::Filling { number } = self.making else {
+            return Step::Full;
+        };
+        let error = match result {
+            Ok(file) => {
+                self.making = Making::Naming(Spare {
+                    number,
+                    file,
+                    bytes: self.segment_bytes,
+                });
+                return Step::Next(Op::Rename {
+                    from: new_name(number),
+                    to: segment_name(number),
+                });
+            }
+            Err(error) => error,
+        };
+        match error.kind {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                self.making = Making::Refused;
+                Step::Full
+            }
+            ErrorKind::AlreadyExists => {
+                self.making = Making::Clearing { number };
+                Step::Next(Op::Remove {
+                    name: new_name(number),
+                })
+            }
+            _ => Step::Failed(error),
+        }
+    }
+
+    /// A step after that was done, or failed.
+    pub(crate) fn stepped(&mut self, result: Result<(), DiskError>) -> Step {
+        if let Err(error) = result {
+            return Step::Failed(error);
+        }
+        match self.making {
+            Making::Naming(spare) => {
+                self.making = Making::Syncing(spare);
+                Step::Next(Op::SyncDirectory {
+                    name: FOLDER.to_owned(),
+                })
+            }
+            Making::Syncing(spare) => {
+                self.making = Making::Nothing;
+                self.ready.push_back(spare);
+                Step::Ready
+            }
+            Making::Clearing { number } => Step::Next(self.fill(number)),
+            Making::Nothing | Making::Filling { .. } | Making::Refused => Step::Full,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Tests of the whole log, on a disk in memory that can be torn, stopped and damaged.
+
+mod crash;
+mod damage;
+mod disk;
+mod model;
+mod places;
+mod room;
+mod wrong;

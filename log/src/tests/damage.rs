@@ -1,0 +1,305 @@
+//! Damage: the last write may be torn anywhere, nothing else may.
+
+use super::disk::{Crash, TestDisk};
+use super::model::{Node, entries, made};
+use crate::LogError;
+use kontiki_consensus::{HardState, Index, NodeId, Term};
+
+const FIRST: &str = "log/0000000000000001.seg";
+
+/// A log whose last write is of this kind, and where that write begins and ends.
+fn with_last_write(kind: usize) -> (Node, usize, usize) {
+    let disk = TestDisk::new(0);
+    made(&disk);
+    let mut node = Node::new(disk);
+    node.vote(1, Some(2));
+    node.append(&[40, 700, 3]);
+    node.settle();
+    let begin = end_of(&node);
+    match kind {
+        0 => node.append(&[20]),
+        1 => node.append(&[300, 10, 900, 0, 60]),
+        2 => node.vote(4, None),
+        3 => node.replace(3, &[500, 500]),
+        _ => {
+            let state = HardState {
+                term: Term(3),
+                vote: Some(NodeId(3)),
+            };
+            node.write(Some(state), Some(4), vec![entries(4, 3, 3, &[100, 800])]);
+        }
+    }
+    node.settle();
+    assert!(node.is_settled());
+    let end = end_of(&node);
+    (node, begin, end)
+}
+
+/// Where the next frame begins.
+fn end_of(node: &Node) -> usize {
+    let content = node.disk.content(FIRST);
+    (content.iter().rposition(|b| *b != 0).expect("something") + 1).next_multiple_of(512)
+}
+
+/// A twin whose last write was handed over and never acknowledged, with this file.
+fn unacknowledged(kind: usize, content: &[u8]) -> Node {
+    let disk = TestDisk::new(0);
+    made(&disk);
+    let mut node = Node::new(disk);
+    node.vote(1, Some(2));
+    node.append(&[40, 700, 3]);
+    node.settle();
+    match kind {
+        0 => node.append(&[20]),
+        1 => node.append(&[300, 10, 900, 0, 60]),
+        2 => node.vote(4, None),
+        3 => node.replace(3, &[500, 500]),
+        _ => {
+            let state = HardState {
+                term: Term(3),
+                vote: Some(NodeId(3)),
+            };
+            node.write(Some(state), Some(4), vec![entries(4, 3, 3, &[100, 800])]);
+        }
+    }
+    node.crash(Crash::LoseAll);
+    node.disk.set_content(FIRST, content);
+    node
+}
+
+#[test]
+fn the_last_write_may_end_or_be_damaged_at_any_byte() {
+    for kind in 0..5 {
+        let (node, begin, end) = with_last_write(kind);
+        let content = node.disk.content(FIRST);
+        let down = unacknowledged(kind, &content);
+        for n in begin..end {
+            let mut flipped = content.clone();
+            flipped[n] ^= 0x40;
+            let mut torn = content.clone();
+            torn[n..end].fill(0);
+            for damaged in [flipped, torn] {
+                let mut node = down.twin(down.disk.copy());
+                node.disk.set_content(FIRST, &damaged);
+                node.reopen();
+                node.check(1000);
+                node.append(&[5]);
+                node.settle();
+                node.crash(Crash::LoseAll);
+                node.reopen();
+                assert_eq!(node.torn_bytes, 0, "what was cut stays away");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_write_may_lack_any_of_its_sectors() {
+    let (node, begin, end) = with_last_write(1);
+    let content = node.disk.content(FIRST);
+    let sectors = (end - begin) / 512;
+    assert!(sectors >= 4);
+    let down = unacknowledged(1, &content);
+    for lost in 0..1 << sectors {
+        let mut damaged = content.clone();
+        for sector in (0..sectors).filter(|s| lost & (1 << s) != 0) {
+            damaged[begin + sector * 512..begin + (sector + 1) * 512].fill(0);
+        }
+        let mut node = down.twin(down.disk.copy());
+        node.disk.set_content(FIRST, &damaged);
+        node.reopen();
+        node.check(1000);
+        assert_eq!(
+            node.torn_bytes > 0,
+            lost != 0 && lost != (1 << sectors) - 1,
+            "{lost:b}"
+        );
+    }
+}
+
+#[test]
+fn a_record_of_the_torn_write_that_is_sound_is_kept() {
+    let (node, begin, _) = with_last_write(1);
+    let mut content = node.disk.content(FIRST);
+    // The fourth record of five: header of the frame, then 380, 90, 980 and 80 bytes.
+    content[begin + 96 + 380 + 90 + 980 + 4] ^= 1;
+    let mut down = unacknowledged(1, &content);
+    down.reopen();
+    assert_eq!(down.last(), 4 + 3);
+    down.crash(Crash::LoseAll);
+    down.reopen();
+    assert_eq!((down.last(), down.torn_bytes), (4 + 3, 0));
+}
+
+#[test]
+fn damage_before_the_last_write_is_refused_or_harmless() {
+    let (node, begin, end) = with_last_write(1);
+    let content = node.disk.content(FIRST);
+    let mut refused = 0;
+    for n in 0..begin {
+        let mut flipped = content.clone();
+        flipped[n] ^= 0x04;
+        let mut twin = node.twin(node.disk.copy());
+        twin.disk.set_content(FIRST, &flipped);
+        match twin.try_reopen() {
+            // Between frames nothing stands: what is there is not read.
+            Ok(()) => {
+                assert_eq!(twin.durable, node.durable, "byte {n}");
+                assert_eq!(content[n], 0, "byte {n}");
+            }
+            Err(LogError::Damaged(text)) => {
+                refused += 1;
+                assert!(text.contains(FIRST) && text.contains("Raft index"), "{text}");
+                assert!(text.contains("give this node up"), "{text}");
+                assert_eq!(twin.disk.content(FIRST), flipped, "nothing was changed");
+            }
+            Err(other) => panic!("byte {n}: {other}"),
+        }
+    }
+    assert!(refused > 500 && end > begin);
+}
+
+#[test]
+fn the_text_names_the_place() {
+    let (node, ..) = with_last_write(1);
+    let mut content = node.disk.content(FIRST);
+    // Frame 1 is the genesis at 512, frame 2 the vote at 1024, frame 3 begins at 1536.
+    content[1536 + 96 + 10] ^= 1;
+    let mut twin = node.twin(node.disk.copy());
+    twin.disk.set_content(FIRST, &content);
+    let text = twin.try_reopen().expect_err("damaged").to_string();
+    assert!(
+        text.contains(
+            "the test directory: log/0000000000000001.seg is damaged at byte 1632, at Raft index 2"
+        ),
+        "{text}"
+    );
+}
+
+/// A log of several segments.
+fn long() -> Node {
+    let disk = TestDisk::new(9);
+    made(&disk);
+    let mut node = Node::new(disk);
+    for _ in 0..24 {
+        node.append(&[9_000]);
+        node.settle();
+    }
+    assert!(node.disk.names().len() >= 5, "{:?}", node.disk.names());
+    node.crash(Crash::LoseAll);
+    node
+}
+
+#[test]
+fn damage_in_a_full_segment_is_found_when_it_is_read() {
+    let node = long();
+    let content = node.disk.content(FIRST);
+    for n in [650, 1500, 20_000, 40_000] {
+        let mut twin = node.twin(node.disk.copy());
+        let mut damaged = content.clone();
+        damaged[n] ^= 1;
+        twin.disk.set_content(FIRST, &damaged);
+        twin.reopen();
+        let text = twin.read_all(5000).map(|r| r.len()).expect_err("damaged");
+        assert!(text.contains(FIRST) && text.contains("Raft index"), "{text}");
+        // What lies behind can be read.
+        let last = Index(twin.last());
+        assert!(twin.fetch(crate::From::Index(last), last, 1).is_ok());
+    }
+}
+
+#[test]
+fn a_damaged_index_is_made_again_and_then_damage_is_found_at_once() {
+    let node = long();
+    let content = node.disk.content(FIRST);
+    for from_end in [1, 20, 47, 60, 100] {
+        let mut twin = node.twin(node.disk.copy());
+        let mut damaged = content.clone();
+        let n = damaged.len() - from_end;
+        damaged[n] ^= 1;
+        twin.disk.set_content(FIRST, &damaged);
+        twin.reopen();
+        twin.check(5000);
+        assert_eq!(twin.disk.content(FIRST), content, "it is as it was");
+        damaged[2000] ^= 1;
+        let mut twin = node.twin(node.disk.copy());
+        twin.disk.set_content(FIRST, &damaged);
+        assert!(matches!(twin.try_reopen(), Err(LogError::Damaged(_))));
+    }
+}
+
+#[test]
+fn a_missing_segment_is_refused() {
+    let node = long();
+    let names = node.disk.names();
+    for (n, name) in names.iter().enumerate() {
+        let mut twin = node.twin(node.disk.copy());
+        twin.disk.remove(name);
+        match twin.try_reopen() {
+            Ok(()) => assert_eq!(n, names.len() - 1, "only the spare may be missing"),
+            Err(LogError::Damaged(text)) => assert!(text.contains("is missing"), "{text}"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    // The last that was written to and the spare, both gone: the one before says that it was full.
+    let mut twin = node.twin(node.disk.copy());
+    names[names.len() - 2..]
+        .iter()
+        .for_each(|name| twin.disk.remove(name));
+    let text = twin.try_reopen().expect_err("refused").to_string();
+    assert!(text.contains("is missing"), "{text}");
+}
+
+#[test]
+fn a_damaged_header_is_refused_once_its_segment_was_used() {
+    let node = long();
+    let names = node.disk.names();
+    let used = &names[..names.len() - 1];
+    for name in used {
+        let mut twin = node.twin(node.disk.copy());
+        let mut content = twin.disk.content(name);
+        content[20] ^= 1;
+        twin.disk.set_content(name, &content);
+        let text = twin.try_reopen().expect_err("refused").to_string();
+        assert!(text.contains(name) && text.contains("header"), "{text}");
+    }
+}
+
+#[test]
+fn a_file_cut_short_is_refused() {
+    let node = long();
+    for length in [0, 100, 4096, 65_535] {
+        let mut twin = node.twin(node.disk.copy());
+        let content = twin.disk.content(FIRST);
+        twin.disk.set_content(FIRST, &content[..length]);
+        assert!(matches!(twin.try_reopen(), Err(LogError::Damaged(_))));
+    }
+}
+
+#[test]
+fn what_a_recycled_file_held_before_is_empty_space() {
+    let mut node = long();
+    let names = node.disk.names();
+    let (spare, old) = (names.last().expect("a spare").clone(), node.disk.content(FIRST));
+    node.disk.set_content(&spare, &old);
+    node.reopen();
+    assert_eq!(node.torn_bytes, 0);
+    node.check(9000);
+    // And when the segment has begun already, over old frames.
+    let written = names[names.len() - 2].clone();
+    let mut content = node.disk.content(&written);
+    let end = content.iter().rposition(|b| *b != 0).expect("frames") + 1;
+    let end = end.next_multiple_of(512);
+    content[end..].copy_from_slice(&old[end..]);
+    node.crash(Crash::LoseAll);
+    node.disk.set_content(&written, &content);
+    node.reopen();
+    node.check(9000);
+    for _ in 0..20 {
+        node.append(&[5000]);
+        node.settle();
+    }
+    node.crash(Crash::LoseAll);
+    node.reopen();
+    node.check(9000);
+}

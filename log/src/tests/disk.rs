@@ -1,0 +1,434 @@
+//! A disk in memory: what was synced is certain, what was not is at the mercy of a crash.
+
+use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+const SECTOR: usize = 512;
+
+/// Repeatable chance.
+#[derive(Clone, Debug)]
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+
+    pub(super) fn coin(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
+
+/// What a crash does to what was not synced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Crash {
+    LoseAll,
+    KeepAll,
+    /// Each sector and each change of names survives or not.
+    Torn,
+    /// The process dies, the machine goes on; what a failed sync gave up stays in memory and never gets further.
+    Kill,
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<(usize, Bytes)>,
+    given_up: Vec<(usize, Bytes)>,
+}
+
+impl File {
+    fn sync(&mut self) {
+        for (at, bytes) in self.unsynced.drain(..) {
+            self.durable[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+    }
+
+    fn lose_power(&mut self, crash: Crash, chance: &mut Chance) {
+        match crash {
+            Crash::KeepAll => self.sync(),
+            Crash::LoseAll | Crash::Kill => {}
+            Crash::Torn => {
+                for sector in (0..self.durable.len()).step_by(SECTOR) {
+                    if chance.coin() {
+                        continue;
+                    }
+                    for (at, bytes) in &self.unsynced {
+                        let from = (*at).max(sector);
+                        let to = (at + bytes.len()).min(sector + SECTOR);
+                        if from < to {
+                            self.durable[from..to].copy_from_slice(&bytes[from - at..to - at]);
+                        }
+                    }
+                }
+            }
+        }
+        self.unsynced.clear();
+        self.given_up.clear();
+        self.seen = self.durable.clone();
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Link(String, usize),
+    Rename(String, String),
+    Unlink(String),
+    Folder(String),
+}
+
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+#[derive(Clone, Debug, Default)]
+struct Names {
+    files: BTreeMap<String, usize>,
+    folders: Vec<String>,
+}
+
+impl Names {
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Link(name, file) => drop(self.files.insert(name.clone(), *file)),
+            Change::Rename(from, to) => {
+                if let Some(file) = self.files.remove(from) {
+                    self.files.insert(to.clone(), file);
+                }
+            }
+            Change::Unlink(name) => drop(self.files.remove(name)),
+            Change::Folder(name) => self.folders.push(name.clone()),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    chance: Chance,
+    files: Vec<File>,
+    seen: Names,
+    durable: Names,
+    unsynced: Vec<Change>,
+    open: BTreeMap<FileId, usize>,
+    opened: u32,
+    submitted: u64,
+    queue: VecDeque<(OpId, Op)>,
+    /// Operations until the power fails.
+    power: Option<u64>,
+    is_off: bool,
+    full: bool,
+    broken: bool,
+    writes: u64,
+}
+
+/// A handle on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct TestDisk(Rc<RefCell<State>>);
+
+impl TestDisk {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            chance: Chance::new(seed),
+            files: Vec::new(),
+            seen: Names::default(),
+            durable: Names::default(),
+            unsynced: Vec::new(),
+            open: BTreeMap::new(),
+            opened: 0,
+            submitted: 0,
+            queue: VecDeque::new(),
+            power: None,
+            is_off: false,
+            full: false,
+            broken: false,
+            writes: 0,
+        })))
+    }
+
+    /// Another disk with the same content.
+    pub(super) fn copy(&self) -> Self {
+        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
+    pub(super) fn reseed(&self, seed: u64) {
+        self.0.borrow_mut().chance = Chance::new(seed);
+    }
+
+    /// The power fails at this operation.
+    pub(super) fn fail_power_at(&self, operation: u64) {
+        self.0.borrow_mut().power = Some(operation);
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        self.0.borrow().is_off
+    }
+
+    pub(super) fn set_full(&self, full: bool) {
+        self.0.borrow_mut().full = full;
+    }
+
+    pub(super) fn break_writes(&self) {
+        self.0.borrow_mut().broken = true;
+    }
+
+    /// How many writes there were.
+    pub(super) fn writes(&self) -> u64 {
+        self.0.borrow().writes
+    }
+
+    /// How many operations there were.
+    pub(super) fn operations(&self) -> u64 {
+        self.0.borrow().submitted
+    }
+
+    /// All names, now.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.0.borrow().seen.files.keys().cloned().collect()
+    }
+
+    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+        let state = self.0.borrow();
+        state.files[state.seen.files[name]].seen.clone()
+    }
+
+    /// Changes a file behind everybody's back.
+    pub(super) fn set_content(&self, name: &str, content: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let n = match state.seen.files.get(name) {
+            Some(n) => *n,
+            None => {
+                state.files.push(File::default());
+                let n = state.files.len() - 1;
+                state.seen.files.insert(name.to_owned(), n);
+                state.durable.files.insert(name.to_owned(), n);
+                n
+            }
+        };
+        state.files[n].seen = content.to_vec();
+        state.files[n].durable = content.to_vec();
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        let mut state = self.0.borrow_mut();
+        state.seen.files.remove(name);
+        state.durable.files.remove(name);
+    }
+
+    /// The process, and perhaps the machine, stops.
+    pub(super) fn crash(&self, crash: Crash) {
+        let state = &mut *self.0.borrow_mut();
+        for (_, op) in std::mem::take(&mut state.queue) {
+            let half = state.chance.coin();
+            match op {
+                Op::Create { name, bytes } if !state.full => {
+                    let bytes = if half { bytes / 2 } else { bytes };
+                    state.create(&name, bytes).ok();
+                }
+                Op::Write {
+                    file,
+                    offset,
+                    buffers,
+                    ..
+                } => drop(state.write(file, offset, &buffers, false)),
+                Op::SyncDirectory { .. } => {}
+                other => drop(state.perform(other)),
+            }
+        }
+        if crash != Crash::Kill {
+            for file in &mut state.files {
+                file.lose_power(crash, &mut state.chance);
+            }
+            for change in std::mem::take(&mut state.unsynced) {
+                let survives = match crash {
+                    Crash::LoseAll | Crash::Kill => false,
+                    Crash::KeepAll => true,
+                    Crash::Torn => state.chance.coin(),
+                };
+                if survives {
+                    state.durable.apply(&change);
+                }
+            }
+            state.seen = state.durable.clone();
+        }
+        state.open.clear();
+        (state.power, state.is_off, state.broken) = (None, false, false);
+    }
+}
+
+impl State {
+    fn spend(&mut self) -> bool {
+        if let Some(left) = &mut self.power {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => self.is_off = true,
+            }
+        }
+        self.is_off
+    }
+
+    fn complete(&mut self) -> Option<Completion> {
+        if self.is_off || self.queue.is_empty() || self.spend() {
+            return None;
+        }
+        let (id, op) = self.queue.pop_front()?;
+        let result = self.perform(op);
+        Some(Completion { id, result })
+    }
+
+    fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
+        match op {
+            Op::MakeDirectory { name } => {
+                if !self.seen.folders.contains(&name) {
+                    self.change(Change::Folder(name));
+                }
+                Ok(Done::Unit)
+            }
+            Op::Create { name, .. } if self.full => Err(failure(&name, ErrorKind::StorageFull)),
+            Op::Create { name, bytes } => self.create(&name, bytes),
+            Op::Open { name } => match self.seen.files.get(&name) {
+                Some(n) => Ok(self.opened(*n)),
+                None => Err(failure(&name, ErrorKind::NotFound)),
+            },
+            Op::Close { file } => {
+                self.open.remove(&file).expect("closed once");
+                Ok(Done::Unit)
+            }
+            Op::Write {
+                file,
+                offset,
+                buffers,
+                sync,
+            } => self.write(file, offset, &buffers, sync),
+            Op::Read { file, offset, bytes } => {
+                let seen = &self.files[self.open[&file]].seen;
+                let from = (offset as usize).min(seen.len());
+                let to = (offset.saturating_add(bytes) as usize).min(seen.len());
+                Ok(Done::Read(Bytes::copy_from_slice(&seen[from..to])))
+            }
+            Op::Rename { from, to } => {
+                assert!(!self.seen.files.contains_key(&to), "{to} is there");
+                self.change(Change::Rename(from, to));
+                Ok(Done::Unit)
+            }
+            Op::Remove { name } => {
+                assert!(self.seen.files.contains_key(&name));
+                self.change(Change::Unlink(name));
+                Ok(Done::Unit)
+            }
+            Op::SyncDirectory { name } => {
+                let of = |c: &Change| match c {
+                    Change::Link(n, _) | Change::Rename(_, n) | Change::Unlink(n) | Change::Folder(n) => {
+                        folder_of(n) == name
+                    }
+                };
+                for change in self.unsynced.extract_if(.., |c| of(c)) {
+                    self.durable.apply(&change);
+                }
+                Ok(Done::Unit)
+            }
+            Op::List { name } => {
+                let files = self.seen.files.iter().filter(|(n, _)| folder_of(n) == name);
+                let length = |n: &usize| self.files[*n].seen.len() as u64;
+                let short = |n: &str| n.rsplit('/').next().unwrap_or(n).to_owned();
+                let mut all: Vec<_> = files.map(|(n, f)| (short(n), length(f))).collect();
+                let folders = self.seen.folders.iter().filter(|n| folder_of(n) == name);
+                all.extend(folders.map(|n| (short(n), 0)));
+                all.sort();
+                Ok(Done::Listed(all))
+            }
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        self.seen.apply(&change);
+        self.unsynced.push(change);
+    }
+
+    fn create(&mut self, name: &str, bytes: u64) -> Result<Done, DiskError> {
+        if self.seen.files.contains_key(name) {
+            return Err(failure(name, ErrorKind::AlreadyExists));
+        }
+        assert!(
+            self.seen.folders.iter().any(|f| f == folder_of(name)),
+            "no folder for {name}"
+        );
+        let zeros = vec![0; bytes as usize];
+        self.files.push(File {
+            seen: zeros.clone(),
+            durable: zeros,
+            ..File::default()
+        });
+        self.change(Change::Link(name.to_owned(), self.files.len() - 1));
+        Ok(self.opened(self.files.len() - 1))
+    }
+
+    fn opened(&mut self, n: usize) -> Done {
+        self.opened += 1;
+        self.open.insert(FileId(self.opened), n);
+        Done::Opened(FileId(self.opened), self.files[n].seen.len() as u64)
+    }
+
+    fn write(&mut self, file: FileId, offset: u64, buffers: &[Bytes], sync: bool) -> Result<Done, DiskError> {
+        self.writes += 1;
+        let broken = self.broken;
+        let file = &mut self.files[self.open[&file]];
+        let mut at = offset as usize;
+        for buffer in buffers {
+            file.seen[at..at + buffer.len()].copy_from_slice(buffer);
+            file.unsynced.push((at, buffer.clone()));
+            at += buffer.len();
+        }
+        if broken {
+            file.given_up.append(&mut file.unsynced);
+            return Err(failure("a broken file", ErrorKind::Other));
+        }
+        if sync {
+            file.sync();
+        }
+        Ok(Done::Unit)
+    }
+}
+
+fn failure(what: &str, kind: ErrorKind) -> DiskError {
+    DiskError {
+        what: what.to_owned(),
+        kind,
+        message: kind.to_string(),
+    }
+}
+
+impl Disk for TestDisk {
+    fn submit(&mut self, op: Op) -> OpId {
+        let mut state = self.0.borrow_mut();
+        state.submitted += 1;
+        let id = OpId(state.submitted);
+        if !state.spend() {
+            state.queue.push_back((id, op));
+        }
+        id
+    }
+
+    fn poll(&mut self) -> Option<Completion> {
+        self.0.borrow_mut().complete()
+    }
+
+    fn wait(&mut self) -> Option<Completion> {
+        self.0.borrow_mut().complete()
+    }
+
+    fn name(&self) -> String {
+        "the test directory".to_owned()
+    }
+}

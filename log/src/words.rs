@@ -1,0 +1,58 @@
+//! What the operator is told: which file, where, what, and what to do next.
+
+use crate::api::LogError;
+use kontiki_consensus::Index;
+use kontiki_wire::Identity;
+
+/// What to do about damage. A log that lost what it acknowledged must not take part again.
+const REPLACE: &str = "What stood there was acknowledged, so this node must not go on without it. Leave the directory as it is, \
+    look after the device (kernel log, SMART), and either put back a copy of the whole directory that was taken \
+    while the node was stopped after that write, or give this node up: take it out of the cluster and add a new node \
+    with another id and an empty directory, which will get the log from the others";
+
+/// Something that was acknowledged is damaged.
+pub(crate) fn damaged(file: &str, offset: u64, index: Option<Index>, what: &str) -> LogError {
+    let record = index.map_or_else(String::new, |i| format!(", at Raft index {i}"));
+    LogError::Damaged(format!(
+        "{file} is damaged at byte {offset}{record}: {what}. {REPLACE}."
+    ))
+}
+
+/// There is no log.
+pub(crate) fn no_log(directory: &str) -> LogError {
+    LogError::Wrong(format!(
+        "{directory} holds no log: it is empty, or making one in it was interrupted. If this node is new, make its \
+         directory first (`kontiki init`). If it has run before, this is not its directory: is it mounted, and is the path \
+         right? Starting with an empty one would let the node forget what it has promised"
+    ))
+}
+
+/// Another node's or cluster's.
+pub(crate) fn foreign(file: &str, theirs: Identity, ours: Identity) -> LogError {
+    LogError::Wrong(format!(
+        "{file} belongs to node {} of cluster {}, and this is node {} of cluster {}: is the path of the data directory \
+         right, and the cluster.key? Nothing was changed",
+        theirs.node, theirs.cluster, ours.node, ours.cluster
+    ))
+}
+
+/// Of this node, but of another directory of it.
+pub(crate) fn mixed(file: &str, theirs: Identity, ours: Identity) -> LogError {
+    LogError::Wrong(format!(
+        "{file} comes from another data directory of node {} (incarnation {} and not {}): two directories were \
+         mixed. Put back the one or the other whole. Nothing was changed",
+        ours.node, theirs.incarnation, ours.incarnation
+    ))
+}
+
+/// A whole file is missing.
+pub(crate) fn missing(file: &str, next: &str) -> LogError {
+    LogError::Damaged(format!("{file} is missing, although {next} is there. {REPLACE}."))
+}
+
+/// Written by a newer version.
+pub(crate) fn newer(file: &str, offset: u64, what: &str) -> LogError {
+    LogError::Wrong(format!(
+        "{file}, byte {offset}: {what}. Start it with the program that wrote it, or a newer one; nothing was changed."
+    ))
+}

@@ -1,0 +1,319 @@
+//! The driver: takes what has happened, lets consensus decide, carries out what follows.
+//!
+//! It is the same code in production and in the simulator, owns no thread and no clock, and is
+//! called by whichever thread has the event. `turn` drains the inbox, steps once for each input,
+//! seals all appends that came in as one run, flushes, and dispatches each output. Invariants: every
+//! request is answered exactly once; once stopped it answers and does nothing else; a turn ends: what
+//! is refused within it waits for another turn.
+
+use crate::{
+    apply::Applied,
+    expect::Checks,
+    forward::Forwards,
+    ports::{Input, Ports},
+    proposals::{Gathered, leader_time_of},
+    reads::Reads,
+    request::{Ask, Failure, Reply, Request, Token},
+    route::Parked,
+    taken::Taken,
+    waiters::Waiters,
+};
+use kontiki_consensus::{
+    Config, Consensus, Duration, Event, GroupId, Index, NodeId, Note, Output, Position, Restored, Time,
+};
+use kontiki_log::LogEvent;
+use kontiki_wire::{Identity, Packet, PeerMessage, Refusal};
+
+/// Settings of a replica.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// Its Raft group.
+    pub group: GroupId,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its consensus; `consensus.node` is the same node as in `identity`.
+    pub consensus: Config,
+    /// How many bytes of records a leader takes in before they are committed; as many again may wait for
+    /// a leader, be on their way to one unanswered, and be held for other nodes. More is refused as
+    /// overloaded; a single append always has room.
+    pub in_flight_bytes_max: usize,
+    /// How large the payload of one append may be, in bytes.
+    pub payload_bytes_max: usize,
+}
+
+/// One replica of one group.
+#[derive(Debug)]
+pub struct Driver {
+    pub(crate) config: DriverConfig,
+    pub(crate) consensus: Consensus,
+    outputs: Vec<Output>,
+    /// Appends that came in since the last run was sealed.
+    pub(crate) gathered: Gathered,
+    /// Appends that wait for a leader, in the order they came.
+    pub(crate) parked: Parked,
+    pub(crate) waiters: Waiters,
+    pub(crate) checks: Checks,
+    pub(crate) forwards: Forwards,
+    pub(crate) taken: Taken,
+    pub(crate) reads: Reads,
+    pub(crate) applied: Applied,
+    /// The latest time a leader put into a record, ns since 1970: what the next one may not go behind.
+    pub(crate) leader_time: u64,
+    pub(crate) disk_full: bool,
+    pub(crate) stopped: Option<String>,
+    /// The next look at what has waited too long.
+    next_sweep: Time,
+}
+
+impl Driver {
+    /// A replica that starts from what its disk holds. `seed` must differ at each start: it names this
+    /// life of the node to its peers, and decides its election timeouts.
+    #[must_use]
+    pub fn new(config: DriverConfig, restored: Restored, seed: u64, now: Time) -> Self {
+        let boot_term = restored.hard_state.term;
+        let leader_time = leader_time_of(&restored.tail);
+        Self {
+            consensus: Consensus::new(config.consensus.clone(), restored, seed, now),
+            outputs: Vec::new(),
+            gathered: Gathered::default(),
+            parked: Parked::default(),
+            waiters: Waiters::default(),
+            checks: Checks::default(),
+            forwards: Forwards::new(seed),
+            taken: Taken::new(boot_term),
+            reads: Reads::new(seed),
+            applied: Applied::default(),
+            leader_time,
+            disk_full: false,
+            stopped: None,
+            next_sweep: now,
+            config,
+        }
+    }
+
+    /// Handles everything in `inbox`, and whatever is due at `now`. Gives the time of the next call, at
+    /// the latest. `wall` is the date in ns since 1970, for display and leader time only.
+    pub fn turn(&mut self, now: Time, wall: u64, inbox: &mut Vec<Input>, ports: &mut impl Ports) -> Time {
+        for input in inbox.drain(..) {
+            self.take(now, input, ports);
+        }
+        if self.stopped.is_none() {
+            if now >= self.consensus.deadline() {
+                self.consensus.step(now, Event::Timeout);
+            }
+            self.sweep(now, ports);
+            self.settle(now, wall, ports);
+        }
+        if self.stopped.is_some() {
+            Time::MAX
+        } else {
+            self.consensus.deadline().min(self.sweep_deadline())
+        }
+    }
+
+    /// Admits, seals, flushes and dispatches until nothing more follows.
+    fn settle(&mut self, now: Time, wall: u64, ports: &mut impl Ports) {
+        while self.stopped.is_none() {
+            self.admit(now, ports);
+            self.seal(now, wall, ports);
+            self.ask_reads(now);
+            let mut outputs = std::mem::take(&mut self.outputs);
+            self.consensus.flush(now, &mut outputs);
+            let quiet = outputs.is_empty();
+            for output in outputs.drain(..) {
+                if self.stopped.is_none() {
+                    self.dispatch(now, output, ports);
+                }
+            }
+            self.outputs = outputs;
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, now: Time, input: Input, ports: &mut impl Ports) {
+        if self.stopped.is_some() {
+            if let Input::Request(request) = input {
+                ports.reply(request.token, Reply::Failed(Failure::Stopped));
+            }
+            return;
+        }
+        match input {
+            Input::Packet(packet) => self.take_packet(now, packet, ports),
+            Input::Log(event) => self.take_log_event(now, event, ports),
+            Input::SendDropped(peer) => {
+                self.consensus.step(now, Event::SendDropped(peer));
+                self.forwards.resend_soon(peer, now);
+            }
+            Input::Request(Request {
+                token,
+                deadline,
+                ask: Ask::Append { payload, expect },
+            }) => {
+                self.append(now, (token, deadline), payload, expect, ports);
+            }
+            Input::Request(request) => self.read(request, ports),
+        }
+    }
+
+    fn take_packet(&mut self, now: Time, packet: Packet, ports: &mut impl Ports) {
+        match packet.message {
+            PeerMessage::Raft(message) if message.from == packet.from => {
+                self.consensus.step(now, Event::Message(message));
+            }
+            PeerMessage::Raft(_) => {}
+            PeerMessage::Propose(propose) => self.take_forwarded(packet.from, propose, ports),
+            PeerMessage::ProposeReply(reply) => self.take_answer(packet.from, reply, ports),
+        }
+    }
+
+    fn take_log_event(&mut self, now: Time, event: LogEvent, ports: &mut impl Ports) {
+        match event {
+            LogEvent::Persisted { id, .. } => self.consensus.step(now, Event::Persisted(id)),
+            LogEvent::Fetched { token, runs, .. } => self.take_fetched(now, token, runs, ports),
+            LogEvent::DiskFull(full) => {
+                self.disk_full = full;
+                self.consensus.step(now, Event::DiskFull(full));
+            }
+            LogEvent::Failed(error) => self.stop(error.to_string(), ports),
+        }
+    }
+
+    fn dispatch(&mut self, now: Time, output: Output, ports: &mut impl Ports) {
+        let group = self.config.group;
+        match output {
+            Output::Persist(write) => {
+                self.see_leader_time(&write.runs);
+                ports.persist(group, write);
+            }
+            Output::Send(message) => ports.send(group, message.to, PeerMessage::Raft(message)),
+            Output::Commit(index) => self.commit(index, ports),
+            Output::Fetch {
+                peer,
+                from,
+                to,
+                bytes_max,
+            } => {
+                let fetch = self.reads.fetch_for_peer(peer, from, to, bytes_max);
+                ports.fetch(group, fetch);
+            }
+            Output::ReadReady { id, index } => self.read_ready(id, index, ports),
+            Output::ReadRefused(id) => self.read_refused(now, id, ports),
+            Output::Note(note) => {
+                ports.note(group, &note);
+                if matches!(note, Note::Role { .. }) {
+                    self.role_changed(now, ports);
+                }
+            }
+            Output::Fatal(reason) => self.stop(format!("an invariant is broken: {reason}"), ports),
+        }
+    }
+
+    /// A new term, role or leader: what the old one still owes is given up soon, what waited for one may go on.
+    fn role_changed(&mut self, now: Time, ports: &mut impl Ports) {
+        let term = self.consensus.term();
+        if self.consensus.leader() == Some(self.node()) {
+            self.taken.begin(term);
+        } else {
+            self.waiters.forget_in_flight();
+            self.refuse_held(ports);
+        }
+        let until = now.after(self.patience());
+        self.forwards.abandon_before(term, now, until);
+        self.reads.ask_again();
+    }
+
+    /// Looks, now and then, for what has waited too long.
+    fn sweep(&mut self, now: Time, ports: &mut impl Ports) {
+        if now < self.next_sweep {
+            return;
+        }
+        self.next_sweep = now.after(self.config.consensus.heartbeat_interval);
+        self.expire(now, ports);
+        self.resend_forwards(now, ports);
+        self.ask_overdue(now);
+    }
+
+    fn sweep_deadline(&self) -> Time {
+        let idle = self.parked.is_empty()
+            && self.waiters.is_empty()
+            && self.forwards.is_empty()
+            && self.checks.is_empty()
+            && self.reads.is_empty();
+        if idle { Time::MAX } else { self.next_sweep }
+    }
+
+    fn expire(&mut self, now: Time, ports: &mut impl Ports) {
+        let no_leader = if self.disk_full {
+            Failure::Refused(Refusal::DiskFull)
+        } else {
+            Failure::NoLeader
+        };
+        let unknown = Failure::Unknown("it was proposed, and not committed before the deadline");
+        let (mut late, mut tokens) = (Vec::new(), Vec::new());
+        self.forwards.expire(now, &mut late);
+        self.waiters.expire(now, &mut tokens);
+        late.extend(tokens.drain(..).map(|t| (t, unknown.clone())));
+        self.parked.expire(now, &mut tokens);
+        late.extend(tokens.drain(..).map(|t| (t, no_leader.clone())));
+        self.checks.expire(now, &mut tokens);
+        late.extend(tokens.drain(..).map(|t| (t, Failure::NoLeader)));
+        for (token, failure) in late {
+            ports.reply(token, Reply::Failed(failure));
+        }
+        self.expire_reads(now, ports);
+    }
+
+    /// How long an unanswered question is left alone before it is asked again.
+    pub(crate) fn patience(&self) -> Duration {
+        self.config.consensus.election_timeout_min
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.config.identity.node
+    }
+
+    /// Stops for good: everyone who waits is told, and nothing is decided any more.
+    pub(crate) fn stop(&mut self, reason: String, ports: &mut impl Ports) {
+        self.stopped.get_or_insert(reason);
+        self.shutdown(ports);
+    }
+
+    /// Answers every request that still waits, and stops for good. Called before a node is dropped.
+    pub fn shutdown(&mut self, ports: &mut impl Ports) {
+        self.stopped
+            .get_or_insert_with(|| "the node was shut down".to_owned());
+        let unknown = Failure::Unknown("the node stopped before it was committed");
+        let sent: Vec<Token> = self.waiters.drain().chain(self.forwards.drain()).collect();
+        let unsent = self.parked.drain().chain(self.gathered.drain());
+        let unsent: Vec<Token> = unsent
+            .chain(self.checks.drain())
+            .chain(self.reads.drain())
+            .collect();
+        for token in sent {
+            ports.reply(token, Reply::Failed(unknown.clone()));
+        }
+        for token in unsent {
+            ports.reply(token, Reply::Failed(Failure::Stopped));
+        }
+    }
+
+    /// Why this node stopped, if it did.
+    #[must_use]
+    pub fn stopped(&self) -> Option<&str> {
+        self.stopped.as_deref()
+    }
+
+    /// Consensus, for whoever wants to look: status, checkers.
+    #[must_use]
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// How far the log is applied here: Raft index and position of the last user entry.
+    #[must_use]
+    pub fn applied(&self) -> (Index, Position) {
+        (self.applied.at.index, self.applied.position)
+    }
+}

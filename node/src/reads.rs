@@ -1,0 +1,398 @@
+//! Reads, and everything else that is fetched from the log.
+//!
+//! A linearizable read (dissertation §6.4) asks consensus how far it must see: all that come in one
+//! turn ask together, under one name. When that is applied here, it is served like a stale one: from
+//! memory, or from the log. Invariants: a name is never used twice, over restarts too; a read shows
+//! nothing that is not applied; one that was refused is asked again until its deadline, not in circles.
+
+use crate::{
+    driver::Driver,
+    ports::Ports,
+    request::{Ask, Consistency, Failure, Reply, Request, Token},
+};
+use kontiki_consensus::{Event, Index, NodeId, Position, ReadId, Run, Time};
+use kontiki_log::{Fetch, From, LogError};
+use std::{collections::BTreeMap, sync::Arc};
+
+/// A client's read.
+#[derive(Clone, Copy, Debug)]
+struct Reader {
+    token: Token,
+    deadline: Time,
+    from: Position,
+    to: Position,
+    bytes_max: usize,
+    wait: bool,
+}
+
+/// What a fetch was for.
+#[derive(Debug)]
+enum Purpose {
+    /// Consensus, for a follower that is far behind.
+    Peer { peer: NodeId, from: Index },
+    /// The position of a committed record.
+    Apply(Index),
+    /// A client.
+    Read(Reader),
+}
+
+/// All reads, by what they wait for.
+#[derive(Debug)]
+pub(crate) struct Reads {
+    /// The next name: names begin anywhere among 2^64, so that those of two lives do not meet.
+    next_id: u64,
+    next_token: u64,
+    /// The name that comparisons of this turn wait for; consensus has still to be asked.
+    confirming: Option<ReadId>,
+    /// To be asked as soon as there is a leader.
+    fresh: Vec<Reader>,
+    /// Asked, and when.
+    asked: BTreeMap<ReadId, (Time, Vec<Reader>)>,
+    /// Refused, and when.
+    refused: Vec<(Time, Reader)>,
+    /// Confirmed: they wait for this index to be applied.
+    confirmed: Vec<(Index, Reader)>,
+    /// They wait for something to stand where they begin.
+    tails: Vec<Reader>,
+    fetches: BTreeMap<u64, Purpose>,
+}
+
+impl Reads {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            next_id: crate::drawn(seed, 2),
+            next_token: 0,
+            confirming: None,
+            fresh: Vec::new(),
+            asked: BTreeMap::new(),
+            refused: Vec::new(),
+            confirmed: Vec::new(),
+            tails: Vec::new(),
+            fetches: BTreeMap::new(),
+        }
+    }
+
+    /// Whether no client waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.fresh.is_empty()
+            && self.asked.is_empty()
+            && self.refused.is_empty()
+            && self.confirmed.is_empty()
+            && self.tails.is_empty()
+            && !self.fetches.values().any(|p| matches!(p, Purpose::Read(_)))
+    }
+
+    fn next_id(&mut self) -> ReadId {
+        self.next_id = self.next_id.wrapping_add(1);
+        ReadId(self.next_id)
+    }
+
+    /// The name under which this turn's read round will be confirmed.
+    pub(crate) fn confirm(&mut self) -> ReadId {
+        let id = self.confirming.unwrap_or_else(|| self.next_id());
+        *self.confirming.insert(id)
+    }
+
+    fn fetch(&mut self, purpose: Purpose) -> u64 {
+        self.next_token += 1;
+        self.fetches.insert(self.next_token, purpose);
+        self.next_token
+    }
+
+    pub(crate) fn fetch_for_apply(&mut self, index: Index) -> u64 {
+        self.fetch(Purpose::Apply(index))
+    }
+
+    pub(crate) fn fetch_for_peer(&mut self, peer: NodeId, from: Index, to: Index, bytes_max: usize) -> Fetch {
+        let token = self.fetch(Purpose::Peer { peer, from });
+        Fetch {
+            token,
+            from: From::Index(from),
+            to,
+            bytes_max,
+        }
+    }
+
+    /// What was refused is asked again: there is news of the leader.
+    pub(crate) fn ask_again(&mut self) {
+        self.fresh
+            .extend(self.refused.drain(..).map(|(_, reader)| reader));
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Token> {
+        let mut left = std::mem::take(&mut self.fresh);
+        left.append(&mut self.tails);
+        left.extend(
+            std::mem::take(&mut self.asked)
+                .into_values()
+                .flat_map(|(_, readers)| readers),
+        );
+        left.extend(self.refused.drain(..).map(|(_, reader)| reader));
+        left.extend(self.confirmed.drain(..).map(|(_, reader)| reader));
+        let fetches = std::mem::take(&mut self.fetches).into_values();
+        left.extend(fetches.filter_map(|purpose| match purpose {
+            Purpose::Read(reader) => Some(reader),
+            _ => None,
+        }));
+        left.into_iter().map(|reader| reader.token)
+    }
+}
+
+impl Driver {
+    /// A client's read.
+    pub(crate) fn read(&mut self, request: Request, ports: &mut impl Ports) {
+        let Request { token, deadline, ask } = request;
+        let Ask::Read {
+            from,
+            to,
+            bytes_max,
+            consistency,
+            wait,
+        } = ask
+        else {
+            return;
+        };
+        let reader = Reader {
+            token,
+            deadline,
+            from: from.max(Position(1)),
+            to,
+            bytes_max,
+            wait,
+        };
+        match consistency {
+            Consistency::Linearizable => self.reads.fresh.push(reader),
+            Consistency::Stale => self.serve(reader, ports),
+        }
+    }
+
+    /// Asks consensus, once for all that wait to be asked.
+    pub(crate) fn ask_reads(&mut self, now: Time) {
+        let readers = match self.consensus.leader() {
+            Some(_) => std::mem::take(&mut self.reads.fresh),
+            None => Vec::new(),
+        };
+        if readers.is_empty() && self.reads.confirming.is_none() {
+            return;
+        }
+        let id = self
+            .reads
+            .confirming
+            .take()
+            .unwrap_or_else(|| self.reads.next_id());
+        if !readers.is_empty() {
+            self.reads.asked.insert(id, (now, readers));
+        }
+        self.consensus.step(now, Event::Read(id));
+    }
+
+    pub(crate) fn read_ready(&mut self, id: ReadId, index: Index, ports: &mut impl Ports) {
+        self.checks_confirmed(id, ports);
+        for reader in self
+            .reads
+            .asked
+            .remove(&id)
+            .into_iter()
+            .flat_map(|(_, readers)| readers)
+        {
+            if index <= self.applied.at.index {
+                self.serve(reader, ports);
+            } else {
+                self.reads.confirmed.push((index, reader));
+            }
+        }
+    }
+
+    pub(crate) fn read_refused(&mut self, now: Time, id: ReadId, ports: &mut impl Ports) {
+        self.checks_refused(id, ports);
+        let readers = self
+            .reads
+            .asked
+            .remove(&id)
+            .into_iter()
+            .flat_map(|(_, readers)| readers);
+        self.reads.refused.extend(readers.map(|reader| (now, reader)));
+    }
+
+    /// Asks again, by another name, what was refused a while ago, and what the leader has not answered:
+    /// the question or its answer may be lost. At the leader itself nothing is.
+    pub(crate) fn ask_overdue(&mut self, now: Time) {
+        let patience = self.patience();
+        let overdue = |since: Time| now >= since.after(patience);
+        let refused = self.reads.refused.extract_if(.., |(since, _)| overdue(*since));
+        self.reads.fresh.extend(refused.map(|(_, reader)| reader));
+        if self.consensus.leader() == Some(self.node()) {
+            return;
+        }
+        let lost = self.reads.asked.extract_if(.., |_, (since, _)| overdue(*since));
+        for (id, (_, readers)) in lost {
+            self.reads.fresh.extend(readers);
+            self.consensus.step(now, Event::CancelRead(id));
+        }
+    }
+
+    /// More is applied: serves whoever waited for it.
+    pub(crate) fn serve_applied(&mut self, ports: &mut impl Ports) {
+        let (index, position) = (self.applied.at.index, self.applied.position);
+        if self.reads.confirmed.is_empty() && self.reads.tails.is_empty() {
+            return;
+        }
+        let confirmed = self
+            .reads
+            .confirmed
+            .extract_if(.., |(at, _)| *at <= index)
+            .map(|(_, r)| r);
+        let mut ready: Vec<Reader> = confirmed.collect();
+        ready.extend(self.reads.tails.extract_if(.., |r| r.from <= position));
+        for reader in ready {
+            self.serve(reader, ports);
+        }
+    }
+
+    /// Answers a read from what is applied.
+    fn serve(&mut self, reader: Reader, ports: &mut impl Ports) {
+        let (limit, last) = (self.applied.at.index, self.applied.position);
+        let Reader {
+            from, to, bytes_max, ..
+        } = reader;
+        if from >= to || (from > last && !reader.wait) {
+            ports.reply(
+                reader.token,
+                Reply::Read {
+                    runs: Vec::new(),
+                    last,
+                },
+            );
+        } else if from > last {
+            self.reads.tails.push(reader);
+        } else if let Some(runs) = self.consensus.runs_between(from, to, limit, bytes_max) {
+            ports.reply(reader.token, Reply::Read { runs, last });
+        } else {
+            let token = self.reads.fetch(Purpose::Read(reader));
+            let fetch = Fetch {
+                token,
+                from: From::Position(from),
+                to: limit,
+                bytes_max,
+            };
+            ports.fetch(self.config.group, fetch);
+        }
+    }
+
+    /// The log answers.
+    pub(crate) fn take_fetched(
+        &mut self,
+        now: Time,
+        token: u64,
+        runs: Result<Vec<Run>, Arc<LogError>>,
+        ports: &mut impl Ports,
+    ) {
+        match self.reads.fetches.remove(&token) {
+            Some(Purpose::Peer { peer, from }) => {
+                let runs = runs.unwrap_or_else(|error| {
+                    tracing::warn!(%peer, %from, %error, "records for a follower could not be read");
+                    Vec::new()
+                });
+                self.consensus.step(now, Event::Fetched { peer, from, runs });
+            }
+            Some(Purpose::Apply(index)) => match runs {
+                Ok(runs) => match runs.iter().find(|r| r.first() <= index && index <= r.last()) {
+                    Some(run) => self.position_fetched(index, run.position_at(index), ports),
+                    None => self.stop(
+                        format!("record {index} is committed, and the log does not have it"),
+                        ports,
+                    ),
+                },
+                Err(error) => self.stop(error.to_string(), ports),
+            },
+            Some(Purpose::Read(reader)) => self.serve_fetched(reader, runs, ports),
+            // Its client has been answered already.
+            None => {}
+        }
+    }
+
+    fn serve_fetched(&self, reader: Reader, runs: Result<Vec<Run>, Arc<LogError>>, ports: &mut impl Ports) {
+        let missing = || {
+            let what = format!("entry {} is applied, and the log does not have it", reader.from);
+            Arc::new(LogError::Damaged(what))
+        };
+        let found = |runs: &Vec<Run>| runs.iter().any(|r| r.index_of(reader.from).is_some());
+        let reply = match runs.and_then(|runs| found(&runs).then_some(runs).ok_or_else(missing)) {
+            Ok(runs) => Reply::Read {
+                runs: up_to(reader.to, runs),
+                last: self.applied.position,
+            },
+            Err(error) => Reply::Failed(Failure::Log(error)),
+        };
+        ports.reply(reader.token, reply);
+    }
+
+    /// Answers every read whose deadline has passed: a tail with nothing, which is what it found.
+    pub(crate) fn expire_reads(&mut self, now: Time, ports: &mut impl Ports) {
+        let last = self.applied.position;
+        for tail in self.reads.tails.extract_if(.., |r| r.deadline <= now) {
+            ports.reply(
+                tail.token,
+                Reply::Read {
+                    runs: Vec::new(),
+                    last,
+                },
+            );
+        }
+        for reader in self.take_late(now) {
+            ports.reply(reader.token, Reply::Failed(Failure::Timeout));
+        }
+    }
+
+    fn take_late(&mut self, now: Time) -> Vec<Reader> {
+        let is_late = |reader: &Reader| reader.deadline <= now;
+        let reads = &mut self.reads;
+        let mut late: Vec<Reader> = reads.fresh.extract_if(.., |r| is_late(r)).collect();
+        late.extend(reads.refused.extract_if(.., |(_, r)| is_late(r)).map(|(_, r)| r));
+        late.extend(
+            reads
+                .confirmed
+                .extract_if(.., |(_, r)| is_late(r))
+                .map(|(_, r)| r),
+        );
+        let fetches = reads
+            .fetches
+            .extract_if(.., |_, p| matches!(p, Purpose::Read(r) if is_late(r)));
+        late.extend(fetches.filter_map(|(_, purpose)| match purpose {
+            Purpose::Read(reader) => Some(reader),
+            _ => None,
+        }));
+        for (_, readers) in reads.asked.values_mut() {
+            late.extend(readers.extract_if(.., |r| is_late(r)));
+        }
+        // Comparisons may wait under the same name, but only at a leader, which answers each.
+        let leads = self.consensus.leader() == Some(self.config.identity.node);
+        for (id, _) in self
+            .reads
+            .asked
+            .extract_if(.., |_, (_, readers)| readers.is_empty())
+        {
+            if !leads {
+                self.consensus.step(now, Event::CancelRead(id));
+            }
+        }
+        late
+    }
+}
+
+/// Without the records behind the one that holds the entry before `to`.
+fn up_to(to: Position, mut runs: Vec<Run>) -> Vec<Run> {
+    let end = runs
+        .iter()
+        .enumerate()
+        .find_map(|(n, run)| Some((n, run.index_of(to.prev())?)));
+    if let Some((n, index)) = end {
+        runs.truncate(n + 1);
+        if let Some(last) = runs.last_mut()
+            && let Some(head) = last.slice(last.first(), index)
+        {
+            *last = head;
+        }
+    }
+    runs
+}

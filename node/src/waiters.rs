@@ -1,0 +1,91 @@
+//! Those who wait for a record to be committed and applied here, and what a leader has in flight.
+//!
+//! Invariant: waiters stand in the order of elections, term before index. Terms never fall along a
+//! committed log, so whoever stands at or before the applied record in that order can be answered:
+//! its record is applied, or never will be.
+
+use crate::request::Token;
+use kontiki_consensus::{Index, LogId, Position, Time};
+use std::collections::VecDeque;
+
+/// A client that waits for its record to be applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) token: Token,
+    pub(crate) deadline: Time,
+    pub(crate) first: Position,
+    pub(crate) count: u32,
+}
+
+/// Everyone who waits, by index and term of the record.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    waiting: VecDeque<(LogId, Waiter)>,
+    /// What this leader took in and has not committed: index and bytes.
+    in_flight: VecDeque<(Index, usize)>,
+    in_flight_bytes: usize,
+}
+
+impl Waiters {
+    pub(crate) fn wait(&mut self, at: LogId, waiter: Waiter) {
+        // A leader assigns in rising order; only answers that overtook each other on their way do not come last.
+        if self.waiting.back().is_none_or(|(last, _)| *last <= at) {
+            self.waiting.push_back((at, waiter));
+        } else {
+            let place = self.waiting.partition_point(|(other, _)| *other <= at);
+            self.waiting.insert(place, (at, waiter));
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// This much was put into the log at `index`.
+    pub(crate) fn carry(&mut self, index: Index, bytes: usize) {
+        self.in_flight.push_back((index, bytes));
+        self.in_flight_bytes += bytes;
+    }
+
+    /// Bytes put into the log by this leader and not yet committed.
+    pub(crate) fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
+    /// Everything up to `index` is committed.
+    pub(crate) fn land(&mut self, index: Index) {
+        while let Some((_, bytes)) = self.in_flight.front().filter(|(i, _)| *i <= index) {
+            self.in_flight_bytes -= bytes;
+            self.in_flight.pop_front();
+        }
+    }
+
+    /// This node leads no more: others count what is in flight.
+    pub(crate) fn forget_in_flight(&mut self) {
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    /// The next one whose fate is known once `applied` is applied.
+    pub(crate) fn next_up_to(&mut self, applied: LogId) -> Option<(LogId, Waiter)> {
+        self.waiting.front().filter(|(at, _)| *at <= applied)?;
+        self.waiting.pop_front()
+    }
+
+    pub(crate) fn expire(&mut self, now: Time, late: &mut Vec<Token>) {
+        self.waiting.retain(|(_, waiter)| {
+            let keep = waiter.deadline > now;
+            if !keep {
+                late.push(waiter.token);
+            }
+            keep
+        });
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Token> {
+        self.forget_in_flight();
+        std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(|(_, w)| w.token)
+    }
+}

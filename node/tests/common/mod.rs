@@ -1,0 +1,495 @@
+//! A small world of drivers: time in steps of a millisecond, a network and disks that do as they are told.
+//!
+//! It checks of every answer that it was asked for and is the only one, and keeps what each node has
+//! on disk, so that a node can go down and come back with nothing but that.
+
+#![allow(dead_code)]
+
+pub(crate) mod image;
+
+use bytes::Bytes;
+use image::Image;
+use kontiki_consensus::{
+    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Term, Time, Write,
+};
+use kontiki_log::{Fetch, LogError, LogEvent};
+use kontiki_node::{Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, Token};
+use kontiki_wire::{ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, record};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+pub(crate) const CLUSTER: ClusterId = ClusterId(77);
+pub(crate) const MS: u64 = 1_000_000;
+
+/// What one turn gave out.
+#[derive(Default)]
+struct Outgoing {
+    writes: Vec<Write>,
+    fetches: Vec<Fetch>,
+    messages: Vec<(NodeId, PeerMessage)>,
+    replies: Vec<(Token, Reply)>,
+}
+
+impl Ports for Outgoing {
+    fn persist(&mut self, _: GroupId, write: Write) {
+        self.writes.push(write);
+    }
+    fn fetch(&mut self, _: GroupId, fetch: Fetch) {
+        self.fetches.push(fetch);
+    }
+    fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
+        self.messages.push((to, message));
+    }
+    fn reply(&mut self, token: Token, reply: Reply) {
+        self.replies.push((token, reply));
+    }
+    fn note(&mut self, _: GroupId, _: &Note) {}
+}
+
+pub(crate) struct Node {
+    pub(crate) driver: Option<Driver>,
+    pub(crate) disk: Image,
+    writes: VecDeque<(u64, Write)>,
+    /// Writes stay under way while this is set.
+    pub(crate) stuck: bool,
+    /// Fetches fail while this is set.
+    pub(crate) unreadable: bool,
+    pub(crate) inbox: Vec<Input>,
+    deadline: Time,
+    pub(crate) fetched: usize,
+}
+
+/// A small random stream.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % n.max(1)
+    }
+}
+
+/// Whether the network loses this message.
+type Loses = Box<dyn FnMut(NodeId, NodeId, &PeerMessage) -> bool>;
+
+pub(crate) struct World {
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    pub(crate) now: u64,
+    messages: Vec<(u64, NodeId, NodeId, PeerMessage)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    loses: Loses,
+    pub(crate) chance: Chance,
+    /// Longest delay of a message and of a write, in ms; the shortest is 1.
+    pub(crate) delay: (u64, u64),
+    /// One message in so many arrives twice; zero for none.
+    pub(crate) twice: u64,
+    pub(crate) in_flight_bytes_max: usize,
+    pub(crate) payload_bytes_max: usize,
+    pub(crate) tail_bytes_max: usize,
+    tokens: u64,
+    lives: u64,
+    open: BTreeMap<Token, (NodeId, u64)>,
+    pub(crate) replies: BTreeMap<Token, Reply>,
+    /// Everything sent, for tests that count.
+    pub(crate) sent: Vec<(NodeId, NodeId, PeerMessage)>,
+}
+
+impl World {
+    pub(crate) fn new(nodes: u64, seed: u64) -> Self {
+        let members = Configuration::of_voters((1..=nodes).map(NodeId));
+        let node = || Node {
+            driver: None,
+            disk: Image::founded(&members),
+            writes: VecDeque::new(),
+            stuck: false,
+            unreadable: false,
+            inbox: Vec::new(),
+            deadline: Time::ZERO,
+            fetched: 0,
+        };
+        let mut world = Self {
+            nodes: (1..=nodes).map(|n| (NodeId(n), node())).collect(),
+            now: 0,
+            messages: Vec::new(),
+            cut: BTreeSet::new(),
+            loses: Box::new(|_, _, _| false),
+            chance: Chance::new(seed),
+            delay: (1, 1),
+            twice: 0,
+            in_flight_bytes_max: 64 << 10,
+            payload_bytes_max: 4 << 10,
+            tail_bytes_max: 64 << 10,
+            tokens: 0,
+            lives: seed * 1000,
+            open: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            sent: Vec::new(),
+        };
+        for n in world.names() {
+            world.start(n);
+        }
+        world
+    }
+
+    /// A cluster in which all know the leader; it comes first, then the others.
+    pub(crate) fn led(nodes: u64, seed: u64) -> (Self, Vec<NodeId>) {
+        let mut world = Self::new(nodes, seed);
+        let mut names = world.names();
+        let leader = world.await_leader();
+        names.retain(|n| *n != leader);
+        names.insert(0, leader);
+        (world, names)
+    }
+
+    pub(crate) fn names(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(crate) fn node(&mut self, n: NodeId) -> &mut Node {
+        self.nodes.get_mut(&n).expect("such a node")
+    }
+
+    pub(crate) fn driver(&self, n: NodeId) -> &Driver {
+        self.nodes[&n].driver.as_ref().expect("a node that is up")
+    }
+
+    pub(crate) fn start(&mut self, n: NodeId) {
+        self.lives += 1;
+        let config = DriverConfig {
+            group: GroupId::default(),
+            identity: Identity {
+                cluster: CLUSTER,
+                node: n,
+                incarnation: Incarnation(n.0),
+            },
+            consensus: Config {
+                tail_bytes_max: self.tail_bytes_max,
+                ..Config::new(n)
+            },
+            in_flight_bytes_max: self.in_flight_bytes_max,
+            payload_bytes_max: self.payload_bytes_max,
+        };
+        let (now, seed, tail) = (self.time(), self.lives, self.tail_bytes_max);
+        let node = self.node(n);
+        let restored = node.disk.restored(tail);
+        node.driver = Some(Driver::new(config, restored, seed, now));
+        node.deadline = Time::ZERO;
+    }
+
+    /// A node goes down: only what is on disk remains, and nobody waits for its answers any more.
+    pub(crate) fn crash(&mut self, n: NodeId) {
+        let node = self.node(n);
+        node.driver = None;
+        node.writes.clear();
+        node.inbox.clear();
+        self.open.retain(|_, (asked, _)| *asked != n);
+    }
+
+    pub(crate) fn shut_down(&mut self, n: NodeId) {
+        let mut outgoing = Outgoing::default();
+        self.node(n)
+            .driver
+            .as_mut()
+            .expect("a node that is up")
+            .shutdown(&mut outgoing);
+        self.give_out(n, outgoing);
+    }
+
+    pub(crate) fn time(&self) -> Time {
+        Time(self.now * MS)
+    }
+
+    pub(crate) fn cut(&mut self, from: NodeId, to: NodeId) {
+        self.cut.insert((from, to));
+    }
+
+    /// Nothing gets from or to this node.
+    pub(crate) fn isolate(&mut self, n: NodeId) {
+        for other in self.names() {
+            self.cut.extend([(n, other), (other, n)]);
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+        self.loses = Box::new(|_, _, _| false);
+    }
+
+    pub(crate) fn lose(&mut self, loses: impl FnMut(NodeId, NodeId, &PeerMessage) -> bool + 'static) {
+        self.loses = Box::new(loses);
+    }
+
+    /// Lets so many milliseconds pass.
+    pub(crate) fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now += 1;
+            self.deliver();
+            for n in self.names() {
+                self.complete_writes(n);
+                let now = self.time();
+                let node = self.node(n);
+                if node.driver.is_some() && (!node.inbox.is_empty() || node.deadline <= now) {
+                    self.turn(n);
+                }
+            }
+        }
+    }
+
+    /// Until something holds; at most ten seconds.
+    pub(crate) fn run_until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let limit = self.now + 10_000;
+        while !holds(self) {
+            assert!(self.now < limit, "waited in vain for {what}");
+            self.run(1);
+        }
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        let (due, rest) = std::mem::take(&mut self.messages)
+            .into_iter()
+            .partition(|(at, ..)| *at <= now);
+        self.messages = rest;
+        for (_, from, to, message) in due {
+            if self.cut.contains(&(from, to)) {
+                continue;
+            }
+            self.hand(from, to, message);
+        }
+    }
+
+    /// Brings a message to its receiver's inbox.
+    pub(crate) fn hand(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
+        let incarnation = Incarnation(from.0);
+        let packet = Packet {
+            group: GroupId::default(),
+            from,
+            incarnation,
+            to,
+            message,
+        };
+        let node = self.node(to);
+        if node.driver.is_some() {
+            node.inbox.push(Input::Packet(packet));
+        }
+    }
+
+    fn complete_writes(&mut self, n: NodeId) {
+        let now = self.now;
+        let node = self.node(n);
+        while !node.stuck && node.writes.front().is_some_and(|(due, _)| *due <= now) {
+            let Some((_, write)) = node.writes.pop_front() else {
+                return;
+            };
+            node.disk.write(&write);
+            node.inbox.push(Input::Log(LogEvent::Persisted {
+                group: GroupId::default(),
+                id: write.id,
+            }));
+        }
+    }
+
+    pub(crate) fn turn(&mut self, n: NodeId) {
+        let now = self.time();
+        let node = self.node(n);
+        let mut inbox = std::mem::take(&mut node.inbox);
+        let mut outgoing = Outgoing::default();
+        let driver = node.driver.as_mut().expect("a node that is up");
+        node.deadline = driver.turn(now, 1_000_000 + now.0, &mut inbox, &mut outgoing);
+        assert!(
+            node.deadline > now,
+            "a deadline that has passed already would be asked for without end"
+        );
+        self.give_out(n, outgoing);
+    }
+
+    fn give_out(&mut self, n: NodeId, outgoing: Outgoing) {
+        let (message_delay, write_delay) = self.delay;
+        for write in outgoing.writes {
+            let earliest = self.nodes[&n].writes.back().map_or(0, |(due, _)| *due);
+            let due = (self.now + 1 + self.chance.below(write_delay)).max(earliest);
+            self.node(n).writes.push_back((due, write));
+        }
+        for fetch in outgoing.fetches {
+            let node = self.node(n);
+            node.fetched += 1;
+            let runs = if node.unreadable {
+                Err(Arc::new(LogError::Damaged("made unreadable".into())))
+            } else {
+                Ok(node.disk.fetch(&fetch))
+            };
+            let event = LogEvent::Fetched {
+                group: GroupId::default(),
+                token: fetch.token,
+                runs,
+            };
+            node.inbox.push(Input::Log(event));
+        }
+        for (to, message) in outgoing.messages {
+            self.sent.push((n, to, message.clone()));
+            if self.cut.contains(&(n, to)) || (self.loses)(n, to, &message) {
+                continue;
+            }
+            if self.twice > 0 && self.chance.below(self.twice) == 0 {
+                let due = self.now + 1 + self.chance.below(message_delay * 8);
+                self.messages.push((due, n, to, message.clone()));
+            }
+            let due = self.now + 1 + self.chance.below(message_delay);
+            self.messages.push((due, n, to, message));
+        }
+        for (token, reply) in outgoing.replies {
+            let asked = self.open.remove(&token);
+            assert_eq!(
+                asked.map(|(node, _)| node),
+                Some(n),
+                "{token:?} was answered unasked: {reply:?}"
+            );
+            self.replies.insert(token, reply);
+        }
+    }
+
+    // ---- what clients ask
+
+    pub(crate) fn ask(&mut self, n: NodeId, ask: Ask, patience_ms: u64) -> Token {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        let deadline = Time((self.now + patience_ms) * MS);
+        self.open.insert(token, (n, self.now + patience_ms));
+        self.node(n)
+            .inbox
+            .push(Input::Request(Request { token, deadline, ask }));
+        token
+    }
+
+    pub(crate) fn append(&mut self, n: NodeId, text: &str) -> Token {
+        self.append_if(n, &[text], Expect::Any)
+    }
+
+    pub(crate) fn append_if(&mut self, n: NodeId, texts: &[&str], expect: Expect) -> Token {
+        let payload = Payload::several(texts, Codec::Bytes).expect("a small payload");
+        self.ask(n, Ask::Append { payload, expect }, 5_000)
+    }
+
+    pub(crate) fn read(&mut self, n: NodeId, from: u64, to: u64, consistency: Consistency) -> Token {
+        let (from, to) = (Position(from), Position(to));
+        self.ask(
+            n,
+            Ask::Read {
+                from,
+                to,
+                bytes_max: 1 << 20,
+                consistency,
+                wait: false,
+            },
+            5_000,
+        )
+    }
+
+    pub(crate) fn tail(&mut self, n: NodeId, from: u64, consistency: Consistency, patience_ms: u64) -> Token {
+        let (from, to) = (Position(from), Position(u64::MAX));
+        self.ask(
+            n,
+            Ask::Read {
+                from,
+                to,
+                bytes_max: 1 << 20,
+                consistency,
+                wait: true,
+            },
+            patience_ms,
+        )
+    }
+
+    /// Lets time pass until this is answered.
+    pub(crate) fn answer(&mut self, token: Token) -> Reply {
+        self.run_until("an answer", |w| w.replies.contains_key(&token));
+        self.replies[&token].clone()
+    }
+
+    pub(crate) fn position(&mut self, token: Token) -> u64 {
+        match self.answer(token) {
+            Reply::Appended { first, .. } => first.0,
+            other => panic!("not appended: {other:?}"),
+        }
+    }
+
+    pub(crate) fn failure(&mut self, token: Token) -> Failure {
+        match self.answer(token) {
+            Reply::Failed(failure) => failure,
+            other => panic!("no failure: {other:?}"),
+        }
+    }
+
+    /// The entries of a read's answer that it asked for, and where it says the log ends.
+    pub(crate) fn texts(&mut self, token: Token) -> (Vec<String>, u64) {
+        match self.answer(token) {
+            Reply::Read { runs, last } => (runs.iter().flat_map(texts).collect(), last.0),
+            other => panic!("not read: {other:?}"),
+        }
+    }
+
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Fails if an answer is more than 200 ms late.
+    pub(crate) fn check_in_time(&self) {
+        let late = self.open.iter().find(|(_, (_, by))| by + 200 < self.now);
+        assert!(late.is_none(), "not answered at {}: {late:?}", self.now);
+    }
+
+    // ---- what can be seen
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let up = self
+            .nodes
+            .iter()
+            .filter_map(|(n, node)| Some((*n, node.driver.as_ref()?)));
+        let leads = up.filter(|(_, d)| d.consensus().role() == Role::Leader);
+        leads.max_by_key(|(_, d)| d.consensus().term()).map(|(n, _)| n)
+    }
+
+    /// A leader whose no-op is applied on every node that is up.
+    pub(crate) fn await_leader(&mut self) -> NodeId {
+        self.run_until("a leader", |w| {
+            let Some(leader) = w.leader() else { return false };
+            let term = w.driver(leader).consensus().term();
+            let mut up = w.nodes.values().filter_map(|n| n.driver.as_ref());
+            up.all(|d| {
+                d.consensus().leader() == Some(leader) && d.consensus().term_at(d.applied().0) == Some(term)
+            })
+        });
+        self.leader().expect("a leader")
+    }
+
+    pub(crate) fn term(&self, n: NodeId) -> Term {
+        self.driver(n).consensus().term()
+    }
+
+    /// All entries that are applied at a node, from its disk.
+    pub(crate) fn log(&self, n: NodeId) -> Vec<String> {
+        let applied = self.driver(n).applied().0;
+        self.nodes[&n].disk.entries_up_to(applied)
+    }
+
+    /// How many answers of this kind were sent.
+    pub(crate) fn answers_sent(&self, assigned: bool) -> usize {
+        let is = |m: &PeerMessage| match m {
+            PeerMessage::ProposeReply(r) => matches!(r.answer, ProposeAnswer::Assigned { .. }) == assigned,
+            _ => false,
+        };
+        self.sent.iter().filter(|(_, _, m)| is(m)).count()
+    }
+}
+
+pub(crate) fn texts(run: &kontiki_consensus::Run) -> Vec<String> {
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
+    record::entries(run).map(|(_, bytes)| text(bytes)).collect()
+}

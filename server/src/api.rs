@@ -1,0 +1,171 @@
+//! The JSON that HTTP carries: written by `serve`, read by the client commands.
+
+use kontiki::Code;
+use serde::{Deserialize, Serialize};
+
+/// The answer to an append.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Appended {
+    /// Index of the first entry.
+    pub(crate) first: u64,
+    /// Index of the last entry.
+    pub(crate) last: u64,
+    /// The term they were appended in.
+    pub(crate) term: u64,
+}
+
+/// How a node is. Readers must accept roles they do not know.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct NodeStatus {
+    /// The node.
+    pub(crate) node: u64,
+    /// Its role.
+    pub(crate) role: String,
+    /// Its term.
+    pub(crate) term: u64,
+    /// The leader it knows.
+    pub(crate) leader: Option<u64>,
+    /// The last entry it knows to be committed.
+    pub(crate) commit: u64,
+    /// The last entry in its log.
+    pub(crate) last: u64,
+    /// Its cluster.
+    pub(crate) cluster: String,
+    /// The Raft index its log ends at; control records count here.
+    pub(crate) raft_index: u64,
+    /// The Raft index it knows to be committed.
+    pub(crate) raft_commit: u64,
+    /// Whose votes count.
+    pub(crate) voters: Vec<u64>,
+    /// How it sees the other nodes.
+    pub(crate) peers: Vec<PeerStatus>,
+    /// Why it stopped itself, if it did.
+    pub(crate) stopped: Option<String>,
+}
+
+/// How a node sees another.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct PeerStatus {
+    /// The other node.
+    pub(crate) node: u64,
+    /// Where it is.
+    pub(crate) address: String,
+    /// Whether there is a connection.
+    pub(crate) connected: bool,
+    /// What last went wrong with it.
+    pub(crate) last_error: Option<String>,
+    /// Raft index up to which its log is known to match; only a leader knows.
+    pub(crate) matched: Option<u64>,
+}
+
+impl From<kontiki::Status> for NodeStatus {
+    fn from(status: kontiki::Status) -> Self {
+        Self {
+            node: status.node,
+            role: status.role.to_string(),
+            term: status.term,
+            leader: status.leader,
+            commit: status.commit,
+            last: status.last,
+            cluster: status.cluster.to_string(),
+            raft_index: status.raft_index,
+            raft_commit: status.raft_commit,
+            voters: status.voters,
+            peers: status.peers.into_iter().map(PeerStatus::from).collect(),
+            stopped: status.stopped,
+        }
+    }
+}
+
+impl From<kontiki::PeerStatus> for PeerStatus {
+    fn from(peer: kontiki::PeerStatus) -> Self {
+        let kontiki::PeerStatus {
+            id,
+            address,
+            connected,
+            last_error,
+            matched,
+            ..
+        } = peer;
+        Self {
+            node: id,
+            address,
+            connected,
+            last_error,
+            matched,
+        }
+    }
+}
+
+/// What became of an append that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// Certainly nothing was appended.
+    NotApplied,
+    /// It may have been appended.
+    Unknown,
+}
+
+impl From<kontiki::Outcome> for Outcome {
+    fn from(outcome: kontiki::Outcome) -> Self {
+        match outcome {
+            kontiki::Outcome::NotApplied => Self::NotApplied,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// An error, as `application/problem+json` (RFC 9457).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Problem {
+    /// The kind of problem, as a URI: `urn:kontiki:` and the code.
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The stable code.
+    pub(crate) code: String,
+    /// What went wrong.
+    pub(crate) detail: String,
+    /// What became of an append.
+    pub(crate) outcome: Outcome,
+    /// Whether asking again makes sense.
+    pub(crate) retryable: bool,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) advice: Option<String>,
+}
+
+impl Problem {
+    /// A request that was refused before it reached the log.
+    pub(crate) fn refused(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:kontiki:{}", code.name()),
+            status: code.http_status(),
+            code: code.name().to_owned(),
+            detail: detail.into(),
+            outcome: Outcome::NotApplied,
+            retryable: false,
+            advice: None,
+        }
+    }
+
+    /// The same, saying what to do next.
+    pub(crate) fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+}
+
+impl From<kontiki::Error> for Problem {
+    fn from(error: kontiki::Error) -> Self {
+        let advice = Some(error.advice()).filter(|advice| !advice.is_empty());
+        Self {
+            outcome: error.outcome().into(),
+            retryable: error.is_retryable(),
+            advice: advice.map(str::to_owned),
+            ..Self::refused(error.code(), error.to_string())
+        }
+    }
+}

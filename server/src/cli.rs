@@ -1,0 +1,202 @@
+//! The command line: what can be asked, and the help that explains it.
+
+use crate::{client::Endpoint, range::EntryRange, units};
+use clap::{Args, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+use tracing_subscriber::filter::Targets;
+
+/// The port below the first node's, unless said otherwise.
+pub(crate) const BASE_PORT: u16 = 7400;
+
+/// How long a command tries unless said otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A replicated log: what one node acknowledges, a majority has on disk.
+#[derive(Parser)]
+#[command(name = "kontiki", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// What to log on standard error: a level, or levels by module such as `info,kontiki_transport=debug`
+    #[arg(long, global = true, env = "KONTIKI_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<Targets>,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run three nodes on this machine and play with them at a prompt
+    Demo(DemoArgs),
+    /// Make a cluster: its key, a configuration file and a data directory for each node
+    Init(InitArgs),
+    /// Run one node
+    Serve(ServeArgs),
+    /// Append entries and print their indexes
+    Append(AppendArgs),
+    /// Print entries, one a line
+    Read(ReadArgs),
+    /// Print entries as they are appended
+    Tail(TailArgs),
+    /// Ask every endpoint how its node is
+    Status(StatusArgs),
+}
+
+/// `kontiki demo`.
+#[derive(Args)]
+#[command(
+    after_help = "Commands are read from standard input, one a line; `help` lists them. From a pipe, the exit \
+                        code is not zero if any command failed."
+)]
+pub(crate) struct DemoArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) nodes: Option<u64>,
+    /// Keep the cluster in this directory and open it again next time [default: a temporary directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `kontiki init`.
+#[derive(Args)]
+pub(crate) struct InitArgs {
+    /// How many nodes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub(crate) nodes: u64,
+    /// Where to put the cluster; nothing in it is overwritten
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Node k gets UDP port PORT+k and HTTP port PORT+100+k
+    #[arg(long, value_name = "PORT", default_value_t = BASE_PORT)]
+    pub(crate) base_port: u16,
+}
+
+/// `kontiki serve`.
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    /// The node's configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// What every command shares that talks to a cluster.
+#[derive(Args)]
+pub(crate) struct ClientArgs {
+    /// Where a node serves HTTP; may be given several times, and they are tried in turn
+    #[arg(
+        long = "endpoint",
+        value_name = "URL",
+        env = "KONTIKI_ENDPOINTS",
+        value_delimiter = ','
+    )]
+    #[arg(default_value = "http://127.0.0.1:7501,http://127.0.0.1:7502,http://127.0.0.1:7503")]
+    pub(crate) endpoints: Vec<Endpoint>,
+    /// Print JSON, one object a line; an entry is in `text`, or in `base64` if it is not UTF-8
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long to try before giving up: seconds, or with a unit (500ms, 2m) [default: 10s; status: 3s]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl ClientArgs {
+    /// How long to try before giving up.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+}
+
+/// `kontiki append`.
+#[derive(Args)]
+#[command(after_help = "\
+The TEXTs given together are appended together or not at all. Lines are appended in order, in batches; a batch is \
+appended whole or not at all. What certainly was not appended is tried again; what may have been appended is not, but \
+named at the end.
+
+Exit codes: 0 all appended; 1 not all appended; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
+pub(crate) struct AppendArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// An entry
+    #[arg(required_unless_present = "lines")]
+    pub(crate) text: Vec<OsString>,
+    /// Append each line of a file, or of standard input (-), as an entry
+    #[arg(long, value_name = "FILE|-", conflicts_with = "text")]
+    pub(crate) lines: Option<PathBuf>,
+    /// With --lines: tell of each batch on standard error
+    #[arg(long, short, requires = "lines")]
+    pub(crate) verbose: bool,
+}
+
+/// `kontiki read`.
+#[derive(Args)]
+#[command(
+    after_help = "Reads see every append that was acknowledged before they began. Entries are printed as the \
+                        bytes they are, each followed by a newline."
+)]
+pub(crate) struct ReadArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Which entries: FROM..TO (TO not included), FROM..=TO, FROM.., ..TO, .. or one index; they count from 1
+    #[arg(value_name = "FROM..TO")]
+    pub(crate) range: EntryRange,
+    /// Take what the node has at hand, which may be behind; works without a majority
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// `kontiki tail`.
+#[derive(Args)]
+#[command(
+    after_help = "Ends when interrupted, or when no endpoint answered for the time given with --timeout."
+)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The first entry to print [default: the tenth from the end]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) from: Option<u64>,
+}
+
+/// `kontiki status`.
+#[derive(Args)]
+#[command(after_help = "Exit code 0 if at least one node answered.")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn endpoints_have_defaults_and_can_be_given_together() {
+        let endpoints = |args: &[&str]| {
+            let Some(Command::Status(args)) = Cli::try_parse_from(args).unwrap().command else {
+                panic!()
+            };
+            args.client
+                .endpoints
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(endpoints(&["kontiki", "status"]).len(), 3);
+        let given = [
+            "kontiki",
+            "status",
+            "--endpoint",
+            "http://a:1,http://b:2",
+            "--endpoint",
+            "http://c:3",
+        ];
+        assert_eq!(endpoints(&given), ["http://a:1", "http://b:2", "http://c:3"]);
+    }
+}

@@ -1,0 +1,253 @@
+//! The HTTP client of the commands: asks one endpoint after the other, and knows when that is safe.
+//!
+//! Invariant: a request is sent to another endpoint only if the one before certainly had no effect, or if asking twice
+//! does no harm (reads). One connection is kept and used again.
+
+mod connection;
+mod endpoint;
+mod error;
+
+pub(crate) use endpoint::Endpoint;
+pub(crate) use error::CallError;
+
+use crate::api::Outcome;
+use bytes::Bytes;
+use connection::Connection;
+use error::Refusals;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response,
+    body::Incoming,
+    header::{ACCEPT, CONTENT_TYPE, HOST},
+};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// An answer's head and body.
+pub(crate) type Answer = Response<Incoming>;
+
+/// How long to wait after every endpoint was tried in vain.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The client waits so much longer than it tells the node to, so that the node's answer, which knows more, wins.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// An attempt gets at least this long, even if the other endpoints then get less.
+const ATTEMPT_MIN: Duration = Duration::from_secs(1);
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// The method.
+    pub(crate) method: Method,
+    /// Path and query; `timeout` is added.
+    pub(crate) target: String,
+    /// Media type of `body`.
+    pub(crate) content_type: &'static str,
+    /// Media type wanted.
+    pub(crate) accept: &'static str,
+    /// The body.
+    pub(crate) body: Bytes,
+    /// Whether asking twice does no harm.
+    pub(crate) repeatable: bool,
+}
+
+impl Call {
+    /// A `GET`.
+    pub(crate) fn get(target: String, accept: &'static str) -> Self {
+        let content_type = "";
+        Self {
+            method: Method::GET,
+            target,
+            content_type,
+            accept,
+            body: Bytes::new(),
+            repeatable: true,
+        }
+    }
+
+    /// An append of framed entries.
+    pub(crate) fn append(body: Bytes) -> Self {
+        Self {
+            method: Method::POST,
+            target: "/v1/entries".into(),
+            content_type: crate::http::OCTETS,
+            accept: crate::http::JSON,
+            body,
+            repeatable: false,
+        }
+    }
+
+    fn request(&self, endpoint: &Endpoint, budget: Duration) -> Result<Request<Full<Bytes>>, CallError> {
+        let glue = if self.target.contains('?') { '&' } else { '?' };
+        let mut request = Request::builder()
+            .method(self.method.clone())
+            .uri(format!("{}{glue}timeout={}ms", self.target, budget.as_millis()))
+            .header(HOST, &endpoint.authority)
+            .header(ACCEPT, self.accept);
+        if !self.content_type.is_empty() {
+            request = request.header(CONTENT_TYPE, self.content_type);
+        }
+        let body = Full::new(self.body.clone());
+        request
+            .body(body)
+            .map_err(|error| CallError::unreachable(endpoint, &error))
+    }
+}
+
+/// Asks endpoints in turn.
+pub(crate) struct Client {
+    endpoints: Vec<Endpoint>,
+    at: usize,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// A client that begins with the first endpoint.
+    pub(crate) fn new(endpoints: &[Endpoint]) -> Self {
+        Self {
+            endpoints: endpoints.to_vec(),
+            at: 0,
+            connection: None,
+        }
+    }
+
+    /// The endpoint in use.
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.endpoints[self.at]
+    }
+
+    /// Asks until an endpoint answers, the answer is final, or `within` is over.
+    pub(crate) async fn call(&mut self, call: &Call, within: Duration) -> Result<Answer, CallError> {
+        let deadline = Instant::now() + within;
+        let mut refusals = Refusals::default();
+        loop {
+            for untried in (1..=self.endpoints.len()).rev() {
+                let error = match self.attempt(call, share(deadline, untried)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                let safe = call.repeatable || error.outcome == Outcome::NotApplied;
+                if !safe || !error.retryable {
+                    self.next_endpoint();
+                    return Err(error);
+                }
+                refusals.add(self.at, error);
+                self.next_endpoint();
+                if Instant::now() + PAUSE >= deadline {
+                    return Err(refusals.summary());
+                }
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// The same, for an answer that is one JSON document.
+    pub(crate) async fn call_json<T: DeserializeOwned>(
+        &mut self,
+        call: &Call,
+        within: Duration,
+    ) -> Result<T, CallError> {
+        let answer = self.call(call, within).await?;
+        document(self.endpoint(), answer, within).await
+    }
+
+    /// Asks the endpoint in use, once, for one JSON document.
+    pub(crate) async fn once_json<T: DeserializeOwned>(
+        &mut self,
+        call: &Call,
+        within: Duration,
+    ) -> Result<T, CallError> {
+        let answer = self.attempt(call, within).await?;
+        document(self.endpoint(), answer, within).await
+    }
+
+    /// Leaves the endpoint in use, as after an answer that broke off.
+    pub(crate) fn next_endpoint(&mut self) {
+        self.at = (self.at + 1) % self.endpoints.len();
+        self.connection = None;
+    }
+
+    async fn attempt(&mut self, call: &Call, budget: Duration) -> Result<Answer, CallError> {
+        let endpoint = self.endpoint().clone();
+        let request = call.request(&endpoint, budget)?;
+        let mut connection = self.connected(&endpoint, Instant::now() + budget).await?;
+        // The time for the answer counts from here: connecting must not turn into an unknown outcome.
+        let answer = timeout_at(
+            Instant::now() + budget + GRACE,
+            connection.send(&endpoint, request),
+        )
+        .await;
+        let answer = answer.unwrap_or_else(|_| Err(CallError::unknown(&endpoint, &"no answer in time")))?;
+        self.connection = Some(connection);
+        match answer.status().is_success() {
+            true => Ok(answer),
+            false => Err(refusal(&endpoint, answer, budget).await),
+        }
+    }
+
+    /// A connection that can take a request: the one at hand if it still lives.
+    async fn connected(&mut self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, CallError> {
+        let connect = async {
+            if let Some(mut connection) = self.connection.take()
+                && connection.ready(endpoint).await.is_ok()
+            {
+                return Ok(connection);
+            }
+            let mut connection = Connection::open(endpoint).await?;
+            connection.ready(endpoint).await?;
+            Ok(connection)
+        };
+        let connected = timeout_at(deadline, connect).await;
+        connected.unwrap_or_else(|_| Err(CallError::unreachable(endpoint, &"no connection in time")))
+    }
+}
+
+/// How long an attempt may take when so many endpoints, this one counted, are still to be tried.
+fn share(deadline: Instant, untried: usize) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let share = left / u32::try_from(untried).unwrap_or(u32::MAX);
+    share.max(ATTEMPT_MIN).min(left)
+}
+
+/// Reads an answer that is one JSON document.
+async fn document<T: DeserializeOwned>(
+    endpoint: &Endpoint,
+    answer: Answer,
+    within: Duration,
+) -> Result<T, CallError> {
+    let body = match timeout(within, answer.into_body().collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) => return Err(CallError::unknown(endpoint, &error)),
+        Err(_) => return Err(CallError::unknown(endpoint, &"its answer stopped half way")),
+    };
+    serde_json::from_slice(&body).map_err(|error| CallError::unknown(endpoint, &error))
+}
+
+async fn refusal(endpoint: &Endpoint, answer: Answer, budget: Duration) -> CallError {
+    let status = answer.status().as_u16();
+    let body = timeout(budget + GRACE, answer.into_body().collect()).await;
+    let body = body
+        .ok()
+        .and_then(Result::ok)
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    CallError::refused(endpoint, status, &body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_gets_its_share_of_the_time() {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let near = |share: Duration, seconds: u64| {
+            share.abs_diff(Duration::from_secs(seconds)) < Duration::from_secs(1)
+        };
+        assert!(near(share(deadline, 3), 10));
+        assert!(near(share(deadline, 1), 30));
+        assert_eq!(share(Instant::now() - Duration::from_secs(1), 2), Duration::ZERO);
+    }
+}

@@ -1,0 +1,69 @@
+//! The configuration file as `kontiki init` writes it.
+
+use std::fmt::Write;
+
+/// What stands in a file.
+pub(crate) struct Template<'a> {
+    /// The node it is for.
+    pub(crate) node: u64,
+    /// The cluster's id.
+    pub(crate) cluster: &'a str,
+    /// Where HTTP is served.
+    pub(crate) http: &'a str,
+    /// The UDP addresses of all nodes.
+    pub(crate) peers: &'a [(u64, String)],
+}
+
+/// Writes a file.
+pub(crate) fn render(template: &Template<'_>) -> String {
+    let Template {
+        node,
+        cluster,
+        http,
+        peers,
+    } = template;
+    let mut peer_lines = String::new();
+    for (id, address) in *peers {
+        let _ = writeln!(peer_lines, "{id} = \"{address}\"");
+    }
+    format!(
+        r#"# Node {node} of cluster {cluster}.
+# Run it: kontiki serve --config n{node}.toml
+# Relative paths are relative to this file. Sizes are bytes or "64KiB", "4MiB"; durations "300ms", "10s".
+
+node = {node}
+
+# The key all nodes of the cluster share. Whoever holds it can join: keep it secret.
+cluster_key = "cluster.key"
+
+# This node's log. It belongs to this node alone: move it, never copy it to run twice.
+data_dir = "n{node}"
+
+# Where programs and the command line reach this node. HTTP has no TLS, so only a loopback address is taken.
+http = "{http}"
+
+# Where this node receives from the others, if not at its own address below (behind NAT, in a container).
+# listen = "0.0.0.0:{port}"
+
+# Larger for nodes that are far apart: an election timeout is many heartbeats, and a heartbeat more than a round trip.
+# heartbeat_interval = "50ms"
+# election_timeout_min = "300ms"
+# election_timeout_max = "600ms"
+
+# How long an append or a read may take unless the caller says so.
+# request_timeout = "10s"
+
+# The largest entry, and the largest batch of entries that is appended as one. The same on every node.
+# entry_bytes_max = "1MiB"
+# batch_bytes_max = "4MiB"
+
+# The UDP address of every node, this one's too. Host names are allowed. The same on every node.
+[peers]
+{peer_lines}"#,
+        port = peers
+            .iter()
+            .find(|(id, _)| id == node)
+            .and_then(|(_, at)| at.rsplit(':').next())
+            .unwrap_or("7400"),
+    )
+}

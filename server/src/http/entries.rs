@@ -1,0 +1,60 @@
+//! `GET /v1/entries`: a range of entries, page by page.
+
+use super::{
+    App, LAST_INDEX,
+    media::Wanted,
+    query::Query,
+    stream::{self, Sink, Streamed},
+};
+use axum::{
+    extract::{RawQuery, State},
+    http::{HeaderMap, HeaderValue},
+};
+use kontiki::{Consistency, Entries, Handle, Raw};
+use std::sync::Arc;
+
+pub(super) async fn read(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Streamed {
+    let query = Query::parse(query.as_deref(), &["from", "to", "consistency", "timeout"])?;
+    let from = query.index("from")?.unwrap_or(1);
+    let (to, consistency) = (query.index("to")?, query.consistency()?);
+    let wanted = Wanted::of(&headers)?;
+    let handle = query
+        .timeout()?
+        .map_or_else(|| app.handle.clone(), |timeout| app.handle.with_timeout(timeout));
+    // The first page is read before anything is answered, so that a failure gets a status of its own.
+    let first = handle
+        .read(from..to.unwrap_or(u64::MAX).max(from), consistency)
+        .await?;
+    let end = to.unwrap_or(u64::MAX).min(first.last_index.saturating_add(1));
+    let (sink, mut response) = stream::response(wanted);
+    response
+        .headers_mut()
+        .insert(LAST_INDEX, HeaderValue::from(first.last_index));
+    tokio::spawn(pages(handle, first, end, sink));
+    Ok(response)
+}
+
+/// Sends the first page and reads the others. What the first read has seen this node has applied, so the rest may be
+/// read from it as it is: a second round through the leader would see no more of the range.
+async fn pages(handle: Handle<Raw>, mut page: Entries<Raw>, end: u64, sink: Sink) {
+    while let Some(last) = page.entries.last().map(|entry| entry.index) {
+        if !sink.put(&page.entries).await || last + 1 >= end {
+            return;
+        }
+        page = match handle.read(last + 1..end, Consistency::Stale).await {
+            Ok(page) if page.entries.is_empty() => {
+                sink.cut_off(format!("entry {} is not there", last + 1)).await;
+                return;
+            }
+            Ok(page) => page,
+            Err(error) => {
+                sink.cut_off(error.to_string()).await;
+                return;
+            }
+        };
+    }
+}

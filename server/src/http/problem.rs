@@ -1,0 +1,55 @@
+//! Answers that are one JSON document; errors as `application/problem+json`.
+
+use super::JSON;
+use crate::api::Problem;
+use axum::{
+    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use kontiki::Code;
+use serde::Serialize;
+
+/// A request that is answered with a problem.
+#[derive(Debug)]
+pub(super) struct Refusal(Box<Problem>);
+
+impl Refusal {
+    /// A request that was refused before it reached the log.
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Problem::refused(code, detail)))
+    }
+
+    /// The same, saying what to do next.
+    pub(super) fn advise(self, advice: impl Into<String>) -> Self {
+        Self(Box::new(self.0.advise(advice)))
+    }
+}
+
+impl From<kontiki::Error> for Refusal {
+    fn from(error: kontiki::Error) -> Self {
+        Self(Box::new(error.into()))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, document("application/problem+json", &self.0)).into_response()
+    }
+}
+
+/// An answer that is one JSON document.
+#[derive(Debug)]
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        document(JSON, &self.0).into_response()
+    }
+}
+
+/// The types that are written here have only texts as keys, and no others fail to be written.
+fn document(media_type: &'static str, value: &impl Serialize) -> ([(HeaderName, &'static str); 1], Vec<u8>) {
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    ([(CONTENT_TYPE, media_type)], body)
+}

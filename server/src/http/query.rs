@@ -1,0 +1,151 @@
+//! Query parameters. An unknown one is refused rather than ignored: a misspelt precondition must not be no precondition.
+
+use super::problem::Refusal;
+use crate::{nearest::nearest, units};
+use kontiki::{Code, Consistency, Expect};
+use std::{collections::BTreeMap, time::Duration};
+
+/// The parameters of a request, by name.
+pub(super) struct Query<'a> {
+    values: BTreeMap<&'a str, &'a str>,
+}
+
+impl<'a> Query<'a> {
+    /// Reads the query of a URL that may have the parameters `known`.
+    pub(super) fn parse(query: Option<&'a str>, known: &[&str]) -> Result<Self, Refusal> {
+        let mut values = BTreeMap::new();
+        for pair in query
+            .unwrap_or_default()
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+        {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !known.contains(&name) {
+                return Err(unknown(name, known));
+            }
+            if values.insert(name, value).is_some() {
+                return Err(Refusal::new(Code::BadRequest, format!("`{name}` is given twice")));
+            }
+        }
+        Ok(Self { values })
+    }
+
+    /// A whole number.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        self.value(name, "a whole number", |value| value.parse().ok())
+    }
+
+    /// An index, which counts from 1.
+    pub(super) fn index(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        self.value(name, "an index, from 1", |value| {
+            value.parse().ok().filter(|index| *index > 0)
+        })
+    }
+
+    /// How long the request may take.
+    pub(super) fn timeout(&self) -> Result<Option<Duration>, Refusal> {
+        self.value("timeout", "a duration such as 500ms or 10s", |value| {
+            units::duration(value).ok()
+        })
+    }
+
+    /// How fresh a read must be.
+    pub(super) fn consistency(&self) -> Result<Consistency, Refusal> {
+        let given = self.value("consistency", "`linearizable` or `stale`", |value| match value {
+            "linearizable" => Some(Consistency::Linearizable),
+            "stale" => Some(Consistency::Stale),
+            _ => None,
+        })?;
+        Ok(given.unwrap_or(Consistency::Linearizable))
+    }
+
+    /// The precondition of an append.
+    pub(super) fn expect(&self) -> Result<Expect, Refusal> {
+        match (self.number("expect_index")?, self.number("expect_term")?) {
+            (None, None) => Ok(Expect::Any),
+            (Some(0), None) => Ok(Expect::Empty),
+            (Some(0), Some(_)) => Err(Refusal::new(
+                Code::BadRequest,
+                "an empty log has no term: drop `expect_term`",
+            )),
+            (Some(index), term) => Ok(Expect::Last { index, term }),
+            (None, Some(_)) => Err(Refusal::new(
+                Code::BadRequest,
+                "`expect_term` needs `expect_index`",
+            )),
+        }
+    }
+
+    fn value<T>(
+        &self,
+        name: &str,
+        allowed: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Refusal> {
+        let Some(value) = self.values.get(name) else {
+            return Ok(None);
+        };
+        let wrong = || {
+            Refusal::new(
+                Code::BadRequest,
+                format!("`{name}` is `{value}`; it must be {allowed}"),
+            )
+        };
+        read(value).map(Some).ok_or_else(wrong)
+    }
+}
+
+fn unknown(name: &str, known: &[&str]) -> Refusal {
+    let refusal = Refusal::new(Code::BadRequest, format!("unknown parameter `{name}`"));
+    match nearest(name, known.iter().copied()) {
+        Some(near) => refusal.advise(format!("did you mean `{near}`?")),
+        None => refusal.advise(format!("known are {}", known.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 4] = ["from", "expect_index", "expect_term", "timeout"];
+
+    fn query(text: &str) -> Result<Query<'_>, Refusal> {
+        Query::parse(Some(text), &KNOWN)
+    }
+
+    fn expect(text: &str) -> Result<Expect, Refusal> {
+        query(text)?.expect()
+    }
+
+    #[test]
+    fn a_precondition_is_read() {
+        assert!(matches!(expect(""), Ok(Expect::Any)));
+        assert!(matches!(expect("expect_index=0"), Ok(Expect::Empty)));
+        assert!(matches!(
+            expect("expect_index=7"),
+            Ok(Expect::Last { index: 7, term: None })
+        ));
+        assert!(matches!(
+            expect("expect_index=7&expect_term=2"),
+            Ok(Expect::Last {
+                index: 7,
+                term: Some(2)
+            })
+        ));
+        assert!(expect("expect_term=2").is_err());
+        assert!(expect("expect_index=0&expect_term=2").is_err());
+        assert!(expect("expect_index=").is_err());
+    }
+
+    #[test]
+    fn what_is_unknown_or_doubled_is_refused() {
+        assert!(query("expected_index=7").is_err());
+        assert!(query("from=1&from=2").is_err());
+        assert!(query("from=0").unwrap().index("from").is_err());
+        assert_eq!(query("from=3").unwrap().index("from").unwrap(), Some(3));
+        assert_eq!(
+            query("timeout=250ms").unwrap().timeout().unwrap(),
+            Some(Duration::from_millis(250))
+        );
+    }
+}

@@ -1,0 +1,84 @@
+//! `GET /v1/tail`: entries from an index on, for as long as the client listens.
+
+use super::{
+    App,
+    media::Wanted,
+    query::Query,
+    stream::{self, Sink, Streamed},
+};
+use axum::{
+    extract::{RawQuery, State},
+    http::HeaderMap,
+};
+use futures_core::Stream;
+use kontiki::{Consistency, Entry, Raw, Tail};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// Entries are gathered into pieces of about this size while they are at hand.
+const PIECE_BYTES: usize = 64 << 10;
+
+pub(super) async fn tail(
+    State(app): State<Arc<App>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Streamed {
+    let query = Query::parse(query.as_deref(), &["from", "timeout"])?;
+    let from = query.index("from")?.unwrap_or(1);
+    // A tail has no end, so there is nothing a timeout could bound; it is taken since clients send it with everything.
+    query.timeout()?;
+    // A failure that would cut the tail off at once gets a status of its own.
+    app.handle
+        .read(from..from.saturating_add(1), Consistency::Stale)
+        .await?;
+    let (sink, response) = stream::response(Wanted::of(&headers)?);
+    tokio::spawn(follow(app.handle.tail(from), sink));
+    Ok(response)
+}
+
+async fn follow(mut tail: Tail<Raw>, sink: Sink) {
+    loop {
+        let gathered = tokio::select! {
+            gathered = poll_fn(|context| gather(&mut tail, context)) => gathered,
+            () = sink.closed() => return,
+        };
+        if !sink.put(&gathered.entries).await {
+            return;
+        }
+        if let Some(why) = gathered.end {
+            sink.cut_off(why).await;
+            return;
+        }
+    }
+}
+
+/// What was at hand.
+#[derive(Default)]
+struct Gathered {
+    entries: Vec<Entry<Raw>>,
+    /// Why there will be no more.
+    end: Option<String>,
+}
+
+/// Takes what is at hand, at least one entry or the end.
+fn gather(tail: &mut Tail<Raw>, context: &mut Context<'_>) -> Poll<Gathered> {
+    let mut gathered = Gathered::default();
+    let mut bytes = 0;
+    while bytes < PIECE_BYTES && gathered.end.is_none() {
+        match Pin::new(&mut *tail).poll_next(context) {
+            Poll::Pending if gathered.entries.is_empty() => return Poll::Pending,
+            Poll::Pending => break,
+            Poll::Ready(Some(Ok(entry))) => {
+                bytes += entry.value.0.len() + crate::frames::LENGTH_BYTES;
+                gathered.entries.push(entry);
+            }
+            Poll::Ready(Some(Err(error))) => gathered.end = Some(error.to_string()),
+            Poll::Ready(None) => gathered.end = Some("the node has stopped".into()),
+        }
+    }
+    Poll::Ready(gathered)
+}

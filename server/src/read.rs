@@ -1,0 +1,202 @@
+//! `kontiki read` and `kontiki tail`: print entries as they come.
+//!
+//! Reading again does no harm, so an answer that breaks off is continued at another endpoint, from the entry after the
+//! last one printed: nothing is printed twice, and nothing is left out.
+
+use crate::{
+    api::NodeStatus,
+    cli::{ClientArgs, ReadArgs, TailArgs},
+    client::{Answer, Call, Client},
+    failure::{Failure, Stop},
+    frames::Frames,
+    http::{JSON, LAST_INDEX, NDJSON, OCTETS},
+    output::{Data, say},
+};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use kontiki::Code;
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Without `--from`, a tail begins with the last so many entries.
+const TAIL_ENTRIES: u64 = 10;
+
+/// How long to wait before asking again after an answer broke off.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Prints a range.
+pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
+    let within = args.client.timeout();
+    let consistency = if args.stale { "stale" } else { "linearizable" };
+    let mut reader = Reader::new(&args.client, args.range.from);
+    let mut end = args.range.to;
+    while end.is_none_or(|end| reader.next < end) {
+        let to = end.map(|end| format!("&to={end}")).unwrap_or_default();
+        let target = format!("/v1/entries?from={}{to}&consistency={consistency}", reader.next);
+        let answer = reader.ask(target).await?;
+        // The first answer fixes the end: what is appended meanwhile is not read.
+        end = end.or(Some(last_index(&answer)?.saturating_add(1)));
+        match reader.print(answer.into_body(), Some(within)).await? {
+            None => break,
+            Some(why) => reader.go_on(&why).await?,
+        }
+    }
+    reader.data.flush()
+}
+
+/// Prints entries as they are appended, for ever.
+pub(crate) async fn tail(args: &TailArgs) -> Result<(), Stop> {
+    let from = match args.from {
+        Some(from) => from,
+        None => near_end(&args.client).await?,
+    };
+    say!("kontiki: following from entry {from}; ^C ends it");
+    let mut reader = Reader::new(&args.client, from);
+    loop {
+        let answer = reader.ask(format!("/v1/tail?from={}", reader.next)).await?;
+        let why = reader.print(answer.into_body(), None).await?;
+        reader.go_on(why.as_deref().unwrap_or("the answer ended")).await?;
+    }
+}
+
+/// Where a tail begins that shows the last entries there are.
+async fn near_end(args: &ClientArgs) -> Result<u64, Stop> {
+    let call = Call::get("/v1/status".into(), JSON);
+    let status = Client::new(&args.endpoints)
+        .call_json::<NodeStatus>(&call, args.timeout())
+        .await;
+    let status = status.map_err(|error| error.failure)?;
+    Ok((status.commit + 1).saturating_sub(TAIL_ENTRIES).max(1))
+}
+
+fn last_index(answer: &Answer) -> Result<u64, Failure> {
+    let header = answer.headers().get(LAST_INDEX);
+    let index = header
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    index.ok_or_else(|| {
+        let text = format!("the answer lacks the header {LAST_INDEX}");
+        Failure::new(Code::Unreachable, text).advise("is the endpoint a Kontiki node?")
+    })
+}
+
+/// Prints entries from consecutive answers.
+struct Reader {
+    client: Client,
+    within: Duration,
+    json: bool,
+    data: Data,
+    /// Index of the entry to print next.
+    next: u64,
+    progress: Progress,
+}
+
+/// When an entry was last printed, so that asking in vain comes to an end.
+struct Progress {
+    next: u64,
+    since: Instant,
+}
+
+impl Reader {
+    fn new(args: &ClientArgs, from: u64) -> Self {
+        let progress = Progress {
+            next: from,
+            since: Instant::now(),
+        };
+        let (client, within) = (Client::new(&args.endpoints), args.timeout());
+        Self {
+            client,
+            within,
+            json: args.json,
+            data: Data::new(),
+            next: from,
+            progress,
+        }
+    }
+
+    async fn ask(&mut self, target: String) -> Result<Answer, Stop> {
+        let accept = if self.json { NDJSON } else { OCTETS };
+        let answer = self.client.call(&Call::get(target, accept), self.within).await;
+        Ok(answer.map_err(|error| error.failure)?)
+    }
+
+    /// Prints what a body holds; `idle` bounds the wait for the next piece. Says why if the body broke off.
+    async fn print(&mut self, mut body: Incoming, idle: Option<Duration>) -> Result<Option<String>, Stop> {
+        let mut pieces = if self.json {
+            Pieces::Lines(BytesMut::new())
+        } else {
+            Pieces::Framed(Frames::default())
+        };
+        loop {
+            let frame = timeout(idle.unwrap_or(Duration::MAX), body.frame()).await;
+            let piece = match frame {
+                Err(_) => return Ok(Some("the answer stopped half way".into())),
+                Ok(Some(Err(error))) => return Ok(Some(format!("the answer broke off: {error}"))),
+                Ok(None) if pieces.is_empty() => return Ok(None),
+                Ok(None) => return Ok(Some("the answer ends inside an entry".into())),
+                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            };
+            pieces.push(&piece);
+            while let Some(entry) = pieces.next() {
+                self.data.line(&entry)?;
+                self.next += 1;
+            }
+            self.data.flush()?;
+        }
+    }
+
+    /// After an answer that broke off: turns to another endpoint, unless that has been in vain for too long.
+    async fn go_on(&mut self, why: &str) -> Result<(), Stop> {
+        if self.next > self.progress.next {
+            self.progress = Progress {
+                next: self.next,
+                since: Instant::now(),
+            };
+        } else if self.progress.since.elapsed() > self.within {
+            let text = format!(
+                "cannot read entry {} from {}: {why}",
+                self.next,
+                self.client.endpoint()
+            );
+            return Err(Failure::new(Code::Timeout, text).into());
+        }
+        self.client.next_endpoint();
+        sleep(PAUSE).await;
+        Ok(())
+    }
+}
+
+/// What arrived and was not printed yet.
+enum Pieces {
+    Framed(Frames),
+    Lines(BytesMut),
+}
+
+impl Pieces {
+    fn push(&mut self, piece: &[u8]) {
+        match self {
+            Self::Framed(frames) => frames.push(piece),
+            Self::Lines(buffer) => buffer.extend_from_slice(piece),
+        }
+    }
+
+    /// The next whole entry, or the JSON of it.
+    fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Framed(frames) => frames.next(),
+            Self::Lines(buffer) => {
+                let end = buffer.iter().position(|byte| *byte == b'\n')?;
+                let line = buffer.split_to(end + 1).freeze();
+                Some(line.slice(..end))
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Framed(frames) => frames.is_empty(),
+            Self::Lines(buffer) => buffer.is_empty(),
+        }
+    }
+}

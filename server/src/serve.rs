@@ -1,0 +1,109 @@
+//! `kontiki serve`: one node and its HTTP, until a signal says stop or the node stops itself.
+
+use crate::{
+    cli::ServeArgs,
+    config_file::ConfigFile,
+    failure::{Failure, Stop},
+    http::{self, App},
+    interrupts::Interrupts,
+};
+use axum::serve::ListenerExt;
+use kontiki::{Code, Handle, LogOnly, RaftNode, Raw};
+use std::{
+    io::ErrorKind,
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    path::Path,
+    time::Duration,
+};
+use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
+
+/// After a signal, answers under way get this long before the node is stopped under them, and again after.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Runs a node.
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
+    let file = ConfigFile::load(&args.config)?;
+    let config = file.config()?;
+    let listener = bind(&file.http, &args.config)?;
+    let batch_bytes_max = config.batch_bytes_max;
+    let handle = RaftNode::<LogOnly<Raw>>::new(config)?.start()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Code::Io, format!("cannot start threads: {error}")))?;
+    let served = runtime.block_on(serve(
+        &file,
+        listener,
+        App {
+            handle,
+            batch_bytes_max,
+        },
+    ));
+    runtime.shutdown_background();
+    Ok(served?)
+}
+
+/// Binds HTTP, on a loopback address only: it has no TLS.
+fn bind(http: &str, file: &Path) -> Result<TcpListener, Failure> {
+    let config = |text: String| Failure::new(Code::Config, format!("{}: {text}", file.display()));
+    let resolved = http.to_socket_addrs();
+    let addresses: Vec<SocketAddr> = resolved
+        .map_err(|error| config(format!("`http` is \"{http}\", which is no address: {error}")))?
+        .collect();
+    if let Some(open) = addresses.iter().find(|address| !address.ip().is_loopback()) {
+        let text = format!(
+            "`http` is \"{http}\" ({open}), but HTTP has no TLS and no users, so it is served on this machine only"
+        );
+        return Err(config(text)
+            .advise("take 127.0.0.1, and a proxy with TLS in front of it if others must reach it"));
+    }
+    let listener = TcpListener::bind(&addresses[..]).map_err(|error| taken(http, &error))?;
+    let ready = listener.set_nonblocking(true);
+    ready.map_err(|error| taken(http, &error))?;
+    Ok(listener)
+}
+
+fn taken(http: &str, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(Code::Io, format!("cannot serve HTTP on {http}: {error}"));
+    match error.kind() {
+        ErrorKind::AddrInUse => {
+            failure.advise("another program (perhaps this node, already running) has the port; stop it, or change `http` in the file")
+        }
+        _ => failure,
+    }
+}
+
+async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(), Failure> {
+    let handle = app.handle.clone();
+    let io = |error| Failure::new(Code::Io, format!("cannot serve HTTP on {}: {error}", file.http));
+    let address = listener.local_addr().map_err(io)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
+    let listener = listener.tap_io(|stream| {
+        // Without it, small pieces of a tail wait for each other. A stream that refuses is slower, no more.
+        let _ = stream.set_nodelay(true);
+    });
+    let mut interrupts = Interrupts::listen()?;
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server =
+        axum::serve(listener, http::router(app)).with_graceful_shutdown(async { drop(stopped.await) });
+    let server = tokio::spawn(server.into_future());
+    let cluster = handle.status().cluster;
+    tracing::info!(node = file.node, %cluster, http = %format_args!("http://{address}"), "serving");
+    let ended = tokio::select! {
+        name = interrupts.next() => { tracing::info!(signal = name, "stopping"); Ok(()) }
+        why = handle.stopped() => Err(Failure::new(Code::Stopped, format!("node {} stopped itself: {why}", file.node))),
+    };
+    drop(stop);
+    drain(server, &handle).await;
+    ended
+}
+
+/// Lets answers under way finish, stops the node, and lets what that resolved be told.
+async fn drain(mut server: JoinHandle<std::io::Result<()>>, handle: &Handle<Raw>) {
+    let finished = timeout(DRAIN, &mut server).await.is_ok();
+    if let Err(error) = handle.shutdown().await {
+        tracing::warn!(%error, "the node did not stop cleanly; nothing acknowledged is lost");
+    }
+    if !finished && timeout(DRAIN, &mut server).await.is_err() {
+        server.abort();
+    }
+}

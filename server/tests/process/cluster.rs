@@ -1,0 +1,184 @@
+//! A cluster of processes.
+
+use crate::scratch::{Process, Scratch, kontiki, printed, run_with, said, until};
+use serde_json::Value;
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+/// How many port ranges are tried.
+const RANGES: usize = 50;
+
+/// Node k has the UDP port `base + k` and the HTTP port `base + 100 + k`.
+pub(crate) struct Cluster {
+    pub(crate) scratch: Scratch,
+    base: u16,
+    nodes: Vec<Option<Process>>,
+}
+
+impl Cluster {
+    /// Three nodes, all of them answering, on ports that were free.
+    pub(crate) fn start() -> Self {
+        let started = (0..RANGES).find_map(|_| Self::try_start(some_base()));
+        started.expect("a free range of ports")
+    }
+
+    /// `None` if another program has one of the ports.
+    fn try_start(base: u16) -> Option<Self> {
+        let mut cluster = Self {
+            scratch: Scratch::new(),
+            base,
+            nodes: Vec::new(),
+        };
+        let made = kontiki()
+            .args(["init", "--base-port", &base.to_string(), "--dir"])
+            .arg(cluster.dir())
+            .output();
+        let made = made.unwrap();
+        assert!(made.status.success(), "{}", said(&made));
+        for id in 1..=3 {
+            let node = cluster.spawn(id);
+            cluster.nodes.push(Some(node));
+        }
+        cluster.answering().then_some(cluster)
+    }
+
+    /// Whether every node answers; false if one has ended instead, for want of its port.
+    fn answering(&mut self) -> bool {
+        until("every node to answer", || {
+            for (at, node) in self.nodes.iter_mut().enumerate() {
+                if node.as_mut().and_then(Process::exited).is_some() {
+                    let log = std::fs::read_to_string(self.scratch.path(&format!("log{}", at + 1))).unwrap();
+                    assert!(log.contains("in use"), "{log}");
+                    return Some(false);
+                }
+            }
+            self.status()
+                .iter()
+                .all(|node| node["role"] != "unreachable")
+                .then_some(true)
+        })
+    }
+
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.scratch.path("cluster")
+    }
+
+    pub(crate) fn config(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("n{id}.toml"))
+    }
+
+    fn spawn(&self, id: u64) -> Process {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.scratch.path(&format!("log{id}")))
+            .unwrap();
+        let mut serve = kontiki();
+        serve.args(["serve", "--config"]).arg(self.config(id));
+        Process(
+            serve
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        )
+    }
+
+    /// Starts a node again.
+    pub(crate) fn restart(&mut self, id: u64) {
+        let node = self.spawn(id);
+        *self.slot(id) = Some(node);
+        until("the node to answer", || {
+            (self.status()[id as usize - 1]["role"] != "unreachable").then_some(())
+        });
+    }
+
+    /// Kills a node with SIGKILL.
+    pub(crate) fn kill(&mut self, id: u64) {
+        drop(self.slot(id).take());
+    }
+
+    /// Stops a node with a signal, and says how it exited.
+    pub(crate) fn stop(&mut self, id: u64, signal: &str) -> i32 {
+        let mut node = self.slot(id).take().unwrap();
+        node.signal(signal);
+        node.wait()
+    }
+
+    fn slot(&mut self, id: u64) -> &mut Option<Process> {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    pub(crate) fn endpoint(&self, id: u64) -> String {
+        format!("http://127.0.0.1:{}", self.http_port(id))
+    }
+
+    pub(crate) fn http_port(&self, id: u64) -> u16 {
+        self.base + 100 + id as u16
+    }
+
+    pub(crate) fn udp_port(&self, id: u64) -> u16 {
+        self.base + id as u16
+    }
+
+    /// A command that asks the nodes in this order.
+    pub(crate) fn asking(&self, ids: &[u64], args: &[&str]) -> Command {
+        let mut command = kontiki();
+        let (verb, rest) = args.split_first().unwrap();
+        command.arg(verb);
+        for id in ids {
+            command.args(["--endpoint", &self.endpoint(*id)]);
+        }
+        command.args(["--timeout", "60s"]).args(rest);
+        command
+    }
+
+    /// Runs a command that asks any node.
+    pub(crate) fn run(&self, args: &[&str], input: &[u8]) -> Output {
+        run_with(&mut self.asking(&[1, 2, 3], args), input)
+    }
+
+    /// What a node returns for a range.
+    pub(crate) fn read_from(&self, id: u64, range: &str) -> Vec<u8> {
+        let output = run_with(&mut self.asking(&[id], &["read", range]), b"");
+        assert!(output.status.success(), "{}", said(&output));
+        output.stdout
+    }
+
+    /// What every node says of itself, in order.
+    pub(crate) fn status(&self) -> Vec<Value> {
+        let mut command = kontiki();
+        command.args(["status", "--json"]);
+        for id in 1..=3 {
+            command.args(["--endpoint", &self.endpoint(id)]);
+        }
+        let lines = printed(&run_with(&mut command, b""));
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// The leader, once there is one and all that answer know it.
+    pub(crate) fn leader(&self) -> u64 {
+        until("a leader", || {
+            let mut status = self.status();
+            status.retain(|node| node["role"] != "unreachable");
+            let leader = status.iter().find(|node| node["role"] == "leader")?["node"].clone();
+            let known = status.iter().all(|node| node["leader"] == leader);
+            leader.as_u64().filter(|_| known)
+        })
+    }
+}
+
+/// A base port below the range of ephemeral ports, another one each time.
+fn some_base() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let seed = (std::process::id() % 97) as u16;
+    10_000 + (seed * 7 + NEXT.fetch_add(1, Ordering::Relaxed)) % 100 * 200
+}

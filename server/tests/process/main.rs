@@ -1,0 +1,11 @@
+//! Tests of the binary as a user runs it: real processes on loopback.
+//!
+//! Nothing here depends on how fast the machine is: every wait has a condition, and a limit that only keeps a broken
+//! test from hanging.
+
+mod append;
+mod cluster;
+mod demo;
+mod http;
+mod refusals;
+mod scratch;

@@ -1,0 +1,228 @@
+//! All checkers, and what they compare with: told of every write, message, turn and crash.
+
+use crate::archive::Archive;
+use crate::checkers::{
+    appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
+    election_safety::ElectionSafety, hard_states::HardStates, leader_append_only::LeaderAppendOnly,
+    leader_completeness, log_matching, memory, memory::Allowance, state_machine_safety,
+};
+use crate::committed::{Committed, CommittedRecord};
+use crate::ledger::Ledger;
+use crate::sometimes::{Counters, Sometimes};
+use crate::violation::{Verdict, ensure};
+use kontiki_consensus::{
+    Configuration, HardState, Index, LogId, Message, NodeId, Position, Restored, Role, Term, Write, WriteId,
+};
+
+/// What a node shows of itself after a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Its term and vote.
+    pub hard_state: HardState,
+    /// Its role.
+    pub role: Role,
+    /// The last record of its log.
+    pub last: LogId,
+    /// How far it has committed.
+    pub commit: Index,
+    /// How far it has applied.
+    pub applied: Index,
+    /// How many bytes of records it holds in memory.
+    pub held_bytes: usize,
+    /// From where it cut its log in this turn, if it did.
+    pub truncated: Option<Index>,
+}
+
+/// The checkers of a run.
+#[derive(Debug)]
+pub struct Checks {
+    /// What each node's log must hold; node 1 first.
+    pub ledgers: Vec<Ledger>,
+    /// The log that all agree on.
+    pub committed: Committed,
+    /// What became of the clients' appends.
+    pub appends: Appends,
+    /// The rare paths taken so far.
+    pub counters: Counters,
+    archive: Archive,
+    members: Configuration,
+    allowance: Allowance,
+    election_safety: ElectionSafety,
+    append_only: LeaderAppendOnly,
+    hard_states: HardStates,
+    commit_order: CommitOrder,
+}
+
+impl Checks {
+    /// The checkers of a cluster of these members, whose logs are these at first.
+    #[must_use]
+    pub fn new(members: Configuration, ledgers: Vec<Ledger>, allowance: Allowance) -> Self {
+        let nodes = ledgers.len();
+        Self {
+            ledgers,
+            committed: Committed::default(),
+            appends: Appends::default(),
+            counters: Counters::default(),
+            archive: Archive::default(),
+            members,
+            allowance,
+            election_safety: ElectionSafety::default(),
+            append_only: LeaderAppendOnly::new(nodes),
+            hard_states: HardStates::default(),
+            commit_order: CommitOrder::new(nodes),
+        }
+    }
+
+    /// A node hands a write to its log.
+    ///
+    /// # Errors
+    /// If a property does not hold.
+    pub fn wrote(&mut self, node: NodeId, write: &Write) -> Verdict {
+        self.counters
+            .hit_if(write.truncate.is_some(), Sometimes::Truncated);
+        if let Some(state) = write.hard_state {
+            self.hard_states.seen(node, state)?;
+        }
+        let ledger = &mut self.ledgers[node.0 as usize - 1];
+        ledger.write(write)?;
+        for run in &write.runs {
+            let first = run.first().prev().0 as usize;
+            let records = &ledger.written()[first..run.last().0 as usize];
+            for (n, record) in records.iter().enumerate() {
+                log_matching::written(&self.archive, node, Index(run.first().0 + n as u64), record)?;
+            }
+            self.archive.add(run, records);
+        }
+        Ok(())
+    }
+
+    /// A node's log reports a write as persisted.
+    pub fn persisted(&mut self, node: NodeId, id: WriteId) {
+        self.ledgers[node.0 as usize - 1].persisted(id);
+    }
+
+    /// A node sends a message to another.
+    ///
+    /// # Errors
+    /// If it says something that is not durable.
+    pub fn sends(&mut self, message: &Message) -> Verdict {
+        self.hard_states
+            .sends(message, &self.ledgers[message.from.0 as usize - 1])
+    }
+
+    /// A node has taken a turn.
+    ///
+    /// # Errors
+    /// If a property does not hold.
+    pub fn turned(&mut self, node: NodeId, view: &View) -> Verdict {
+        let ledger = &self.ledgers[node.0 as usize - 1];
+        ensure(view.last == ledger.last(), "consensus and log agree", || {
+            format!(
+                "consensus of {node:?} says its log ends at {:?}, handed over was {:?}",
+                view.last,
+                ledger.last()
+            )
+        })?;
+        self.hard_states.seen(node, view.hard_state)?;
+        self.commit_order.shows(node, view.commit, view.applied, ledger)?;
+        memory::holds(node, view.held_bytes, &self.allowance)?;
+        let leads = (view.role == Role::Leader).then_some(view.hard_state.term);
+        self.append_only.turned(node, leads, view.truncated)?;
+        if let Some(term) = leads {
+            self.elected(node, term)?;
+        }
+        state_machine_safety::knows(node, view.commit, self.ledger(node), &self.committed)?;
+        if let Some(term) = leads.filter(|_| view.commit > self.committed.last()) {
+            let record = state_machine_safety::first_at(node, view.commit, self.ledger(node))?;
+            leader_completeness::commits(node, term, view.commit, &record)?;
+        }
+        while self.committed.last() < view.commit {
+            self.commit_next(node, view.hard_state.term)?;
+        }
+        Ok(())
+    }
+
+    /// A node leads a term.
+    ///
+    /// # Errors
+    /// If another has led it, or its log lacks something that was committed before.
+    pub fn elected(&mut self, node: NodeId, term: Term) -> Verdict {
+        if self.election_safety.leads(term, node)? {
+            self.counters
+                .hit_if(self.election_safety.terms() > 1, Sometimes::LeaderChanged);
+            leader_completeness::elected(node, term, self.ledger(node), &self.committed)?;
+        }
+        Ok(())
+    }
+
+    /// `node` is the first to take the next record for committed.
+    fn commit_next(&mut self, node: NodeId, in_term: Term) -> Verdict {
+        let index = self.committed.last().next();
+        let record = state_machine_safety::first_at(node, index, self.ledger(node))?;
+        let ledgers: Vec<&Ledger> = self.ledgers.iter().collect();
+        durability::committed(index, &record, &ledgers, &self.members)?;
+        self.counters
+            .hit_if(record.term < in_term, Sometimes::OlderTermCommitted);
+        let archived = self.archive.get(LogId::new(record.term, index));
+        let entries = archived.map_or(&[][..], |a| &a.entries);
+        let first = self.committed.last_position().next();
+        let unknown = self.appends.committed(entries, first)?;
+        self.counters.hit_if(unknown, Sometimes::UnknownCommitted);
+        self.committed.push(CommittedRecord { record, in_term }, entries);
+        let last = self.committed.last_position();
+        ensure(last == record.position, "positions are dense", || {
+            format!(
+                "{index:?} ends at {:?}, by its entries at {last:?}",
+                record.position
+            )
+        })
+    }
+
+    /// A node goes down.
+    pub fn down(&mut self, node: NodeId) {
+        self.append_only.down(node);
+        self.commit_order.down(node);
+        self.hard_states
+            .down(node, self.ledgers[node.0 as usize - 1].hard_state());
+    }
+
+    fn ledger(&self, node: NodeId) -> &Ledger {
+        &self.ledgers[node.0 as usize - 1]
+    }
+
+    /// A node has recovered this from its disk.
+    ///
+    /// # Errors
+    /// If something persisted is missing, or something is there that was never written.
+    pub fn reopened(&mut self, node: NodeId, found: &Restored) -> Verdict {
+        let ledger = &mut self.ledgers[node.0 as usize - 1];
+        let (reported, handed_over) = (ledger.durable().len(), ledger.written().len());
+        ledger.reopen(found).map_err(|mut violation| {
+            violation.what = format!("{node:?}: {}", violation.what);
+            violation
+        })?;
+        let found_records = ledger.durable().len();
+        self.counters
+            .hit_if(found_records > reported, Sometimes::UnreportedSurvived);
+        self.counters
+            .hit_if(found_records < handed_over, Sometimes::UnsyncedLost);
+        self.hard_states.seen(node, found.hard_state)
+    }
+
+    /// How a node stands.
+    #[must_use]
+    pub fn standing(&self, node: NodeId, commit: Index, applied: Index) -> Standing<'_> {
+        Standing {
+            node,
+            commit,
+            applied,
+            ledger: self.ledger(node),
+        }
+    }
+
+    /// The last committed user entry.
+    #[must_use]
+    pub fn last_position(&self) -> Position {
+        self.committed.last_position()
+    }
+}

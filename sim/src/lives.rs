@@ -1,0 +1,83 @@
+//! The lives of a node: it opens its log, begins, and goes down.
+//!
+//! Invariant: the checkers compare what recovery found before the process begins.
+
+use crate::sometimes::Sometimes;
+use crate::violation::Verdict;
+use crate::world::{Event, Opening, World, cannot_open};
+use kontiki_consensus::{Duration, Role};
+
+impl World {
+    /// A node opens its log. The power may fail while it does.
+    pub(crate) fn start(&mut self, node: usize) -> Verdict {
+        if self.frozen[node] || self.openings[node].is_some() || self.replicas[node].process.is_some() {
+            return Ok(());
+        }
+        let now = self.now();
+        let disk = self.replicas[node].disk.clone();
+        disk.advance(now);
+        self.endanger_recovery(&disk);
+        let result = self.replicas[node].open();
+        if disk.power_is_lost() {
+            self.checks.counters.hit(Sometimes::CrashInRecovery);
+            self.lose_power(node);
+            self.queue
+                .schedule(now.after(Duration::from_millis(50)), Event::Start { node });
+            return Ok(());
+        }
+        disk.keep_power();
+        let id = self.replicas[node].node;
+        let (log, recovered) = result.map_err(|e| cannot_open(id, &e.to_string()))?;
+        self.trace
+            .line(now, || format!("{id:?} has recovered {recovered:?}"));
+        self.checks
+            .counters
+            .hit_if(recovered.torn_bytes > 0, Sometimes::TornTailCut);
+        self.checks.reopened(id, &recovered.restored)?;
+        self.opened += 1;
+        self.openings[node] = Some(Opening {
+            number: self.opened,
+            log,
+            recovered,
+        });
+        self.queue.schedule(
+            disk.now(),
+            Event::Begin {
+                node,
+                opening: self.opened,
+            },
+        );
+        Ok(())
+    }
+
+    /// The process begins, unless it crashed while it opened its log.
+    pub(crate) fn begin(&mut self, node: usize, opening: u64) -> Verdict {
+        let now = self.now();
+        let Some(Opening { log, recovered, .. }) = self.openings[node].take_if(|o| o.number == opening)
+        else {
+            return Ok(());
+        };
+        let seed = self.random.draw();
+        self.replicas[node].begin(now, log, recovered.incarnation, recovered.restored, seed);
+        self.trace.event(now, 1, node as u64);
+        self.trace.line(now, || format!("n{} is up", node + 1));
+        self.schedule_turn(node, now);
+        self.pump_disk(node);
+        Ok(())
+    }
+
+    /// The process is gone, whatever it was doing.
+    pub(crate) fn take_down(&mut self, node: usize) {
+        let (now, id) = (self.now(), self.replicas[node].node);
+        self.trace.event(now, 2, node as u64);
+        self.trace.line(now, || format!("{id:?} goes down"));
+        let process = self.replicas[node].process.take();
+        let led = process.is_some_and(|p| p.driver.consensus().role() == Role::Leader);
+        self.checks.counters.hit_if(led, Sometimes::LeaderCrashed);
+        self.openings[node] = None;
+        self.clients.down(id);
+        self.checks.down(id);
+        let none_up = self.replicas.iter().all(|r| r.process.is_none());
+        self.checks.counters.hit_if(none_up, Sometimes::AllDown);
+    }
+}

@@ -1,0 +1,177 @@
+//! The simulator's side of the seam: where a node's outputs go.
+//!
+//! Invariant: the checkers see each output before anything comes of it.
+
+use crate::checks::Checks;
+use crate::disk::SimDisk;
+use crate::sometimes::Sometimes;
+use crate::trace::Trace;
+use crate::violation::{Verdict, Violation};
+use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
+use kontiki_log::{Fetch, From, Log};
+use kontiki_node::{Ports, Reply, Token};
+use kontiki_wire::{PeerMessage, ProposeAnswer};
+use std::collections::BTreeMap;
+
+/// What a node has said in one turn.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// To its peers.
+    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// To its clients.
+    pub replies: Vec<(Token, Reply)>,
+    /// From where it cut its log.
+    pub truncated: Option<Index>,
+    /// The first thing that must not have been.
+    violation: Option<Violation>,
+    /// How often the ports were called in this turn.
+    calls: u32,
+}
+
+/// How often a turn may call its ports: some hundred times what is usual.
+const CALLS_MAX: u32 = 100_000;
+
+impl Outgoing {
+    /// Counts a call. A turn that never ends can only be left by a panic, which the run reports.
+    fn count(&mut self) {
+        self.calls += 1;
+        assert!(self.calls < CALLS_MAX, "a turn goes on without end");
+    }
+
+    /// Takes note of what a checker says.
+    fn note(&mut self, verdict: Verdict) {
+        if let Err(violation) = verdict {
+            self.violation.get_or_insert(violation);
+        }
+    }
+
+    /// What the checkers said during the turn.
+    ///
+    /// # Errors
+    /// The first violation.
+    pub fn verdict(&mut self) -> Verdict {
+        self.calls = 0;
+        self.violation.take().map_or(Ok(()), Err)
+    }
+}
+
+/// How far each node has sent records to each peer, and who stood in which term: to see what is rare.
+#[derive(Debug, Default)]
+pub struct Watch {
+    sent: BTreeMap<(NodeId, NodeId), (Term, Index)>,
+    candidates: BTreeMap<Term, NodeId>,
+}
+
+impl Watch {
+    fn sees(&mut self, checks: &mut Checks, from: NodeId, to: NodeId, message: &PeerMessage) {
+        let counters = &mut checks.counters;
+        match message {
+            PeerMessage::Raft(message) => match &message.call {
+                Call::AppendEntries { runs, .. } => {
+                    if let (Some(first), Some(last)) = (runs.first(), runs.last()) {
+                        let sent = self.sent.insert((from, to), (message.term, last.last()));
+                        let again =
+                            sent.is_some_and(|(term, index)| term == message.term && first.first() <= index);
+                        counters.hit_if(again, Sometimes::Resent);
+                    }
+                }
+                Call::RequestVote { pre: false, .. } => {
+                    let first = *self.candidates.entry(message.term).or_insert(from);
+                    counters.hit_if(first != from, Sometimes::SplitVote);
+                }
+                Call::ReadIndex { .. } => counters.hit(Sometimes::ReadForwarded),
+                _ => {}
+            },
+            PeerMessage::ProposeReply(reply) => counters.hit(match reply.answer {
+                ProposeAnswer::Assigned { .. } => Sometimes::Assigned,
+                ProposeAnswer::Refused(_) => Sometimes::ForwardRefused,
+            }),
+            PeerMessage::Propose(_) => {}
+        }
+    }
+}
+
+/// The ports of a node during one turn.
+#[derive(Debug)]
+pub struct SimPorts<'a> {
+    /// The node.
+    pub node: NodeId,
+    /// The moment.
+    pub now: Time,
+    /// Its log.
+    pub log: &'a mut Log<SimDisk>,
+    /// All checkers.
+    pub checks: &'a mut Checks,
+    /// What is rare.
+    pub watch: &'a mut Watch,
+    /// What it says.
+    pub outgoing: &'a mut Outgoing,
+    /// The trace of the run.
+    pub trace: &'a Trace,
+}
+
+impl Ports for SimPorts<'_> {
+    fn persist(&mut self, group: GroupId, write: Write) {
+        self.outgoing.count();
+        self.trace
+            .line(self.now, || format!("{:?} writes {write:?}", self.node));
+        let verdict = self.checks.wrote(self.node, &write);
+        self.outgoing.note(verdict);
+        if let Some(from) = write.truncate {
+            self.outgoing.truncated = Some(from);
+        }
+        self.log.persist(group, write);
+    }
+
+    fn fetch(&mut self, group: GroupId, fetch: Fetch) {
+        self.outgoing.count();
+        self.trace
+            .line(self.now, || format!("{:?} fetches {fetch:?}", self.node));
+        let for_peer = matches!(fetch.from, From::Index(_)) && fetch.bytes_max > 1;
+        self.checks.counters.hit_if(for_peer, Sometimes::ReadByFollower);
+        self.log.fetch(group, fetch);
+    }
+
+    fn send(&mut self, _group: GroupId, to: NodeId, message: PeerMessage) {
+        self.outgoing.count();
+        self.trace.line(self.now, || match &message {
+            PeerMessage::Raft(message) => format!("{message:?}"),
+            other => format!("{:?}→{to:?} {other:?}", self.node),
+        });
+        if let PeerMessage::Raft(message) = &message {
+            let verdict = self.checks.sends(message);
+            self.outgoing.note(verdict);
+        }
+        self.watch.sees(self.checks, self.node, to, &message);
+        self.outgoing.messages.push((to, message));
+    }
+
+    fn reply(&mut self, token: Token, reply: Reply) {
+        self.outgoing.count();
+        self.trace.line(self.now, || {
+            format!("{:?} answers {token:?}: {reply:?}", self.node)
+        });
+        self.outgoing.replies.push((token, reply));
+    }
+
+    fn note(&mut self, _group: GroupId, note: &Note) {
+        self.outgoing.count();
+        self.trace
+            .line(self.now, || format!("{:?} notes {note:?}", self.node));
+        let counters = &mut self.checks.counters;
+        match note {
+            Note::SteppedDown(_) => counters.hit(Sometimes::SteppedDown),
+            Note::Backtracked { .. } => counters.hit(Sometimes::Backtracked),
+            Note::Role {
+                role: Role::Leader,
+                term,
+                ..
+            } => {
+                let (term, node) = (*term, self.node);
+                let verdict = self.checks.elected(node, term);
+                self.outgoing.note(verdict);
+            }
+            _ => {}
+        }
+    }
+}

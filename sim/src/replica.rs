@@ -1,0 +1,206 @@
+//! One simulated node: the shipped driver and log over a simulated disk and clock.
+//!
+//! Invariant: what a node knows without having written it down dies with it. A crash drops driver,
+//! log and inbox; only the disk remains, and the next life begins with `Log::open`.
+
+use crate::disk::SimDisk;
+use crate::swarm::{PAYLOAD_BYTES_MAX, Sizes};
+use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, NodeId, Restored, Time};
+use kontiki_log::{Log, LogError, LogOptions, Recovered};
+use kontiki_node::Input;
+use kontiki_node::driver::{Driver, DriverConfig};
+use kontiki_wire::{ClusterId, Identity};
+
+/// The cluster that is simulated.
+pub const CLUSTER: ClusterId = ClusterId(0x6b6f_6e74_696b_692d_7369_6d75_6c61_7465);
+
+/// How much a node may have in its inbox before the network drops packets to it.
+const INBOX_MAX: usize = 4096;
+
+/// A node's monotonic clock, which may run fast or slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// How much faster than the simulator's, in parts of a million.
+    drift: i64,
+    /// When the process began, by the simulator's clock.
+    began: Time,
+}
+
+impl Clock {
+    /// What it shows at this moment of simulated time.
+    #[must_use]
+    pub fn shows(&self, now: Time) -> Time {
+        let elapsed = u128::from(now.since(self.began).0);
+        Time((elapsed * self.rate() / 1_000_000) as u64)
+    }
+
+    /// The moment of simulated time at which it shows this.
+    #[must_use]
+    pub fn moment(&self, local: Time) -> Time {
+        let elapsed = (u128::from(local.0) * 1_000_000).div_ceil(self.rate());
+        self.began
+            .after(Duration(u64::try_from(elapsed).unwrap_or(u64::MAX)))
+    }
+
+    fn rate(&self) -> u128 {
+        u128::from((1_000_000 + self.drift).unsigned_abs().max(1))
+    }
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    /// The shipped driver.
+    pub driver: Driver,
+    /// The shipped log.
+    pub log: Log<SimDisk>,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// What waits for its next turn.
+    pub inbox: Vec<Input>,
+    /// Its clock.
+    pub clock: Clock,
+    /// When the simulator looks after it next: for its deadline and for its disk.
+    pub wake: Time,
+    /// The same for its disk.
+    pub disk_wake: Time,
+    /// Whether a turn is scheduled.
+    pub turn_due: bool,
+    /// Its disk has failed a write, and its log has had the time to see it.
+    pub disk_failed: bool,
+    /// The log has said so.
+    pub log_failed: bool,
+    /// The segment its log was last seen to write to.
+    pub segment: u64,
+    /// It stands still until then.
+    pub paused_until: Time,
+}
+
+impl Process {
+    /// Puts something into the inbox; false if there is no room.
+    pub fn take(&mut self, input: Input) -> bool {
+        let room = self.inbox.len() < INBOX_MAX;
+        if room {
+            self.inbox.push(input);
+        }
+        room
+    }
+}
+
+/// A node, up or down.
+#[derive(Debug)]
+pub struct Replica {
+    /// Its name.
+    pub node: NodeId,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Its process, if it is up.
+    pub process: Option<Process>,
+    /// How often it was started: events for an earlier life are void.
+    pub life: u64,
+    /// How far its date is off.
+    pub date_offset: u64,
+    drift: i64,
+    sizes: Sizes,
+}
+
+impl Replica {
+    /// A node whose data directory holds nothing but the genesis.
+    ///
+    /// # Errors
+    /// If the directory cannot be made.
+    pub fn found(
+        node: NodeId,
+        disk: SimDisk,
+        drift: i64,
+        sizes: Sizes,
+        members: &Configuration,
+    ) -> Result<Self, LogError> {
+        let identity = Identity {
+            cluster: CLUSTER,
+            node,
+            incarnation: Incarnation(1000 + node.0),
+        };
+        kontiki_log::create(disk.clone(), identity, members, options(&sizes))?;
+        Ok(Self {
+            node,
+            disk,
+            process: None,
+            life: 0,
+            date_offset: 0,
+            drift,
+            sizes,
+        })
+    }
+
+    /// Recovers the log, as a process does when it begins. The disk's clock tells when that is done.
+    ///
+    /// # Errors
+    /// If the log cannot be opened.
+    pub fn open(&self) -> Result<(Log<SimDisk>, Recovered), LogError> {
+        Log::open(self.disk.clone(), CLUSTER, self.node, options(&self.sizes))
+    }
+
+    /// A process begins at `now` with the log it has opened.
+    pub fn begin(
+        &mut self,
+        now: Time,
+        log: Log<SimDisk>,
+        incarnation: Incarnation,
+        restored: Restored,
+        seed: u64,
+    ) {
+        self.life += 1;
+        let clock = Clock {
+            drift: self.drift,
+            began: now,
+        };
+        let driver = Driver::new(self.config(incarnation), restored, seed, clock.shows(now));
+        self.process = Some(Process {
+            driver,
+            segment: log.segment(),
+            log,
+            incarnation,
+            inbox: Vec::new(),
+            clock,
+            wake: Time::MAX,
+            disk_wake: Time::MAX,
+            turn_due: false,
+            disk_failed: false,
+            log_failed: false,
+            paused_until: Time::ZERO,
+        });
+    }
+
+    fn config(&self, incarnation: Incarnation) -> DriverConfig {
+        let sizes = &self.sizes;
+        DriverConfig {
+            group: GroupId::default(),
+            identity: Identity {
+                cluster: CLUSTER,
+                node: self.node,
+                incarnation,
+            },
+            consensus: Config {
+                heartbeat_interval: sizes.heartbeat_interval,
+                election_timeout_min: sizes.election_timeout_min,
+                election_timeout_max: sizes.election_timeout_max,
+                window_bytes_max: sizes.window_bytes_max,
+                message_bytes_max: sizes.message_bytes_max,
+                tail_bytes_max: sizes.tail_bytes_max,
+                ..Config::new(self.node)
+            },
+            in_flight_bytes_max: sizes.in_flight_bytes_max,
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+        }
+    }
+}
+
+/// The log's options.
+#[must_use]
+pub fn options(sizes: &Sizes) -> LogOptions {
+    LogOptions {
+        segment_bytes: sizes.segment_bytes,
+        tail_bytes_max: sizes.tail_bytes_max,
+    }
+}

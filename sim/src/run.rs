@@ -1,0 +1,304 @@
+//! One run, from its seed to its report: the storm, then the calm.
+//!
+//! *Safety*: for at least a minute of simulated time anything may happen. *Liveness*: a random quorum
+//! is healed while the rest stays as it is, and must come to agree and take appends within a bound;
+//! then all are healed, and all logs must become equal. At the end each log is read back from what
+//! is certain to be on its disk.
+
+use crate::checkers::convergence;
+use crate::disk::SimDisk;
+use crate::ledger::{Record, records_of};
+use crate::replica::{CLUSTER, options};
+use crate::sometimes::Counters;
+use crate::trace::{Detail, Trace};
+use crate::violation::{Verdict, Violation, ensure};
+use crate::world::World;
+use kontiki_consensus::{Duration, Index, NodeId, Time};
+use kontiki_log::{Fetch, From, Log, LogEvent};
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// The property of a run that comes to its end at all.
+pub const ENDS: &str = "a run comes to an end";
+/// How long the storm lasts, at least.
+const STORM: Duration = Duration::from_millis(60_000);
+/// How many appends a run acknowledges, at least.
+const ACKNOWLEDGED_MIN: u64 = 200;
+/// How long one attempt to append to a healed quorum may take.
+const PROBE_PATIENCE: Duration = Duration::from_millis(5_000);
+/// How many bytes one request to a log gives when it is read back.
+const READ_BACK_BYTES: usize = 256 << 10;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// How many nodes there were.
+    pub nodes: usize,
+    /// How many events there were.
+    pub events: u64,
+    /// How much time has passed in it.
+    pub simulated: Duration,
+    /// How many appends were acknowledged.
+    pub acknowledged: u64,
+    /// How many requests were answered.
+    pub answered: u64,
+    /// How many records were committed.
+    pub committed: u64,
+    /// How often each fault came.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How often each rare path was taken.
+    pub counters: Counters,
+    /// The hash of all events.
+    pub hash: u64,
+    /// What went wrong, if anything did.
+    pub violation: Option<Violation>,
+    /// The lines of the trace that were kept.
+    pub lines: Vec<String>,
+}
+
+impl Report {
+    /// The report of a run that has not begun.
+    #[must_use]
+    pub fn empty(seed: u64) -> Self {
+        Self {
+            seed,
+            nodes: 0,
+            events: 0,
+            simulated: Duration(0),
+            acknowledged: 0,
+            answered: 0,
+            committed: 0,
+            faults: BTreeMap::new(),
+            counters: Counters::default(),
+            hash: 0,
+            violation: None,
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// Runs a seed.
+#[must_use]
+pub fn run(seed: u64, detail: Detail) -> Report {
+    let trace = Trace::new(detail);
+    let mut report = Report::empty(seed);
+    let result = catch_unwind(AssertUnwindSafe(|| run_world(seed, &trace, &mut report)));
+    report.violation = match result {
+        Ok(verdict) => verdict.err(),
+        Err(panic) => Some(Violation {
+            property: "nothing panics",
+            what: panic_text(panic.as_ref()),
+        }),
+    };
+    report.events = trace.events();
+    report.hash = trace.hash();
+    report.lines = trace.lines();
+    report
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("a panic without a text")
+        .to_owned()
+}
+
+fn run_world(seed: u64, trace: &Trace, report: &mut Report) -> Verdict {
+    let mut world = World::new(seed, trace.clone())?;
+    report.nodes = world.swarm.nodes;
+    let verdict = world
+        .storm()
+        .and_then(|()| world.liveness())
+        .and_then(|()| world.read_back());
+    report.simulated = world.now().since(Time::ZERO);
+    report.acknowledged = world.clients.acknowledged();
+    report.answered = world.clients.answered_count();
+    report.committed = world.checks.committed.last().0;
+    report.faults = std::mem::take(&mut world.faults);
+    report.counters = world.checks.counters.clone();
+    verdict
+}
+
+impl World {
+    fn storm(&mut self) -> Verdict {
+        self.run_until(Time::ZERO.after(STORM))
+    }
+
+    /// How long healed nodes have to come to agree.
+    fn patience(&self) -> Duration {
+        Duration(20 * self.swarm.election_timeout().0 + 5_000_000_000)
+    }
+
+    fn liveness(&mut self) -> Verdict {
+        let mut nodes: Vec<usize> = (0..self.swarm.nodes).collect();
+        self.random.shuffle(&mut nodes);
+        let core = nodes[..self.swarm.nodes / 2 + 1].to_vec();
+        self.clients_ask = false;
+        self.log_line(|| {
+            format!("the storm is over for {core:?}, counted from 0; the others stay as they are")
+        });
+        self.calm(&core);
+        self.converge(&core, "a healed quorum")?;
+        self.probe_each(&core)?;
+        self.log_line(|| "the storm is over for all".to_owned());
+        self.calm(&nodes);
+        self.converge(&nodes, "all nodes")?;
+        self.work_on()?;
+        self.converge(&nodes, "all nodes, at the end")
+    }
+
+    /// Gives these nodes time until they agree; an error if they do not.
+    fn converge(&mut self, nodes: &[usize], what: &str) -> Verdict {
+        let until = self.now().after(self.patience());
+        while self.now() < until {
+            let next = self.now().after(Duration::from_millis(50));
+            self.run_until(next)?;
+            self.clients.overdue(self.now())?;
+            if self.agree(nodes) {
+                return Ok(());
+            }
+        }
+        self.standings(nodes, |standings| convergence::must_agree(standings, what))
+    }
+
+    fn agree(&self, nodes: &[usize]) -> bool {
+        let up = nodes.iter().all(|n| self.replicas[*n].process.is_some());
+        up && self.standings(nodes, convergence::agree)
+    }
+
+    fn standings<R>(&self, nodes: &[usize], f: impl FnOnce(&[convergence::Standing<'_>]) -> R) -> R {
+        let standings: Vec<_> = nodes
+            .iter()
+            .map(|n| {
+                let replica = &self.replicas[*n];
+                let shows =
+                    |p: &crate::replica::Process| (p.driver.consensus().commit(), p.driver.applied().0);
+                let (commit, applied) = replica.process.as_ref().map_or((Index::ZERO, Index::ZERO), shows);
+                self.checks.standing(replica.node, commit, applied)
+            })
+            .collect();
+        f(&standings)
+    }
+
+    /// Each of these nodes must take an append and see it committed.
+    fn probe_each(&mut self, nodes: &[usize]) -> Verdict {
+        for node in nodes {
+            let id = NodeId(*node as u64 + 1);
+            let (before, until) = (self.clients.acknowledged(), self.now().after(self.patience()));
+            while self.clients.acknowledged() == before && self.now() < until {
+                let asked = self
+                    .clients
+                    .probe(id, self.now(), PROBE_PATIENCE, &mut self.checks);
+                self.request(asked);
+                self.await_answers(self.now().after(PROBE_PATIENCE))?;
+            }
+            ensure(
+                self.clients.acknowledged() > before,
+                convergence::PROPERTY,
+                || {
+                    format!(
+                        "{id:?}, one of a healed quorum, gets no append committed in {:?}",
+                        self.patience()
+                    )
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until no request is open at a node that works, at most until then.
+    fn await_answers(&mut self, until: Time) -> Verdict {
+        let waiting = self.clients.open_count();
+        while self.clients.open_count() >= waiting && self.now() < until {
+            let next = self.now().after(Duration::from_millis(10));
+            self.run_until(next)?;
+        }
+        Ok(())
+    }
+
+    /// The clients go on until the run has done a fair amount of work.
+    fn work_on(&mut self) -> Verdict {
+        self.clients_ask = true;
+        let until = self.now().after(Duration::from_millis(240_000));
+        while self.clients.acknowledged() < ACKNOWLEDGED_MIN && self.now() < until {
+            let next = self.now().after(Duration::from_millis(250));
+            self.run_until(next)?;
+        }
+        self.clients_ask = false;
+        let done = self.clients.acknowledged();
+        ensure(done >= ACKNOWLEDGED_MIN, convergence::PROPERTY, || {
+            format!("healthy nodes have acknowledged {done} appends, {ACKNOWLEDGED_MIN} are wanted")
+        })
+    }
+
+    /// Reads every log from what is certain to be on its disk: it must hold all that is committed.
+    fn read_back(&mut self) -> Verdict {
+        for replica in &self.replicas {
+            let image = replica.disk.image();
+            let records = read_all(&image, replica.node, &self.swarm.sizes)?;
+            let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
+            let committed = self.checks.committed.records();
+            let whole = records.len() >= committed.len()
+                && records
+                    .iter()
+                    .zip(committed)
+                    .all(|(on_disk, c)| *on_disk == c.record)
+                && records == ledger.durable();
+            ensure(whole, "what is acknowledged can be read back from disk", || {
+                let lengths = (records.len(), ledger.durable().len(), committed.len());
+                format!(
+                    "{:?}: (on disk, persisted, committed) are {lengths:?}",
+                    replica.node
+                )
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// All records of a log, read through a log that is opened on a copy of its disk.
+fn read_all(image: &SimDisk, node: NodeId, sizes: &crate::swarm::Sizes) -> Result<Vec<Record>, Violation> {
+    let fail = |what: String| Violation {
+        property: "a log can be read back",
+        what: format!("{node:?}: {what}"),
+    };
+    let opened = Log::open(image.clone(), CLUSTER, node, options(sizes));
+    let (mut log, recovered) = opened.map_err(|e| fail(e.to_string()))?;
+    let last = recovered.restored.last.index;
+    let mut records: Vec<Record> = Vec::new();
+    while (records.len() as u64) < last.0 {
+        let from = From::Index(Index(records.len() as u64 + 1));
+        log.fetch(
+            kontiki_consensus::GroupId::default(),
+            Fetch {
+                token: 1,
+                from,
+                to: last,
+                bytes_max: READ_BACK_BYTES,
+            },
+        );
+        let runs = await_fetched(&mut log, image).map_err(fail)?;
+        for run in &runs {
+            let before = records.last().map(|r| r.chain).unwrap_or_default();
+            records.extend(records_of(run, before));
+        }
+        ensure(!runs.is_empty(), "a log can be read back", || {
+            format!("{node:?}: nothing at {from:?} of {last:?}")
+        })?;
+    }
+    Ok(records)
+}
+
+fn await_fetched(log: &mut Log<SimDisk>, image: &SimDisk) -> Result<Vec<kontiki_consensus::Run>, String> {
+    loop {
+        match log.poll() {
+            Some(LogEvent::Fetched { runs, .. }) => return runs.map_err(|e| e.to_string()),
+            Some(LogEvent::Failed(error)) => return Err(error.to_string()),
+            Some(_) => {}
+            None => image.advance(image.next_due().ok_or("a read is never answered")?),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What goes between the nodes, and between them and their clients.
+//!
+//! Invariant: what is sent is encoded as it would be on the wire, and decoded where it arrives.
+
+use crate::clients::Asked;
+use crate::hash::Hash;
+use crate::network::Fate;
+use crate::replica::CLUSTER;
+use crate::sometimes::Sometimes;
+use crate::violation::{Verdict, Violation};
+use crate::world::{Event, World};
+use bytes::Bytes;
+use kontiki_consensus::{Call, Duration, NodeId, Role};
+use kontiki_node::{Ask, Input, Request};
+use kontiki_wire::{Packet, PeerMessage, codec};
+
+impl World {
+    pub(crate) fn send(&mut self, from: usize, to: NodeId, packet: &Packet) {
+        let now = self.now();
+        let Some(place) = usize::try_from(to.0 - 1).ok().filter(|n| *n < self.swarm.nodes) else {
+            return;
+        };
+        let life = self.replicas[from].life;
+        match self.network.send(now, from, place) {
+            Fate::Arrives(at, again) => {
+                let bytes = on_the_wire(packet);
+                self.trace.event(now, 4, Hash::default().with_bytes(&bytes).0);
+                let first = Event::Arrive {
+                    from,
+                    to: place,
+                    bytes: bytes.clone(),
+                    again: false,
+                };
+                self.queue.schedule(at, first);
+                if let Some(at) = again {
+                    self.count("packet repeated");
+                    self.queue.schedule(
+                        at,
+                        Event::Arrive {
+                            from,
+                            to: place,
+                            bytes,
+                            again: true,
+                        },
+                    );
+                }
+            }
+            Fate::Lost => self.count("packet lost"),
+            Fate::Refused => {
+                self.count("packet lost, sender told");
+                let at = now.after(self.random.around(self.swarm.network.delay));
+                self.queue.schedule(
+                    at,
+                    Event::Dropped {
+                        node: from,
+                        peer: to,
+                        life,
+                    },
+                );
+            }
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, from: usize, to: usize, bytes: &Bytes, again: bool) -> Verdict {
+        if !self.network.arrive(from, to) || self.replicas[to].process.is_none() {
+            return Ok(());
+        }
+        let packet = codec::decode(CLUSTER, bytes.clone()).map_err(|e| Violation {
+            property: "what is sent can be decoded",
+            what: format!("from n{} to n{}: {e:?}", from + 1, to + 1),
+        })?;
+        let vote =
+            matches!(&packet.message, PeerMessage::Raft(m) if matches!(m.call, Call::RequestVote { .. }));
+        self.checks
+            .counters
+            .hit_if(again && vote, Sometimes::VoteRepeated);
+        self.give(to, Input::Packet(packet));
+        Ok(())
+    }
+
+    pub(crate) fn client_asks(&mut self, client: usize) -> Verdict {
+        self.ask_now(client);
+        let at = self.now().after(self.clients.think());
+        self.queue.schedule(at, Event::Client(client));
+        self.clients.overdue(self.now())
+    }
+
+    pub(crate) fn ask_now(&mut self, client: usize) {
+        if self.clients_ask {
+            let (now, leader) = (self.now(), self.leader());
+            for asked in self.clients.ask(client, now, leader, &mut self.checks) {
+                self.request(asked);
+            }
+        }
+    }
+
+    /// Brings a request to its node.
+    pub(crate) fn request(&mut self, asked: Asked) {
+        let Asked {
+            node,
+            token,
+            ask,
+            patience,
+        } = asked;
+        let (now, place) = (self.now(), node.0 as usize - 1);
+        self.trace
+            .line(now, || format!("{token:?} asks {node:?}: {}", summary(&ask)));
+        let local = self.with(place, |p| p.paused_until <= now && p.inbox.len() < 512);
+        if local != Some(true) {
+            self.clients.unreachable(token);
+            return;
+        }
+        let grace =
+            Duration(2 * self.swarm.sizes.heartbeat_interval.0 + 20 * self.swarm.turn.0 + 100_000_000);
+        let Some((deadline, by)) = self.with(place, |p| {
+            let deadline = p.clock.shows(now).after(patience);
+            (deadline, p.clock.moment(deadline).after(grace))
+        }) else {
+            return;
+        };
+        self.clients.taken(token, node, by);
+        self.give(place, Input::Request(Request { token, deadline, ask }));
+    }
+
+    /// The node that leads the latest term, as far as any node says so.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let processes = self
+            .replicas
+            .iter()
+            .filter_map(|r| r.process.as_ref().map(|p| (r.node, p.driver.consensus())));
+        let leaders = processes.filter(|(_, c)| c.role() == Role::Leader);
+        leaders.max_by_key(|(_, c)| c.term()).map(|(node, _)| node)
+    }
+}
+
+/// A request in a line: what it carries is told by its size.
+fn summary(ask: &Ask) -> String {
+    match ask {
+        Ask::Append { payload, expect } => {
+            format!(
+                "append {} entries, {} bytes, if {expect:?}",
+                payload.count,
+                payload.bytes.len()
+            )
+        }
+        read => format!("{read:?}"),
+    }
+}
+
+/// A packet as one piece, as a stream would carry it.
+fn on_the_wire(packet: &Packet) -> Bytes {
+    let mut chunks = Vec::new();
+    codec::encode(CLUSTER, packet, &mut chunks);
+    chunks.concat().into()
+}

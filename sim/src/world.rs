@@ -1,0 +1,443 @@
+//! The world of one run: nodes, network, clients and time, and what happens next.
+//!
+//! One event after the other is taken off the queue and given to whom it concerns. Everything that a
+//! node does, it does in a turn of its driver; after each turn the checkers look at what it shows.
+//! Invariant: nothing here depends on anything but the seed.
+
+use crate::checkers::memory::Allowance;
+use crate::checks::{Checks, View};
+use crate::clients::Clients;
+use crate::disk::SimDisk;
+use crate::ledger::Ledger;
+use crate::network::Network;
+use crate::ports::{Outgoing, SimPorts, Watch};
+use crate::queue::Queue;
+use crate::random::Random;
+use crate::replica::{Process, Replica};
+use crate::run::ENDS;
+use crate::sometimes::Sometimes;
+use crate::swarm::{PAYLOAD_BYTES_MAX, Swarm};
+use crate::trace::Trace;
+use crate::violation::{Verdict, Violation, ensure};
+use bytes::Bytes;
+use kontiki_consensus::{Body, Configuration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time};
+use kontiki_log::{Log, LogEvent, Recovered};
+use kontiki_node::Input;
+use kontiki_wire::Packet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Something that will happen.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A process takes a turn.
+    Turn { node: usize, life: u64 },
+    /// A driver's deadline.
+    Deadline { node: usize, life: u64 },
+    /// A disk has completed something.
+    Disk { node: usize, life: u64 },
+    /// A paused process goes on.
+    Resume { node: usize, life: u64 },
+    /// A packet comes to the end of its link.
+    Arrive {
+        from: usize,
+        to: usize,
+        bytes: Bytes,
+        again: bool,
+    },
+    /// A sender is told that a packet to this peer was dropped.
+    Dropped { node: usize, peer: NodeId, life: u64 },
+    /// A node is started: it opens its log.
+    Start { node: usize },
+    /// The log is open: the process begins.
+    Begin { node: usize, opening: u64 },
+    /// A client asks something.
+    Client(usize),
+    /// The next fault of this plan.
+    Fault(usize),
+    /// A partition ends.
+    Mend(u64),
+    /// There is room on a disk again.
+    Room(usize),
+}
+
+/// A log that was opened, by a process that has yet to begin.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) number: u64,
+    pub(crate) log: Log<SimDisk>,
+    pub(crate) recovered: Recovered,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) swarm: Swarm,
+    pub(crate) queue: Queue<Event>,
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) openings: Vec<Option<Opening>>,
+    pub(crate) network: Network,
+    pub(crate) clients: Clients,
+    pub(crate) checks: Checks,
+    pub(crate) trace: Trace,
+    pub(crate) random: Random,
+    /// Which partition is in force; an older one that ends mends nothing.
+    pub(crate) partition: u64,
+    /// Whether faults come and clients ask.
+    pub(crate) stormy: bool,
+    pub(crate) clients_ask: bool,
+    /// Nodes that stay as they are.
+    pub(crate) frozen: Vec<bool>,
+    /// How often each fault came.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    pub(crate) opened: u64,
+    outgoing: Outgoing,
+    watch: Watch,
+}
+
+impl World {
+    /// The world of a seed: all nodes are founded and about to start.
+    pub(crate) fn new(seed: u64, trace: Trace) -> Result<Self, Violation> {
+        let mut random = Random::new(seed);
+        let swarm = Swarm::draw(&mut random.fork(1));
+        let members = Configuration::of_voters((1..=swarm.nodes as u64).map(NodeId));
+        let mut replicas = Vec::new();
+        for n in 0..swarm.nodes {
+            let node = NodeId(n as u64 + 1);
+            let disk = SimDisk::new(
+                &format!("the disk of {node:?}"),
+                random.fork(100 + node.0),
+                swarm.disks[n],
+            );
+            let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, &members);
+            replicas.push(replica.map_err(|e| cannot_open(node, &e.to_string()))?);
+        }
+        let genesis = Run::new(
+            Index(1),
+            Term::ZERO,
+            Position(1),
+            Body::Configuration(Arc::new(members.clone())),
+        );
+        let ledgers = vec![Ledger::founded(HardState::default(), &[genesis]); swarm.nodes];
+        let checks = Checks::new(members, ledgers, allowance(&swarm));
+        let mut world = Self {
+            queue: Queue::default(),
+            openings: (0..swarm.nodes).map(|_| None).collect(),
+            network: Network::new(swarm.nodes, random.fork(2), swarm.network),
+            clients: Clients::new(random.fork(3), swarm.habits, swarm.nodes),
+            checks,
+            trace,
+            partition: 0,
+            stormy: true,
+            clients_ask: true,
+            frozen: vec![false; swarm.nodes],
+            faults: BTreeMap::new(),
+            opened: 0,
+            outgoing: Outgoing::default(),
+            watch: Watch::default(),
+            replicas,
+            swarm,
+            random,
+        };
+        world.schedule_beginnings();
+        Ok(world)
+    }
+
+    fn schedule_beginnings(&mut self) {
+        for node in 0..self.swarm.nodes {
+            let at = Time(self.random.below(500_000_000));
+            self.queue.schedule(at, Event::Start { node });
+        }
+        for client in 0..self.clients.count() {
+            let at = Time::ZERO.after(self.clients.think());
+            self.queue.schedule(at, Event::Client(client));
+        }
+        for plan in 0..self.swarm.plans.len() {
+            self.schedule_fault(plan);
+        }
+    }
+
+    /// Lets everything happen that happens until then.
+    pub(crate) fn run_until(&mut self, until: Time) -> Verdict {
+        while let Some(event) = self.queue.next(until) {
+            self.happen(event)?;
+            ensure(self.trace.events() < EVENTS_MAX, ENDS, || {
+                "nodes work without end".to_owned()
+            })?;
+        }
+        self.queue.pass(until);
+        Ok(())
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.queue.now()
+    }
+
+    fn happen(&mut self, event: Event) -> Verdict {
+        match event {
+            Event::Turn { node, life } if self.is_live(node, life) => self.turn(node),
+            Event::Deadline { node, life } if self.is_live(node, life) => {
+                self.with(node, |process| process.wake = Time::MAX);
+                self.schedule_turn(node, self.now());
+                Ok(())
+            }
+            Event::Disk { node, life } if self.is_live(node, life) => {
+                self.with(node, |process| process.disk_wake = Time::MAX);
+                self.pump_disk(node);
+                Ok(())
+            }
+            Event::Resume { node, life } if self.is_live(node, life) => {
+                self.resume(node);
+                Ok(())
+            }
+            Event::Dropped { node, peer, life } if self.is_live(node, life) => {
+                self.checks.counters.hit(Sometimes::SendDropped);
+                self.give(node, Input::SendDropped(peer));
+                Ok(())
+            }
+            Event::Turn { .. } | Event::Deadline { .. } | Event::Disk { .. } => Ok(()),
+            Event::Resume { .. } | Event::Dropped { .. } => Ok(()),
+            Event::Arrive {
+                from,
+                to,
+                bytes,
+                again,
+            } => self.arrive(from, to, &bytes, again),
+            Event::Start { node } => self.start(node),
+            Event::Begin { node, opening } => self.begin(node, opening),
+            Event::Client(client) => self.client_asks(client),
+            Event::Fault(plan) => self.fault(plan),
+            Event::Mend(partition) => {
+                self.mend(partition);
+                Ok(())
+            }
+            Event::Room(node) => {
+                self.replicas[node].disk.set_full(false);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a node is in this life.
+    fn is_live(&self, node: usize, life: u64) -> bool {
+        let replica = &self.replicas[node];
+        replica.life == life && replica.process.is_some()
+    }
+
+    /// Does something with the process of a node, if it is up.
+    pub(crate) fn with<R>(&mut self, node: usize, f: impl FnOnce(&mut Process) -> R) -> Option<R> {
+        self.replicas[node].process.as_mut().map(f)
+    }
+
+    // ---- turns
+
+    /// Lets a node take a turn soon, unless one is due already.
+    pub(crate) fn schedule_turn(&mut self, node: usize, at: Time) {
+        let life = self.replicas[node].life;
+        let Some(process) = self.replicas[node].process.as_mut() else {
+            return;
+        };
+        if !process.turn_due {
+            process.turn_due = true;
+            self.queue.schedule(at, Event::Turn { node, life });
+        }
+    }
+
+    /// Gives a node an input, for its next turn.
+    pub(crate) fn give(&mut self, node: usize, input: Input) {
+        self.with(node, |process| process.take(input));
+        let at = self.now().after(self.random.around(self.swarm.turn));
+        self.schedule_turn(node, at);
+    }
+
+    fn turn(&mut self, node: usize) -> Verdict {
+        let now = self.now();
+        let replica = &mut self.replicas[node];
+        let Some(process) = replica.process.as_mut().filter(|p| p.paused_until <= now) else {
+            return Ok(());
+        };
+        process.turn_due = false;
+        replica.disk.advance(now);
+        let mut inbox = std::mem::take(&mut process.inbox);
+        self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
+        let mut ports = SimPorts {
+            node: replica.node,
+            now,
+            log: &mut process.log,
+            checks: &mut self.checks,
+            watch: &mut self.watch,
+            outgoing: &mut self.outgoing,
+            trace: &self.trace,
+        };
+        let date = DATE + now.0 + replica.date_offset;
+        let deadline = process
+            .driver
+            .turn(process.clock.shows(now), date, &mut inbox, &mut ports);
+        process.inbox = inbox;
+        let wake = process.clock.moment(deadline);
+        if wake < process.wake && deadline < Time::MAX {
+            process.wake = wake;
+            self.queue.schedule(
+                wake,
+                Event::Deadline {
+                    node,
+                    life: replica.life,
+                },
+            );
+        }
+        self.look_at(node)
+    }
+
+    /// After a turn: lets the checkers look, and sends off what the node has said.
+    fn look_at(&mut self, node: usize) -> Verdict {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        outgoing.verdict()?;
+        let replica = &self.replicas[node];
+        let Some(process) = &replica.process else {
+            return Ok(());
+        };
+        self.checks
+            .turned(replica.node, &view(process, outgoing.truncated.take()))?;
+        let (id, incarnation) = (replica.node, process.incarnation);
+        for (to, message) in outgoing.messages.drain(..) {
+            let packet = Packet {
+                group: GroupId::default(),
+                from: id,
+                incarnation,
+                to,
+                message,
+            };
+            self.send(node, to, &packet);
+        }
+        for (token, reply) in outgoing.replies.drain(..) {
+            let waiting = self
+                .clients
+                .answered(self.now(), id, token, reply, &mut self.checks)?;
+            if let Some(client) = waiting {
+                self.ask_now(client);
+            }
+        }
+        self.outgoing = outgoing;
+        self.check_stopped(node)?;
+        self.pump_disk(node);
+        Ok(())
+    }
+
+    // ---- the disk
+
+    /// Tells the log what its disk has completed, and the driver what the log makes of it.
+    pub(crate) fn pump_disk(&mut self, node: usize) {
+        let now = self.now();
+        let replica = &mut self.replicas[node];
+        let Some(process) = replica.process.as_mut().filter(|p| p.paused_until <= now) else {
+            return;
+        };
+        replica.disk.advance(now);
+        let mut said = false;
+        while let Some(event) = process.log.poll() {
+            self.trace.line(now, || format!("n{} log: {event:?}", node + 1));
+            if let LogEvent::Persisted { id, .. } = &event {
+                self.checks.persisted(replica.node, *id);
+            }
+            self.checks
+                .counters
+                .hit_if(matches!(event, LogEvent::DiskFull(true)), Sometimes::DiskWasFull);
+            process.log_failed |= matches!(event, LogEvent::Failed(_));
+            process.inbox.push(Input::Log(event));
+            said = true;
+        }
+        let segment = process.log.segment();
+        self.checks
+            .counters
+            .hit_if(segment > process.segment, Sometimes::SegmentBegun);
+        process.segment = segment;
+        process.disk_failed = replica.disk.has_failed();
+        if said {
+            let at = now.after(self.random.around(self.swarm.turn));
+            self.schedule_turn(node, at);
+        }
+        self.watch_disk(node);
+        self.check_power(node);
+    }
+
+    /// Looks after the disk again when it next completes something.
+    fn watch_disk(&mut self, node: usize) {
+        let replica = &mut self.replicas[node];
+        let (Some(process), Some(due)) = (replica.process.as_mut(), replica.disk.next_due()) else {
+            return;
+        };
+        if due < process.disk_wake {
+            process.disk_wake = due;
+            self.queue.schedule(
+                due,
+                Event::Disk {
+                    node,
+                    life: replica.life,
+                },
+            );
+        }
+    }
+
+    /// A process that stood still goes on.
+    fn resume(&mut self, node: usize) {
+        let now = self.now();
+        if self.frozen[node] || self.with(node, |p| p.paused_until > now) != Some(false) {
+            return;
+        }
+        self.with(node, |process| {
+            process.turn_due = false;
+            process.disk_wake = Time::MAX;
+        });
+        self.checks.counters.hit(Sometimes::Paused);
+        self.schedule_turn(node, now);
+        self.pump_disk(node)
+    }
+
+    /// A fault happened once more.
+    pub(crate) fn count(&mut self, fault: &'static str) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    pub(crate) fn log_line(&self, text: impl FnOnce() -> String) {
+        self.trace.line(self.now(), text);
+    }
+}
+
+/// How many events a run may have: some hundred times what is usual.
+const EVENTS_MAX: u64 = 5_000_000;
+
+/// The date at which every run begins, in ns since 1970.
+const DATE: u64 = 1_700_000_000_000_000_000;
+
+fn view(process: &Process, truncated: Option<Index>) -> View {
+    let consensus = process.driver.consensus();
+    View {
+        hard_state: HardState {
+            term: consensus.term(),
+            vote: consensus.vote(),
+        },
+        role: consensus.role(),
+        last: consensus.last(),
+        commit: consensus.commit(),
+        applied: process.driver.applied().0,
+        held_bytes: consensus.tail_bytes(),
+        truncated,
+    }
+}
+
+pub(crate) fn cannot_open(node: NodeId, error: &str) -> Violation {
+    Violation {
+        property: "a node can always open its log again",
+        what: format!("{node:?}: {error}"),
+    }
+}
+
+fn allowance(swarm: &Swarm) -> Allowance {
+    Allowance {
+        tail: swarm.sizes.tail_bytes_max,
+        window: swarm.sizes.window_bytes_max,
+        in_flight: swarm.sizes.in_flight_bytes_max,
+        append: PAYLOAD_BYTES_MAX + 1024,
+        peers: swarm.nodes - 1,
+    }
+}

@@ -1,0 +1,315 @@
+//! Frames: what one write puts on disk, drawn in `docs/FORMAT.md`.
+//!
+//! A frame is a header and a body. The header says where the frame stands, which in the row of all writes
+//! it is, and for each group what it does: term and vote, then a truncation, then records. The body is
+//! those records, exactly as on the wire; they carry checksums of their own and are not summed twice.
+//! Invariants: a frame begins at a sector and its header ends within that sector, which a device writes
+//! whole or not at all; the header's CRC is begun with the cluster's id; segment and offset stand in it,
+//! so that a frame anywhere else is no frame.
+
+use crate::ClusterId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kontiki_consensus::{GroupId, HardState, Index, NodeId, Term};
+
+/// What a device writes whole or not at all, in bytes. Frames begin at multiples of it.
+pub const SECTOR: usize = 512;
+/// How many groups a frame or a segment's header can speak of: what fits into a sector.
+pub const GROUPS_MAX: usize = 9;
+
+const MAGIC: [u8; 4] = *b"KTKF";
+const SUMMED_FROM: usize = 8;
+const FIXED_BYTES: usize = 48;
+const PART_BYTES: usize = 48;
+/// Flags that a reader must understand; it may ignore the others. None is defined yet.
+const REQUIRED_FLAGS: u16 = 0x00ff;
+const HARD_STATE: u16 = 1;
+const TRUNCATE: u16 = 2;
+const KNOWN_PART_FLAGS: u16 = HARD_STATE | TRUNCATE;
+
+/// The header of a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FrameHeader {
+    /// Its length, in bytes; the body follows. At most a sector.
+    pub header_len: u16,
+    /// The number of the segment it was written into: frames of another are what a recycled file held before.
+    pub segment: u64,
+    /// Where in the file it begins, in bytes.
+    pub offset: u64,
+    /// Which write it is: they rise by one over all segments.
+    pub sequence: u64,
+    /// What it does, group by group.
+    pub parts: Vec<FramePart>,
+}
+
+/// What a frame does in one group, in this order: term and vote, truncation, records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FramePart {
+    /// The group.
+    pub group: GroupId,
+    /// Its new term and vote.
+    pub hard_state: Option<HardState>,
+    /// The first record that is removed, with all after it.
+    pub truncate: Option<Index>,
+    /// Index of the first record in the body; zero if there is none.
+    pub first: Index,
+    /// How many records it has in the body.
+    pub count: u32,
+    /// How many bytes they are.
+    pub bytes: u32,
+}
+
+/// Why there is no frame to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FrameError {
+    /// No sound header of a frame of this place stands there.
+    #[error("no sound frame begins here")]
+    Absent,
+    /// A sound header with something in it that must be understood and is not.
+    #[error(
+        "a frame has `{field}` {value:#x}, which this version does not know: was it written by a newer one?"
+    )]
+    Unknown {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+    },
+}
+
+impl FrameHeader {
+    /// Length of a header that speaks of so many groups.
+    #[must_use]
+    pub const fn len_of(parts: usize) -> usize {
+        FIXED_BYTES + parts * PART_BYTES
+    }
+
+    /// Length of the body.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        self.parts.iter().map(|p| u64::from(p.bytes)).sum()
+    }
+
+    /// Where the frame ends, as an offset in its file. The next begins at the next sector.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.offset + u64::from(self.header_len) + self.body_len()
+    }
+
+    /// Its bytes, exactly `header_len`.
+    #[must_use]
+    pub fn encode(&self, cluster: ClusterId) -> Bytes {
+        let mut out = BytesMut::with_capacity((self.header_len as usize).max(Self::len_of(self.parts.len())));
+        out.put_slice(&MAGIC);
+        out.put_u32_le(0);
+        out.put_u16_le(self.header_len);
+        out.put_u16_le(self.parts.len() as u16);
+        out.put_u16_le(0);
+        out.put_u16_le(PART_BYTES as u16);
+        out.put_u64_le(self.segment);
+        out.put_u64_le(self.offset);
+        out.put_u64_le(self.sequence);
+        out.put_u64_le(self.body_len());
+        for part in &self.parts {
+            part.encode(&mut out);
+        }
+        out.resize(self.header_len as usize, 0);
+        let sum = checksum(cluster, &out[SUMMED_FROM..]);
+        out[4..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
+        out.freeze()
+    }
+
+    /// The header of the frame that begins at `offset` of a segment, from the sector there.
+    ///
+    /// # Errors
+    /// If none stands there, or one this version does not understand.
+    pub fn read(cluster: ClusterId, segment: u64, offset: u64, bytes: &[u8]) -> Result<Self, FrameError> {
+        let mut rest = bytes.get(..FIXED_BYTES).ok_or(FrameError::Absent)?;
+        let is_frame = rest.starts_with(&MAGIC);
+        rest.advance(4);
+        let (sum, header_len) = (rest.get_u32_le(), rest.get_u16_le());
+        let header = bytes
+            .get(..header_len as usize)
+            .filter(|h| h.len() >= FIXED_BYTES);
+        let header = header.ok_or(FrameError::Absent)?;
+        if !is_frame || sum != checksum(cluster, &header[SUMMED_FROM..]) {
+            return Err(FrameError::Absent);
+        }
+        let (count, flags, part_len) = (rest.get_u16_le(), rest.get_u16_le(), rest.get_u16_le() as usize);
+        if (rest.get_u64_le(), rest.get_u64_le()) != (segment, offset) {
+            return Err(FrameError::Absent);
+        }
+        let (sequence, body_len) = (rest.get_u64_le(), rest.get_u64_le());
+        known("flags", flags & REQUIRED_FLAGS, 0)?;
+        let table = header.get(FIXED_BYTES..).unwrap_or_default();
+        if part_len < PART_BYTES || table.len() < count as usize * part_len {
+            return Err(FrameError::Absent);
+        }
+        let parts = table
+            .chunks_exact(part_len)
+            .take(count.into())
+            .map(FramePart::read);
+        let this = Self {
+            header_len,
+            segment,
+            offset,
+            sequence,
+            parts: parts.collect::<Result<_, _>>()?,
+        };
+        // A part of a later version might have bytes that this one does not count.
+        (this.body_len() == body_len)
+            .then_some(this)
+            .ok_or(FrameError::Absent)
+    }
+}
+
+impl FramePart {
+    fn encode(&self, out: &mut BytesMut) {
+        let state = self.hard_state.unwrap_or_default();
+        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        out.put_u32_le(self.group.0);
+        out.put_u16_le(flag(self.hard_state.is_some(), HARD_STATE) | flag(self.truncate.is_some(), TRUNCATE));
+        out.put_u16_le(0);
+        out.put_u64_le(state.term.0);
+        out.put_u64_le(state.vote.unwrap_or_default().0);
+        out.put_u64_le(self.truncate.unwrap_or_default().0);
+        out.put_u64_le(self.first.0);
+        out.put_u32_le(self.count);
+        out.put_u32_le(self.bytes);
+    }
+
+    fn read(mut bytes: &[u8]) -> Result<Self, FrameError> {
+        let group = GroupId(bytes.get_u32_le());
+        let flags = bytes.get_u16_le();
+        bytes.advance(2);
+        known("part flags", flags & REQUIRED_FLAGS, KNOWN_PART_FLAGS)?;
+        let (term, vote) = (Term(bytes.get_u64_le()), NodeId(bytes.get_u64_le()));
+        let truncate = Index(bytes.get_u64_le());
+        Ok(Self {
+            group,
+            hard_state: Some(HardState {
+                term,
+                vote: some_node(vote),
+            })
+            .filter(|_| flags & HARD_STATE != 0),
+            truncate: Some(truncate).filter(|_| flags & TRUNCATE != 0),
+            first: Index(bytes.get_u64_le()),
+            count: bytes.get_u32_le(),
+            bytes: bytes.get_u32_le(),
+        })
+    }
+}
+
+/// A vote as it is written: zero is nobody.
+pub(crate) fn some_node(node: NodeId) -> Option<NodeId> {
+    Some(node).filter(|n| *n != NodeId::ZERO)
+}
+
+fn known(field: &'static str, flags: u16, known: u16) -> Result<(), FrameError> {
+    match flags & !known {
+        0 => Ok(()),
+        unknown => Err(FrameError::Unknown {
+            field,
+            value: unknown.into(),
+        }),
+    }
+}
+
+fn checksum(cluster: ClusterId, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&cluster.0.to_le_bytes()), bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId(7);
+
+    fn header() -> FrameHeader {
+        let part = FramePart {
+            group: GroupId(3),
+            hard_state: Some(HardState {
+                term: Term(5),
+                vote: Some(NodeId(2)),
+            }),
+            truncate: Some(Index(9)),
+            first: Index(9),
+            count: 2,
+            bytes: 300,
+        };
+        let bare = FramePart {
+            group: GroupId(4),
+            hard_state: None,
+            truncate: None,
+            first: Index(0),
+            count: 0,
+            bytes: 0,
+        };
+        FrameHeader {
+            header_len: FrameHeader::len_of(2) as u16,
+            segment: 4,
+            offset: 1024,
+            sequence: 77,
+            parts: vec![part, bare],
+        }
+    }
+
+    #[test]
+    fn a_header_comes_back() {
+        let bytes = header().encode(CLUSTER);
+        assert_eq!(bytes.len(), 48 + 2 * 48);
+        assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(header()));
+        assert_eq!(header().end(), 1024 + 144 + 300);
+    }
+
+    #[test]
+    fn a_header_with_fewer_parts_keeps_its_length() {
+        let mut cut = header();
+        cut.parts.truncate(1);
+        let bytes = cut.encode(CLUSTER);
+        assert_eq!(bytes.len(), 144);
+        assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(cut));
+    }
+
+    #[test]
+    fn elsewhere_or_damaged_it_is_no_frame() {
+        let bytes = header().encode(CLUSTER);
+        for (cluster, segment, offset) in [(ClusterId(8), 4, 1024), (CLUSTER, 5, 1024), (CLUSTER, 4, 512)] {
+            assert_eq!(
+                FrameHeader::read(cluster, segment, offset, &bytes),
+                Err(FrameError::Absent)
+            );
+        }
+        for n in 0..bytes.len() {
+            let mut flipped = bytes.to_vec();
+            flipped[n] ^= 0x10;
+            assert_eq!(
+                FrameHeader::read(CLUSTER, 4, 1024, &flipped),
+                Err(FrameError::Absent),
+                "byte {n}"
+            );
+            assert_eq!(
+                FrameHeader::read(CLUSTER, 4, 1024, &bytes[..n]),
+                Err(FrameError::Absent),
+                "{n} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn what_must_be_understood_and_is_not_is_refused() {
+        for (at, field) in [(12, "flags"), (FIXED_BYTES + 4, "part flags")] {
+            let mut bytes = header().encode(CLUSTER).to_vec();
+            bytes[at] |= 0x80;
+            bytes[at + 1] |= 0x80;
+            let sum = checksum(CLUSTER, &bytes[SUMMED_FROM..]);
+            bytes[4..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
+            let unknown = FrameError::Unknown { field, value: 0x80 };
+            assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Err(unknown));
+        }
+    }
+
+    #[test]
+    fn as_many_groups_as_allowed_fit_into_a_sector() {
+        assert!(FrameHeader::len_of(GROUPS_MAX) <= SECTOR && FrameHeader::len_of(GROUPS_MAX + 1) > SECTOR);
+    }
+}
