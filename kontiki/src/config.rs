@@ -63,7 +63,8 @@ pub struct Config {
     /// The same on every node.
     pub batch_bytes_max: usize,
     /// How many bytes of appends a node takes in before they are answered; more is refused as overloaded. At least
-    /// `batch_bytes_max` and 64 KiB; 64 MiB unless set.
+    /// `batch_bytes_max` and 64 KiB; 64 MiB unless set. As many reads may wait as there would be room for empty appends, each
+    /// counted with 256 bytes.
     pub in_flight_bytes_max: usize,
     /// How many bytes of entries one read gives. At least 4 KiB; 4 MiB unless set.
     pub read_bytes_max: usize,
@@ -182,6 +183,10 @@ impl Config {
     /// If the settings are not allowed, the directory holds something already, or it cannot be written.
     pub fn bootstrap(&self) -> Result<(), Error> {
         self.check()?;
+        if self.memory.is_some() {
+            let allowed = "a directory; a node in memory makes its log when it starts";
+            return Err(Error::config("data_dir", self.data_dir.display(), allowed));
+        }
         // Nobody has to be woken: it is waited for.
         let disk = OsDisk::create(&self.data_dir, || {})?;
         kontiki_log::create(
@@ -214,13 +219,20 @@ impl Config {
         if self.memory.is_some() {
             return Ok(());
         }
+        let mut seen = BTreeMap::new();
         for (id, address) in &self.peers {
-            let port = address
-                .rsplit_once(':')
-                .map(|(host, port)| (host.is_empty(), port.parse::<u16>()));
-            if *id == 0 || !matches!(port, Some((false, Ok(_)))) {
+            let given = || format!("{id} = {address:?}");
+            let parts = address.rsplit_once(':');
+            let port = parts.and_then(|(_, port)| port.parse::<u16>().ok());
+            let host = parts.is_some_and(|(host, _)| !host.is_empty());
+            // Its own port may be one that the system finds; the others' must be known.
+            if *id == 0 || !host || port.is_none_or(|port| port == 0 && *id != self.node) {
                 let allowed = "host:port by node, nodes from 1, such as 1 = \"127.0.0.1:7401\"";
-                return Err(Error::config("peers", format!("{id} = {address:?}"), allowed));
+                return Err(Error::config("peers", given(), allowed));
+            }
+            if let Some(other) = seen.insert(address, id) {
+                let allowed = format!("an address of its own for each node; node {other} has this one");
+                return Err(Error::config("peers", given(), allowed));
             }
         }
         Ok(())
@@ -438,6 +450,14 @@ mod tests {
     }
 
     #[test]
+    fn a_node_in_memory_leaves_no_directory_behind() {
+        let config = Config::in_memory(1).unwrap().remove(0);
+        let text = config.bootstrap().unwrap_err().to_string();
+        assert!(text.starts_with("`data_dir` is memory:1"), "{text}");
+        assert!(!config.data_dir.exists());
+    }
+
+    #[test]
     fn a_mistake_is_named_with_field_value_and_range() {
         assert_eq!(
             refused(|c| c.heartbeat_interval = Duration::from_secs(540)),
@@ -451,6 +471,11 @@ mod tests {
         assert!(refused(|c| c.batch_bytes_max = usize::MAX).contains("`batch_bytes_max`"));
         assert!(refused(|c| c.segment_bytes = 2 << 20).contains("`segment_bytes`"));
         assert!(refused(|c| c.node = 3).contains("names node 3"));
-        assert!(refused(|c| drop(c.peers.insert(2, "host".into()))).contains("2 = \"host\""));
+        for wrong in ["host", ":7402", "host:", "host:0", "host:70000"] {
+            let text = refused(|c| drop(c.peers.insert(2, wrong.into())));
+            assert!(text.contains(&format!("2 = {wrong:?}")), "{text}");
+        }
+        let text = refused(|c| drop(c.peers.insert(2, "127.0.0.1:7401".into())));
+        assert!(text.contains("node 1 has this one"), "{text}");
     }
 }

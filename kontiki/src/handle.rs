@@ -216,7 +216,7 @@ impl<T: LogEntry> Handle<T> {
     ///
     /// # Errors
     /// [`Error::NoLeader`] or [`Error::Timeout`] if the read could not be confirmed by a majority in time;
-    /// [`Error::Decode`] if an entry is not a `T`.
+    /// [`Error::Decode`] if the first entry is not a `T`; what stands before a later one is read.
     pub fn read(&self, range: impl RangeBounds<u64>, consistency: Consistency) -> Read<T> {
         let wanted = Wanted::of(range, self.shared().limits.read_bytes_max);
         self.ask(wanted, consistency, false, self.timeout)

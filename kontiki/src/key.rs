@@ -9,8 +9,8 @@ use kontiki_wire::ClusterId;
 use ring::digest;
 use std::{
     fmt,
-    fs::{self, OpenOptions},
-    io::{ErrorKind, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read, Write},
     path::Path,
 };
 
@@ -61,10 +61,15 @@ impl ClusterKey {
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path);
-        let written = file.and_then(|mut file| {
-            file.write_all(self.render().as_bytes())
+        let written = options.open(path).and_then(|mut file| {
+            let written = file.write_all(self.render().as_bytes());
+            let whole = written
                 .and_then(|()| file.sync_all())
+                .and_then(|()| sync_parent(path));
+            whole.inspect_err(|_| {
+                // Half a key would be in the way of the next attempt; what went wrong is told in any case.
+                let _ = fs::remove_file(path);
+            })
         });
         written.map_err(|error| Error::file("write the cluster key", path, &error))
     }
@@ -76,10 +81,11 @@ impl ClusterKey {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let wrong = |why: String| Error::ClusterKey(format!("the cluster key {}: {why}", path.display()));
-        let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        let file = File::open(path).map_err(|error| match error.kind() {
             ErrorKind::NotFound => wrong("there is no such file".to_owned()),
             _ => wrong(error.to_string()),
         })?;
+        let metadata = file.metadata().map_err(|error| wrong(error.to_string()))?;
         if metadata.len() > FILE_BYTES_MAX {
             return Err(wrong("the file is much too large for a key".to_owned()));
         }
@@ -89,7 +95,11 @@ impl ClusterKey {
                 path.display()
             ))
         })?;
-        let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        // What was looked at is what is read, however the name is used meanwhile.
+        let mut text = String::new();
+        file.take(FILE_BYTES_MAX)
+            .read_to_string(&mut text)
+            .map_err(|error| wrong(error.to_string()))?;
         Self::parse(&text).map_err(|why| wrong(why.to_owned()))
     }
 
@@ -154,6 +164,18 @@ impl fmt::Debug for ClusterKey {
             .field("cluster", &self.cluster)
             .finish_non_exhaustive()
     }
+}
+
+/// Makes the name of a new file as durable as the file.
+#[cfg(unix)]
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_parent(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// `Err` with the mode if others than the owner have any right to the file.
@@ -223,17 +245,18 @@ mod tests {
         let _ = fs::remove_file(&path);
         let key = ClusterKey::generate().unwrap();
         key.save(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
         assert!(key.save(&path).is_err(), "an existing key was overwritten");
         assert_eq!(ClusterKey::load(&path).unwrap().cluster(), key.cluster());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = ClusterKey::load(&path).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+        let why = |path: &Path| ClusterKey::load(path).unwrap_err().to_string();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&path, vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
+        assert!(why(&path).contains("too large"));
         fs::remove_file(&path).unwrap();
-        assert!(
-            ClusterKey::load(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("no such file")
-        );
+        assert!(why(&path).contains("no such file"));
     }
 }

@@ -227,6 +227,18 @@ pub(crate) struct LocalNetwork {
     /// The disks, for tests that break them.
     #[cfg(test)]
     pub(crate) disks: Mutex<BTreeMap<NodeId, MemoryDisk>>,
+    /// How new disks are broken.
+    #[cfg(test)]
+    pub(crate) broken: Mutex<Broken>,
+}
+
+#[cfg(test)]
+impl LocalNetwork {
+    /// Keeps the disk of a node for tests, and breaks it.
+    pub(crate) fn equip(&self, node: NodeId, disk: &MemoryDisk) {
+        disk.break_it(*lock(&self.broken));
+        lock(&self.disks).insert(node, disk.clone());
+    }
 }
 
 /// What waits for a node.

@@ -14,8 +14,6 @@ use kontiki_consensus::{Incarnation, NodeId};
 use kontiki_log::{Log, OsDisk, Recovered};
 use kontiki_node::driver::Driver;
 use kontiki_transport::{NodeCredentials, Options, Transport};
-#[cfg(test)]
-use std::sync::PoisonError;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -87,7 +85,11 @@ impl<T: LogEntry> RaftNode<LogOnly<T>> {
                 let _ = thread.join();
                 Err(error)
             }
-            Err(_) => Err(Error::Stopped(shared.closed().unwrap_or_default())),
+            Err(_) => {
+                // It panicked, and gives the reason before it ends.
+                let _ = thread.join();
+                Err(Error::Stopped(shared.closed().unwrap_or_default()))
+            }
         }
     }
 
@@ -162,16 +164,12 @@ fn open(mut config: Config, shared: &Arc<Shared>) -> Result<Rc<Replica>, Error> 
 fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {
     let storage = if config.memory.is_some() {
         let disk = MemoryDisk::new(config.data_dir.display().to_string());
-        let identity = config.identity(Incarnation(random::number()?));
-        kontiki_log::create(disk.clone(), identity, &config.members(), config.log_options())?;
         #[cfg(test)]
         if let Some(network) = &config.memory {
-            network
-                .disks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(config.node_id(), disk.clone());
+            network.equip(config.node_id(), &disk);
         }
+        let identity = config.identity(Incarnation(random::number()?));
+        kontiki_log::create(disk.clone(), identity, &config.members(), config.log_options())?;
         Storage::Memory(disk)
     } else {
         let signal = shared.signal.clone();
@@ -244,6 +242,17 @@ mod tests {
         network.disks.lock().unwrap()[&NodeId(1)].break_it(how);
         let error = node.append("lost".to_owned()).unwrap_err();
         (error, node.stopped(), node)
+    }
+
+    #[test]
+    fn a_panic_while_starting_is_an_error_with_its_text() {
+        let config = Config::in_memory(1).unwrap().remove(0);
+        *config.memory.as_ref().unwrap().broken.lock().unwrap() = Broken::Panics;
+        let error = RaftNode::<LogOnly<String>>::new(config)
+            .unwrap()
+            .start()
+            .unwrap_err();
+        assert!(error.to_string().contains("a test wants a panic"), "{error}");
     }
 
     #[test]

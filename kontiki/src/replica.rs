@@ -19,13 +19,19 @@ use kontiki_wire::{Identity, Packet, PeerMessage};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    pin::{Pin, pin},
     rc::{Rc, Weak},
     sync::Arc,
+    task::Poll,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::Notify,
+    task::yield_now,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// How many turns follow one another before the network gets its turn.
 const TURNS_MAX: usize = 16;
@@ -134,10 +140,9 @@ impl Replica {
                     .as_mut()
                     .reset(Instant::now() + self.shared.until(deadline).min(SLEEP_MAX));
             }
-            tokio::select! {
-                biased;
-                () = self.shared.signal.notified() => {}
-                () = timer.as_mut(), if self.armed.get() < Time::MAX => self.armed.set(Time::MAX),
+            let armed = self.armed.get() < Time::MAX;
+            if woken(&self.shared.signal, armed.then_some(timer.as_mut())).await {
+                self.armed.set(Time::MAX);
             }
         }
     }
@@ -375,6 +380,30 @@ impl Ports for Outside {
     }
 }
 
+/// Waits for the signal, or for the timer if there is one; true if that has rung.
+///
+/// Where nothing has to be waited for, the network gets its turn all the same: a signal that is there again each time, as
+/// when clients ask without a pause, would otherwise keep this thread from every packet and every timer of the transport.
+async fn woken(signal: &Notify, mut timer: Option<Pin<&mut Sleep>>) -> bool {
+    let mut signal = pin!(signal.notified());
+    let mut waited = false;
+    let rung = poll_fn(|context| {
+        let rung = timer
+            .as_mut()
+            .is_some_and(|timer| timer.as_mut().poll(context).is_ready());
+        if rung || signal.as_mut().poll(context).is_ready() {
+            return Poll::Ready(rung);
+        }
+        waited = true;
+        Poll::Pending
+    })
+    .await;
+    if !waited {
+        yield_now().await;
+    }
+    rung
+}
+
 /// The date, ns since 1970; zero before that.
 fn wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -386,4 +415,50 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(no text)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{runtime, task::LocalSet};
+
+    #[test]
+    fn the_network_has_its_turn_however_often_clients_ask() {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (signal, turns) = (Notify::new(), Rc::new(Cell::new(0)));
+        LocalSet::new().block_on(&runtime, async {
+            let count = turns.clone();
+            tokio::task::spawn_local(async move {
+                loop {
+                    count.set(count.get() + 1);
+                    yield_now().await;
+                }
+            });
+            for _ in 0..100 {
+                signal.notify_one();
+                assert!(!woken(&signal, None).await);
+            }
+        });
+        assert!(turns.get() >= 50, "{} turns", turns.get());
+    }
+
+    #[test]
+    fn a_timer_rings_whether_there_is_a_signal_or_not() {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let signal = Notify::new();
+            assert!(woken(&signal, Some(pin!(sleep_until(Instant::now())))).await);
+            let mut timer = pin!(sleep_until(Instant::now()));
+            signal.notify_one();
+            while !woken(&signal, Some(timer.as_mut())).await {
+                signal.notify_one();
+            }
+        });
+    }
 }

@@ -73,7 +73,8 @@ pub struct Entry<T> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Entries<T> {
-    /// Consecutive entries, as many as one read may give. Fewer than asked for, and not yet at `last_index`: ask again.
+    /// Consecutive entries, as many as one read may give. Fewer than asked for, and not yet at `last_index`: ask again. They
+    /// end before an entry that cannot be decoded: asking again gives the error.
     pub entries: Vec<Entry<T>>,
     /// Index of the last committed entry the read saw; 0 if there is none.
     pub last_index: u64,
@@ -207,7 +208,8 @@ impl Wanted {
                 return Err(Error::Stopped("it ended without an answer".to_owned()));
             }
         };
-        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let last_index = last.0;
+        let (mut entries, mut bytes) = (Vec::new(), 0usize);
         let (from, end) = (
             Position(self.from),
             Position(self.to.min(last.0.saturating_add(1))),
@@ -219,14 +221,16 @@ impl Wanted {
                 if position < from || position >= end {
                     continue;
                 }
-                bytes += payload.len();
+                bytes = bytes.saturating_add(payload.len());
                 if bytes > self.bytes_max && !entries.is_empty() {
-                    return Ok(Entries {
-                        entries,
-                        last_index: last.0,
-                    });
+                    return Ok(Entries { entries, last_index });
                 }
-                let value = T::decode(position.0, payload)?;
+                let value = match T::decode(position.0, payload) {
+                    Ok(value) => value,
+                    // What stands before it is given first; whoever asks again, from there on, is told.
+                    Err(_) if !entries.is_empty() => return Ok(Entries { entries, last_index }),
+                    Err(error) => return Err(error),
+                };
                 entries.push(Entry {
                     index: position.0,
                     term: run.term().0,
@@ -234,10 +238,7 @@ impl Wanted {
                 });
             }
         }
-        Ok(Entries {
-            entries,
-            last_index: last.0,
-        })
+        Ok(Entries { entries, last_index })
     }
 }
 
@@ -301,6 +302,34 @@ mod tests {
         );
         assert_eq!(indexes(17..20, 1000, 16), []);
         assert_eq!(read(15..=15, 1000, 16).0, [(15, Bytes::from_static(b"ee"))]);
+    }
+
+    #[test]
+    fn an_entry_of_another_type_does_not_take_those_before_it_along() {
+        let at = Admission {
+            index: Index(1),
+            term: Term(1),
+            position: Position(1),
+        };
+        let mut builder = RunBuilder::new(ClusterId(1), GroupId(0), at);
+        for entry in [&b"\x01a"[..], b"\x01b", b"\x05c", b"\x01d"] {
+            let payload = Payload::one(Bytes::from_static(entry), Codec::Postcard);
+            builder.push(&payload, 0, 0, 0).unwrap();
+        }
+        let run = builder.finish().unwrap();
+        let read = |range| {
+            let (runs, last) = (vec![run.clone()], Position(4));
+            let read = Wanted::of(range, 1000).entries::<String>(Some(Reply::Read { runs, last }));
+            read.map(|read| {
+                read.entries
+                    .into_iter()
+                    .map(|entry| entry.value)
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(read(1..5).unwrap(), ["a", "b"]);
+        assert!(matches!(read(3..5), Err(Error::Decode { index: 3, .. })));
+        assert_eq!(read(4..5).unwrap(), ["d"]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! tell it to pause or stop.
 //!
 //! Invariants: every request that was taken is answered exactly once, also when the node stops or its thread panics; the
-//! bytes of what was taken and not yet answered never exceed the limit; the thread is woken once for all that waits.
+//! bytes of what was taken and not yet answered never exceed the limit, appends and reads each, so that neither keeps the
+//! other out; the thread is woken once for all that waits.
 
 use crate::{Error, status::Snapshot};
 use kontiki_consensus::{NodeId, Time};
@@ -76,7 +77,8 @@ pub(crate) struct Shared {
     pub(crate) signal: Arc<Notify>,
     origin: Instant,
     queue: Mutex<Queue>,
-    in_flight_bytes: AtomicUsize,
+    appends_bytes: AtomicUsize,
+    reads_bytes: AtomicUsize,
     status: Mutex<Snapshot>,
     order: Mutex<Order>,
     ordered: Condvar,
@@ -107,7 +109,8 @@ impl Shared {
             signal: Arc::default(),
             origin: Instant::now(),
             queue: Mutex::default(),
-            in_flight_bytes: AtomicUsize::new(0),
+            appends_bytes: AtomicUsize::new(0),
+            reads_bytes: AtomicUsize::new(0),
             status: Mutex::new(Snapshot::new()),
             order: Mutex::new(Order::Run),
             ordered: Condvar::new(),
@@ -134,8 +137,9 @@ impl Shared {
             Ask::Append { payload, .. } => Some(payload.bytes.len()),
             Ask::Read { .. } => None,
         };
-        let bytes = payload.unwrap_or(0) + REQUEST_BYTES;
-        self.take_in(bytes)?;
+        let bytes = payload.unwrap_or(0).saturating_add(REQUEST_BYTES);
+        let is_append = payload.is_some();
+        self.take_in(is_append, bytes)?;
         let (answer, receiver) = oneshot::channel();
         let deadline = Time(
             self.now()
@@ -145,30 +149,40 @@ impl Shared {
         let waiter = Waiter {
             answer,
             bytes,
-            is_append: payload.is_some(),
+            is_append,
         };
         if let Err(error) = self.enqueue(Submission {
             ask,
             deadline,
             waiter,
         }) {
-            self.let_go(bytes);
+            self.let_go(is_append, bytes);
             return Err(error);
         }
         Ok(receiver)
     }
 
-    fn take_in(&self, bytes: usize) -> Result<(), Error> {
-        let before = self.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.limits.in_flight_bytes_max {
-            self.let_go(bytes);
-            return Err(Error::Overloaded);
+    fn in_flight(&self, is_append: bool) -> &AtomicUsize {
+        if is_append {
+            &self.appends_bytes
+        } else {
+            &self.reads_bytes
         }
-        Ok(())
     }
 
-    fn let_go(&self, bytes: usize) {
-        self.in_flight_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    fn take_in(&self, is_append: bool, bytes: usize) -> Result<(), Error> {
+        let room = |before: usize| {
+            let after = before.checked_add(bytes)?;
+            (after <= self.limits.in_flight_bytes_max).then_some(after)
+        };
+        let taken = self
+            .in_flight(is_append)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room);
+        taken.map(drop).map_err(|_| Error::Overloaded)
+    }
+
+    fn let_go(&self, is_append: bool, bytes: usize) {
+        self.in_flight(is_append).fetch_sub(bytes, Ordering::Relaxed);
     }
 
     fn enqueue(&self, submission: Submission) -> Result<(), Error> {
@@ -195,7 +209,7 @@ impl Shared {
 
     /// Answers one.
     pub(crate) fn answer(&self, waiter: Waiter, reply: Reply) {
-        self.let_go(waiter.bytes);
+        self.let_go(waiter.is_append, waiter.bytes);
         // Whoever asked may have gone meanwhile.
         let _ = waiter.answer.send(reply);
     }
@@ -329,6 +343,24 @@ mod tests {
     }
 
     #[test]
+    fn appends_leave_room_for_reads() {
+        let shared = shared(REQUEST_BYTES + 1);
+        let _append = shared.submit(append(), Duration::from_secs(1)).unwrap();
+        let read = || Ask::Read {
+            from: kontiki_consensus::Position(1),
+            to: kontiki_consensus::Position(2),
+            bytes_max: 1,
+            consistency: kontiki_node::Consistency::Stale,
+            wait: true,
+        };
+        let _read = shared.submit(read(), Duration::from_secs(1)).unwrap();
+        for ask in [append(), read()] {
+            let refused = shared.submit(ask, Duration::from_secs(1));
+            assert_eq!(refused.unwrap_err(), Error::Overloaded);
+        }
+    }
+
+    #[test]
     fn closing_answers_what_waits_and_refuses_the_rest_with_the_reason() {
         let shared = shared(10_000);
         let mut waiting = shared.submit(append(), Duration::from_secs(1)).unwrap();
@@ -338,7 +370,7 @@ mod tests {
         assert_eq!(error, Error::Stopped("the disk failed".into()));
         shared.close("shut down");
         assert_eq!(shared.closed().as_deref(), Some("the disk failed"));
-        assert_eq!(shared.in_flight_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(shared.appends_bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]

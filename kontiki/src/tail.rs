@@ -16,7 +16,9 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// How long one read waits for something new; then it is asked again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The entries of the log from an index on. It ends when the node stops: the last item is then the error that says why.
+/// The entries of the log from an index on. It ends when the node stops or is paused, when an entry cannot be read, or when
+/// too many reads wait: the last item is then the error that says why. Another tail from [`next_index`](Self::next_index)
+/// goes on without a hole.
 pub struct Tail<T> {
     handle: Handle<T>,
     next: u64,

@@ -7,8 +7,7 @@
 
 use crate::api::{Fetch, From, LogError, LogEvent};
 use crate::group::{Entry, Group};
-use crate::layout::{SECTOR, align, segment_name};
-use crate::words::damaged;
+use crate::layout::{SECTOR, align};
 use bytes::Bytes;
 use kontiki_consensus::{GroupId, Index, Position, Run};
 use kontiki_wire::ClusterId;
@@ -47,7 +46,17 @@ pub(crate) enum Progress {
     /// More is to be read.
     GoOn,
     /// This is the answer.
-    Done(Result<Vec<Run>, LogError>),
+    Done(Vec<Run>),
+    /// What is wanted is damaged.
+    Damaged(Damage),
+}
+
+/// Where something is not sound.
+pub(crate) struct Damage {
+    pub(crate) segment: u64,
+    pub(crate) offset: u64,
+    pub(crate) index: Option<Index>,
+    pub(crate) what: String,
 }
 
 impl Reading {
@@ -103,7 +112,7 @@ impl Reading {
             return Progress::GoOn;
         }
         if !self.runs.is_empty() {
-            return Progress::Done(Ok(std::mem::take(&mut self.runs)));
+            return Progress::Done(std::mem::take(&mut self.runs));
         }
         let what = match ended {
             // A round that gives nothing needs a longer piece, of a file that is that long.
@@ -114,11 +123,15 @@ impl Reading {
             Ended::Short(_) => "its records end too early".to_owned(),
             Ended::Bad(what) => what,
             // The record that holds the position lies beyond the last one asked for.
-            Ended::Limit if self.wanted().is_none() => return Progress::Done(Ok(Vec::new())),
+            Ended::Limit if self.wanted().is_none() => return Progress::Done(Vec::new()),
             Ended::Limit => "another record stands there".to_owned(),
         };
-        let file = segment_name(piece.entry.segment);
-        Progress::Done(Err(damaged(&file, walk.offset(), self.wanted(), &what)))
+        Progress::Damaged(Damage {
+            segment: piece.entry.segment,
+            offset: walk.offset(),
+            index: self.wanted(),
+            what,
+        })
     }
 
     fn wanted(&self) -> Option<Index> {

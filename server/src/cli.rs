@@ -69,6 +69,17 @@ pub(crate) struct InitArgs {
     /// Node k gets UDP port PORT+k and HTTP port PORT+100+k
     #[arg(long, value_name = "PORT", default_value_t = BASE_PORT)]
     pub(crate) base_port: u16,
+    /// Length of a file of the log; a node keeps two even if they are empty [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = segment_bytes)]
+    pub(crate) segment_bytes: Option<u64>,
+}
+
+/// A length that every other default goes with.
+fn segment_bytes(text: &str) -> Result<u64, String> {
+    match units::size(text)? {
+        bytes if (9 << 20..=1 << 30).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("`{text}` is not within 9MiB to 1GiB")),
+    }
 }
 
 /// `kontiki serve`.

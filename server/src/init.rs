@@ -5,7 +5,7 @@
 
 use crate::{
     cli::InitArgs,
-    config_file::{self, ConfigFile},
+    config_file::{self, ConfigFile, Sizes},
     failure::{Failure, Stop},
     output::say,
 };
@@ -22,7 +22,11 @@ const HTTP_PORT_OFFSET: u16 = 100;
 
 /// Lays out a cluster for `kontiki init`.
 pub(crate) fn run(args: &InitArgs) -> Result<(), Stop> {
-    let layout = Layout::new(&args.dir, args.nodes, args.base_port)?;
+    let sizes = Sizes {
+        segment_bytes: args.segment_bytes,
+        ..Sizes::default()
+    };
+    let layout = Layout::new(&args.dir, args.nodes, args.base_port, sizes)?;
     layout.create()?;
     explain(&layout);
     Ok(())
@@ -33,11 +37,12 @@ pub(crate) struct Layout {
     dir: PathBuf,
     nodes: u64,
     base_port: u16,
+    sizes: Sizes,
 }
 
 impl Layout {
     /// `nodes` nodes in `dir`, their ports above `base_port`.
-    pub(crate) fn new(dir: &Path, nodes: u64, base_port: u16) -> Result<Self, Failure> {
+    pub(crate) fn new(dir: &Path, nodes: u64, base_port: u16, sizes: Sizes) -> Result<Self, Failure> {
         let highest = u64::from(base_port) + u64::from(HTTP_PORT_OFFSET) + nodes;
         if highest > u64::from(u16::MAX) {
             let text = format!("--base-port {base_port} leaves no room: the last port would be {highest}");
@@ -47,6 +52,7 @@ impl Layout {
             dir: dir.to_owned(),
             nodes,
             base_port,
+            sizes,
         })
     }
 
@@ -70,9 +76,13 @@ impl Layout {
         self.dir.join(format!("n{node}"))
     }
 
-    /// Makes everything. What is already there is named, and then nothing is made.
+    /// Makes everything or, if that fails, nothing. What is already there is named, and then nothing is made.
     pub(crate) fn create(&self) -> Result<(), Failure> {
         self.refuse_existing()?;
+        self.make().inspect_err(|_| self.remove())
+    }
+
+    fn make(&self) -> Result<(), Failure> {
         let mut builder = fs::DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(&self.dir);
         made.map_err(|error| Failure::io("make the directory", &self.dir, &error))?;
@@ -85,10 +95,24 @@ impl Layout {
         Ok(())
     }
 
-    fn refuse_existing(&self) -> Result<(), Failure> {
+    /// Removes what was made; none of it was there before.
+    fn remove(&self) {
+        for path in self.all() {
+            // What was not made yet cannot be removed.
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));
+        }
+        // It goes only if nothing else is in it.
+        let _ = fs::remove_dir(&self.dir);
+    }
+
+    fn all(&self) -> impl Iterator<Item = PathBuf> {
         let nodes = self.ids().flat_map(|node| [self.config(node), self.data(node)]);
-        let all = std::iter::once(self.key()).chain(nodes);
-        let existing: Vec<String> = all
+        std::iter::once(self.key()).chain(nodes)
+    }
+
+    fn refuse_existing(&self) -> Result<(), Failure> {
+        let existing: Vec<String> = self
+            .all()
             .filter(|path| path.symlink_metadata().is_ok())
             .map(|path| path.display().to_string())
             .collect();
@@ -108,6 +132,7 @@ impl Layout {
             cluster,
             http: &http,
             peers: &peers,
+            sizes: self.sizes,
         })
     }
 }
@@ -130,16 +155,17 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 /// Says what was made, how to run it, and what goes where.
 fn explain(layout: &Layout) {
     let dir = layout.dir.display();
+    let kontiki = std::env::args().next().unwrap_or_else(|| "kontiki".into());
     say!(
         "Made a cluster of {} nodes in {dir}. Start them, each in a terminal of its own:\n",
         layout.nodes
     );
     for node in layout.ids() {
-        say!("  kontiki serve --config {}", layout.config(node).display());
+        say!("  {kontiki} serve --config {}", layout.config(node).display());
     }
     say!("\nThen try:\n");
-    say!("  kontiki append{} 'hello'", endpoints(layout));
-    say!("  kontiki read{} ..", endpoints(layout));
+    say!("  {kontiki} append{} 'hello'", endpoints(layout));
+    say!("  {kontiki} read{} ..", endpoints(layout));
     say!("\nTo run them on machines of their own, copy to the machine of node k, into one directory:");
     say!("  cluster.key (secret), nk.toml, and the directory nk/; then delete nk/ here.");
     say!("Set `peers` in every nk.toml to where the nodes are (UDP; host names are allowed).");

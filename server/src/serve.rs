@@ -13,12 +13,20 @@ use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::Path,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 /// After a signal, answers under way get this long before the node is stopped under them, and again after.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// For so long after a signal, new requests are refused before connections are closed.
+const TURN_AWAY: Duration = Duration::from_millis(100);
 
 /// Runs a node.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
@@ -36,6 +44,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
         App {
             handle,
             batch_bytes_max,
+            stopping: Arc::default(),
         },
     ));
     runtime.shutdown_background();
@@ -73,7 +82,7 @@ fn taken(http: &str, error: &std::io::Error) -> Failure {
 }
 
 async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(), Failure> {
-    let handle = app.handle.clone();
+    let (handle, stopping) = (app.handle.clone(), app.stopping.clone());
     let io = |error| Failure::new(Code::Io, format!("cannot serve HTTP on {}: {error}", file.http));
     let address = listener.local_addr().map_err(io)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
@@ -92,6 +101,8 @@ async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(),
         name = interrupts.next() => { tracing::info!(signal = name, "stopping"); Ok(()) }
         why = handle.stopped() => Err(Failure::new(Code::Stopped, format!("node {} stopped itself: {why}", file.node))),
     };
+    stopping.store(true, Ordering::Relaxed);
+    sleep(TURN_AWAY).await;
     drop(stop);
     drain(server, &handle).await;
     ended

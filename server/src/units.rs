@@ -8,7 +8,7 @@ const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), (
 /// The longest duration that is taken: about eleven days.
 const SECONDS_MAX: f64 = 1e6;
 
-/// A duration: a number of seconds, or a number with a unit.
+/// A duration above zero: a number of seconds, or a number with a unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = number_and_unit(text);
     let scale = DURATIONS
@@ -22,7 +22,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .zip(scale)
         .map(|(number, scale)| number * scale);
     match seconds {
-        Some(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        Some(seconds) if seconds > 0.0 && seconds <= SECONDS_MAX => Ok(Duration::from_secs_f64(seconds)),
         _ => Err(format!(
             "`{text}` is not a duration; write 10 (seconds), 500ms, 10s or 2m"
         )),
@@ -63,7 +63,18 @@ mod tests {
         assert_eq!(duration("0.5").unwrap(), Duration::from_millis(500));
         assert_eq!(duration(" 250 ms").unwrap(), Duration::from_millis(250));
         assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
-        for text in ["", "s", "-1", "1e9", "1d", "inf", "NaN", "9999999999h"] {
+        for text in [
+            "",
+            "s",
+            "-1",
+            "0",
+            "0ms",
+            "1e9",
+            "1d",
+            "inf",
+            "NaN",
+            "9999999999h",
+        ] {
             assert!(duration(text).is_err(), "{text:?}");
         }
     }

@@ -4,7 +4,8 @@ use super::{Log, Purpose};
 use crate::api::LogError;
 use crate::disk::{Disk, DiskError, Done, Op};
 use crate::layout::{segment_name, stride};
-use crate::reader::{Piece, Progress};
+use crate::reader::{Damage, Piece, Progress};
+use crate::words;
 
 impl<D: Disk> Log<D> {
     /// Does what a reading needs next: a piece, a file to read it from, or to be answered.
@@ -74,7 +75,16 @@ impl<D: Disk> Log<D> {
         };
         match reading.take(self.identity.cluster, group, piece, &bytes) {
             Progress::GoOn => self.read_on(number),
-            Progress::Done(result) => self.answer(number, result),
+            Progress::Done(runs) => self.answer(number, Ok(runs)),
+            Progress::Damaged(Damage {
+                segment,
+                offset,
+                index,
+                what,
+            }) => {
+                let file = format!("{}: {}", self.disk.name(), segment_name(segment));
+                self.answer(number, Err(words::damaged(&file, offset, index, &what)));
+            }
         }
     }
 

@@ -15,15 +15,18 @@ use crate::{
     client::{Call, CallError, Client},
     failure::{Failure, Stop},
     frames,
+    http::OCTETS,
     input::Input,
     interrupts::Interrupts,
     lines::{Batch, Batches},
     output::{Data, say},
 };
 use bytes::BytesMut;
+use http_body_util::BodyExt;
 use kontiki::Code;
 use sender::Sender;
 use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path, time::Duration};
+use tokio::time::timeout;
 
 /// Appends what the command line names.
 pub(crate) async fn run(args: &AppendArgs) -> Result<(), Stop> {
@@ -111,5 +114,14 @@ impl Appender for HttpAppender {
         self.client
             .call_json(&Call::append(batch.body.clone()), self.within)
             .await
+    }
+
+    async fn settle(&mut self) -> Result<(), CallError> {
+        // No entry stands there, but a majority must confirm that.
+        let target = format!("/v1/entries?from={}", u64::MAX);
+        let answer = self.client.call(&Call::get(target, OCTETS), self.within).await?;
+        // The empty body is taken so that the connection can be used again; if it fails, another is opened.
+        drop(timeout(self.within, answer.into_body().collect()).await);
+        Ok(())
     }
 }

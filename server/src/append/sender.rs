@@ -1,4 +1,7 @@
 //! Sends batches of lines, one at a time.
+//!
+//! Invariant: a batch is sent only once the one before was answered, so lines that are acknowledged stand in the log in
+//! their order. Two batches on their way could overtake each other at a change of leader, and one of them could be lost.
 
 use super::report::Report;
 use crate::{
@@ -17,6 +20,9 @@ use std::{collections::VecDeque, pin::pin};
 pub(crate) trait Appender {
     /// Appends a batch, whole or not at all. Tries again only what certainly had no effect.
     async fn append(&mut self, batch: &Batch) -> Result<Appended, CallError>;
+
+    /// Waits for a leader that a majority follows.
+    async fn settle(&mut self) -> Result<(), CallError>;
 }
 
 /// Sends batches and keeps the report.
@@ -25,13 +31,8 @@ pub(super) struct Sender<A> {
     verbose: bool,
     bar: ProgressBar,
     report: Report,
-}
-
-/// How sending a batch ended.
-enum Sent {
-    Answered(Result<Appended, CallError>),
-    /// Interrupted for the second time while the answer was awaited.
-    Abandoned,
+    /// The fate of the batch before is unknown: its leader may be no more.
+    unsettled: bool,
 }
 
 impl<A: Appender> Sender<A> {
@@ -42,6 +43,7 @@ impl<A: Appender> Sender<A> {
             verbose,
             bar: progress_bar(length),
             report: Report::default(),
+            unsettled: false,
         }
     }
 
@@ -54,17 +56,21 @@ impl<A: Appender> Sender<A> {
     pub(super) async fn send(&mut self, batch: Batch, interrupts: &mut Interrupts) {
         let mut queue = VecDeque::from([batch]);
         while let Some(batch) = queue.pop_front().filter(|_| self.is_going() && !interrupts.any()) {
-            let error = match self.send_one(&batch, interrupts).await {
-                Sent::Answered(Ok(appended)) => {
+            if !self.settled(&batch, interrupts).await {
+                return;
+            }
+            let answer = patiently(&self.bar, self.appender.append(&batch), interrupts).await;
+            let error = match answer {
+                Some(Ok(appended)) => {
                     self.acknowledged(&batch, &appended);
                     continue;
                 }
-                Sent::Abandoned => {
+                None => {
                     return self
                         .report
                         .lose_sight(batch.lines(), "interrupted before the answer".into());
                 }
-                Sent::Answered(Err(error)) => error,
+                Some(Err(error)) => error,
             };
             match error.outcome {
                 Outcome::Unknown => self.lost_sight(&batch, error.failure.text),
@@ -76,6 +82,20 @@ impl<A: Appender> Sender<A> {
                 }
             }
         }
+    }
+
+    /// After a batch of unknown fate, waits for a leader that a majority follows: what is sent to one that is no more
+    /// would be lost sight of as well. False if there is none, or it was interrupted; then `batch` is not sent.
+    async fn settled(&mut self, batch: &Batch, interrupts: &mut Interrupts) -> bool {
+        if !self.unsettled {
+            return true;
+        }
+        match patiently(&self.bar, self.appender.settle(), interrupts).await {
+            Some(Ok(())) => self.unsettled = false,
+            Some(Err(error)) => self.fail(Some(batch.first), error.failure),
+            None => {}
+        }
+        !self.unsettled
     }
 
     /// Goes no further; `line` and all after it were certainly not appended.
@@ -90,22 +110,6 @@ impl<A: Appender> Sender<A> {
             self.report.interrupt();
         }
         self.report
-    }
-
-    async fn send_one(&mut self, batch: &Batch, interrupts: &mut Interrupts) -> Sent {
-        let mut answer = pin!(self.appender.append(batch));
-        loop {
-            let again = interrupts.any();
-            tokio::select! {
-                answer = &mut answer => return Sent::Answered(answer),
-                _ = interrupts.next() => {}
-            }
-            if again {
-                return Sent::Abandoned;
-            }
-            self.bar
-                .suspend(|| say!("waiting for the answer to the last batch; ^C again gives it up"));
-        }
     }
 
     fn acknowledged(&mut self, batch: &Batch, appended: &Appended) {
@@ -127,6 +131,27 @@ impl<A: Appender> Sender<A> {
                 .suspend(|| say!("lines {from}..={to} are unknown: {why}"));
         }
         self.report.lose_sight(batch.lines(), why);
+        self.unsettled = true;
+    }
+}
+
+/// Waits for an answer; `None` if it was interrupted for the second time meanwhile.
+async fn patiently<T>(
+    bar: &ProgressBar,
+    answer: impl Future<Output = T>,
+    interrupts: &mut Interrupts,
+) -> Option<T> {
+    let mut answer = pin!(answer);
+    loop {
+        let again = interrupts.any();
+        tokio::select! {
+            answer = &mut answer => return Some(answer),
+            _ = interrupts.next() => {}
+        }
+        if again {
+            return None;
+        }
+        bar.suspend(|| say!("waiting for the answer to the last batch; ^C again gives it up"));
     }
 }
 

@@ -6,7 +6,7 @@
 mod table;
 mod template;
 
-pub(crate) use template::{Template, render};
+pub(crate) use template::{Sizes, Template, render};
 
 use crate::failure::Failure;
 use kontiki::{ClusterKey, Code, Config};
@@ -247,12 +247,24 @@ mod tests {
             cluster: "c",
             http: "127.0.0.1:7502",
             peers: &peers,
+            sizes: Sizes::default(),
         };
         let source = render(&template);
         let file = parse(&source).unwrap();
         assert_eq!(
             (file.node, file.http.as_str(), file.peers.len()),
             (2, "127.0.0.1:7502", 2)
+        );
+        let sizes = Sizes {
+            batch_bytes_max: Some(1 << 20),
+            segment_bytes: Some(8 << 20),
+        };
+        assert_eq!(
+            parse(&render(&Template { sizes, ..template }))
+                .unwrap()
+                .sizes
+                .len(),
+            2
         );
         // What is commented out must be right once the comment is taken away.
         let all = source
@@ -262,7 +274,7 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let file = parse(&all).unwrap();
-        assert_eq!((file.durations.len(), file.sizes.len()), (4, 2));
+        assert_eq!((file.durations.len(), file.sizes.len()), (4, 3));
         assert!(file.listen.is_some());
     }
 

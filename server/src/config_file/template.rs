@@ -12,6 +12,25 @@ pub(crate) struct Template<'a> {
     pub(crate) http: &'a str,
     /// The UDP addresses of all nodes.
     pub(crate) peers: &'a [(u64, String)],
+    /// Sizes that differ from the defaults.
+    pub(crate) sizes: Sizes,
+}
+
+/// Sizes that are fixed when a cluster is made, in bytes.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sizes {
+    /// The largest batch, if not the default.
+    pub(crate) batch_bytes_max: Option<u64>,
+    /// Length of a file of the log, if not the default.
+    pub(crate) segment_bytes: Option<u64>,
+}
+
+/// A line that sets a size, or shows the default of it in a comment.
+fn size_line(name: &str, bytes: Option<u64>, default: &str) -> String {
+    match bytes {
+        Some(bytes) => format!("{name} = {bytes}"),
+        None => format!("# {name} = \"{default}\""),
+    }
 }
 
 /// Writes a file.
@@ -21,6 +40,7 @@ pub(crate) fn render(template: &Template<'_>) -> String {
         cluster,
         http,
         peers,
+        sizes,
     } = template;
     let mut peer_lines = String::new();
     for (id, address) in *peers {
@@ -55,11 +75,16 @@ http = "{http}"
 
 # The largest entry, and the largest batch of entries that is appended as one. The same on every node.
 # entry_bytes_max = "1MiB"
-# batch_bytes_max = "4MiB"
+{batch}
+
+# Length of a file of the log, for files made from now on; a node keeps two even if they are empty.
+{segment}
 
 # The UDP address of every node, this one's too. Host names are allowed. The same on every node.
 [peers]
 {peer_lines}"#,
+        batch = size_line("batch_bytes_max", sizes.batch_bytes_max, "4MiB"),
+        segment = size_line("segment_bytes", sizes.segment_bytes, "64MiB"),
         port = peers
             .iter()
             .find(|(id, _)| id == node)

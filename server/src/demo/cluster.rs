@@ -284,6 +284,11 @@ impl Appender for &Cluster {
         ) = Cluster::append(self, &entries).await?;
         Ok(api::Appended { first, last, term })
     }
+
+    async fn settle(&mut self) -> Result<(), CallError> {
+        let ready = self.any(true, |handle| async move { handle.wait_ready(ATTEMPT).await });
+        ready.await.map(drop)
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<UdpSocket, Failure> {

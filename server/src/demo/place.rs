@@ -2,8 +2,10 @@
 
 use crate::{
     cli::{BASE_PORT, DemoArgs},
+    config_file::Sizes,
     failure::Failure,
     init::{Layout, config_path},
+    output::say,
 };
 use kontiki::Code;
 use std::{
@@ -15,6 +17,12 @@ use std::{
 
 /// How many nodes a demo has unless said otherwise.
 const NODES: u64 = 3;
+
+/// A demo's logs are small, so that it is quickly made.
+const SIZES: Sizes = Sizes {
+    batch_bytes_max: Some(1 << 20),
+    segment_bytes: Some(4 << 20),
+};
 
 /// A directory with a cluster in it. A temporary one is removed when this is dropped.
 pub(super) struct Place {
@@ -41,7 +49,12 @@ impl Place {
             Some(dir) => Self::kept(dir, args.nodes)?,
         };
         if !place.reopened {
-            Layout::new(&place.dir, place.nodes, BASE_PORT)?.create()?;
+            say!(
+                "Making a cluster of {} nodes in {} ...",
+                place.nodes,
+                place.dir.display()
+            );
+            Layout::new(&place.dir, place.nodes, BASE_PORT, SIZES)?.create()?;
         }
         Ok(place)
     }

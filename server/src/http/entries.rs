@@ -19,16 +19,14 @@ pub(super) async fn read(
     headers: HeaderMap,
 ) -> Streamed {
     let query = Query::parse(query.as_deref(), &["from", "to", "consistency", "timeout"])?;
-    let from = query.index("from")?.unwrap_or(1);
-    let (to, consistency) = (query.index("to")?, query.consistency()?);
+    let (from, to) = query.range()?;
+    let consistency = query.consistency()?;
     let wanted = Wanted::of(&headers)?;
     let handle = query
         .timeout()?
         .map_or_else(|| app.handle.clone(), |timeout| app.handle.with_timeout(timeout));
     // The first page is read before anything is answered, so that a failure gets a status of its own.
-    let first = handle
-        .read(from..to.unwrap_or(u64::MAX).max(from), consistency)
-        .await?;
+    let first = handle.read(from..to.unwrap_or(u64::MAX), consistency).await?;
     let end = to.unwrap_or(u64::MAX).min(first.last_index.saturating_add(1));
     let (sink, mut response) = stream::response(wanted);
     response

@@ -1,53 +1,100 @@
-//! Keeps web pages out: a page that a browser on this machine shows must not write to the log behind the user's back.
+//! Keeps web pages out: a page that a browser on this machine shows must neither write to the log behind the user's back
+//! nor read it.
+//!
+//! Two ways are closed. A request for a page of another origin carries that `Origin`. And a page whose name was made to
+//! lead to this machine (DNS rebinding) is of the same origin to the browser, but carries that name in `Host`; an address
+//! cannot be made to lead elsewhere.
 
 use super::problem::Refusal;
 use axum::{
     extract::Request,
     http::{
-        HeaderMap,
+        HeaderMap, HeaderValue,
         header::{HOST, ORIGIN},
+        uri::Authority,
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use kontiki::Code;
+use std::net::IpAddr;
 
 /// Refuses a request that a browser sent for a page of another origin. Other programs send no `Origin`.
 pub(super) async fn same_origin(request: Request, next: Next) -> Response {
-    match foreign_origin(request.headers()) {
+    match foreign(request.headers()) {
         None => next.run(request).await,
-        Some(origin) => {
-            let detail = format!("requests of pages from {origin} are refused");
-            Refusal::new(Code::Forbidden, detail).into_response()
-        }
+        Some(refusal) => refusal.into_response(),
     }
 }
 
-fn foreign_origin(headers: &HeaderMap) -> Option<String> {
-    let origin = headers.get(ORIGIN)?.as_bytes();
-    let host = headers.get(HOST).map(|host| host.as_bytes());
-    let own = host.is_some() && origin.strip_prefix(b"http://") == host;
-    (!own).then(|| String::from_utf8_lossy(origin).into_owned())
+/// Why a request is refused, if it is.
+fn foreign(headers: &HeaderMap) -> Option<Refusal> {
+    let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let host = headers.get(HOST);
+    if let Some(host) = host.filter(|host| !is_this_machine(host)) {
+        let detail = format!("requests for the host `{}` are refused", shown(host));
+        return Some(
+            Refusal::new(Code::Forbidden, detail)
+                .advise("ask for an address or for localhost; let a proxy set `Host` to that"),
+        );
+    }
+    let origin = headers.get(ORIGIN)?;
+    let own = host.is_some_and(|host| origin.as_bytes().strip_prefix(b"http://") == Some(host.as_bytes()));
+    (!own).then(|| {
+        let detail = format!("requests of pages from {} are refused", shown(origin));
+        Refusal::new(Code::Forbidden, detail)
+    })
+}
+
+/// Whether a host is an address, or the name that always means this machine.
+fn is_this_machine(host: &HeaderValue) -> bool {
+    let Ok(authority) = Authority::try_from(host.as_bytes()) else {
+        return false;
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn refused(host: &str, origin: Option<&str>) -> bool {
+        let headers = origin.map(|origin| (ORIGIN, origin)).into_iter();
+        let headers = headers.chain(std::iter::once((HOST, host)));
+        let headers = headers.map(|(name, value)| (name, value.parse().unwrap()));
+        foreign(&headers.collect()).is_some()
+    }
+
     #[test]
     fn only_pages_of_other_origins_are_foreign() {
-        let foreign = |origin: &str| {
-            let headers = [(HOST, "127.0.0.1:7501"), (ORIGIN, origin)];
-            foreign_origin(
-                &headers
-                    .map(|(name, value)| (name, value.parse().unwrap()))
-                    .into_iter()
-                    .collect(),
-            )
-        };
-        assert_eq!(foreign("http://127.0.0.1:7501"), None);
-        assert!(foreign("http://evil.example").is_some());
-        assert!(foreign("null").is_some());
-        assert_eq!(foreign_origin(&HeaderMap::new()), None);
+        assert!(!refused("127.0.0.1:7501", Some("http://127.0.0.1:7501")));
+        assert!(refused("127.0.0.1:7501", Some("http://127.0.0.1:80")));
+        assert!(refused("127.0.0.1:7501", Some("http://evil.example")));
+        assert!(refused("127.0.0.1:7501", Some("null")));
+        assert!(foreign(&HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_name_that_was_made_to_lead_here_is_foreign() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:7501",
+            "localhost:7501",
+            "LOCALHOST",
+            "[::1]:7501",
+        ] {
+            assert!(!refused(host, None), "{host}");
+        }
+        for host in [
+            "evil.example:7501",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil",
+            "",
+        ] {
+            assert!(refused(host, None), "{host}");
+        }
+        assert!(refused("evil.example:7501", Some("http://evil.example:7501")));
     }
 }

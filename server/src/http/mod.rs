@@ -16,15 +16,19 @@ pub(crate) use media::{JSON, NDJSON, OCTETS};
 use crate::api::NodeStatus;
 use axum::{
     Router,
-    extract::State,
-    http::{HeaderName, StatusCode, Uri},
-    middleware,
+    extract::{RawQuery, Request, State},
+    http::{HeaderName, StatusCode, Uri, header::CONNECTION},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
 use kontiki::{Code, Handle, Raw};
 use problem::{Json, Refusal};
-use std::sync::Arc;
+use query::Query;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// The header of a read that names the end of the log it saw.
 pub(crate) const LAST_INDEX: HeaderName = HeaderName::from_static("kontiki-last-index");
@@ -35,10 +39,13 @@ pub(crate) struct App {
     pub(crate) handle: Handle<Raw>,
     /// Largest batch of entries, for bounding request bodies.
     pub(crate) batch_bytes_max: usize,
+    /// Set once the process is to stop.
+    pub(crate) stopping: Arc<AtomicBool>,
 }
 
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
+    let app = Arc::new(app);
     Router::new()
         .route("/v1/entries", get(entries::read).post(append::append))
         .route("/v1/tail", get(tail::tail))
@@ -46,20 +53,38 @@ pub(crate) fn router(app: App) -> Router {
         .route("/healthz", get(health))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), turn_away))
         .layer(middleware::from_fn(guard::same_origin))
-        .with_state(Arc::new(app))
+        .with_state(app)
 }
 
-async fn status(State(app): State<Arc<App>>) -> Json<NodeStatus> {
-    Json(app.handle.status().into())
+/// Refuses what comes when the process is about to stop. To a client that is busy, a connection that closes just when it
+/// sends would leave open what became of its append; a refusal sends it to another node.
+async fn turn_away(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if !app.stopping.load(Ordering::Relaxed) {
+        return next.run(request).await;
+    }
+    let refusal: Refusal = kontiki::Error::Stopped("it is being shut down".into()).into();
+    ([(CONNECTION, "close")], refusal).into_response()
+}
+
+async fn status(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<NodeStatus>, Refusal> {
+    only_timeout(query.as_deref())?;
+    Ok(Json(app.handle.status().into()))
+}
+
+/// What is answered at once takes a timeout like everything else, and no other parameter.
+fn only_timeout(query: Option<&str>) -> Result<(), Refusal> {
+    Query::parse(query, &["timeout"])?.timeout().map(drop)
 }
 
 /// Whether the process lives and its node has not stopped itself; says nothing about the rest of the cluster.
-async fn health(State(app): State<Arc<App>>) -> Response {
-    match app.handle.status().stopped {
+async fn health(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Response, Refusal> {
+    only_timeout(query.as_deref())?;
+    Ok(match app.handle.status().stopped {
         None => "ok\n".into_response(),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("stopped: {why}\n")).into_response(),
-    }
+    })
 }
 
 async fn not_found(uri: Uri) -> Refusal {

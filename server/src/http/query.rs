@@ -42,6 +42,18 @@ impl<'a> Query<'a> {
         })
     }
 
+    /// The first index of a range, and the one after its last.
+    pub(super) fn range(&self) -> Result<(u64, Option<u64>), Refusal> {
+        let (from, to) = (self.index("from")?.unwrap_or(1), self.index("to")?);
+        match to.filter(|to| *to < from) {
+            None => Ok((from, to)),
+            Some(to) => {
+                let detail = format!("the range ends at {to}, before it begins at {from}");
+                Err(Refusal::new(Code::BadRequest, detail))
+            }
+        }
+    }
+
     /// How long the request may take.
     pub(super) fn timeout(&self) -> Result<Option<Duration>, Refusal> {
         self.value("timeout", "a duration such as 500ms or 10s", |value| {
@@ -107,7 +119,7 @@ fn unknown(name: &str, known: &[&str]) -> Refusal {
 mod tests {
     use super::*;
 
-    const KNOWN: [&str; 4] = ["from", "expect_index", "expect_term", "timeout"];
+    const KNOWN: [&str; 5] = ["from", "to", "expect_index", "expect_term", "timeout"];
 
     fn query(text: &str) -> Result<Query<'_>, Refusal> {
         Query::parse(Some(text), &KNOWN)
@@ -142,6 +154,9 @@ mod tests {
         assert!(query("expected_index=7").is_err());
         assert!(query("from=1&from=2").is_err());
         assert!(query("from=0").unwrap().index("from").is_err());
+        assert!(query("from=5&to=4").unwrap().range().is_err());
+        assert_eq!(query("from=5&to=5").unwrap().range().unwrap(), (5, Some(5)));
+        assert_eq!(query("").unwrap().range().unwrap(), (1, None));
         assert_eq!(query("from=3").unwrap().index("from").unwrap(), Some(3));
         assert_eq!(
             query("timeout=250ms").unwrap().timeout().unwrap(),

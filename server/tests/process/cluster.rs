@@ -3,7 +3,7 @@
 use crate::scratch::{Process, Scratch, kontiki, printed, run_with, said, until};
 use serde_json::Value;
 use std::{
-    fs::File,
+    fs::{self, File},
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -34,16 +34,38 @@ impl Cluster {
             nodes: Vec::new(),
         };
         let made = kontiki()
-            .args(["init", "--base-port", &base.to_string(), "--dir"])
+            .args(["init", "--base-port", &base.to_string()])
+            .args(["--segment-bytes", "9MiB", "--dir"])
             .arg(cluster.dir())
             .output();
         let made = made.unwrap();
         assert!(made.status.success(), "{}", said(&made));
         for id in 1..=3 {
+            cluster.be_patient(id);
             let node = cluster.spawn(id);
             cluster.nodes.push(Some(node));
         }
         cluster.answering().then_some(cluster)
+    }
+
+    /// Lets a node wait longer for its leader, so that a busy machine does not look like a dead one.
+    fn be_patient(&self, id: u64) {
+        let text = fs::read_to_string(self.config(id)).unwrap();
+        let times = [
+            (
+                "# election_timeout_min = \"300ms\"",
+                "election_timeout_min = \"1s\"",
+            ),
+            (
+                "# election_timeout_max = \"600ms\"",
+                "election_timeout_max = \"2s\"",
+            ),
+        ];
+        let patient = times.into_iter().fold(text, |text, (from, to)| {
+            assert!(text.contains(from), "{text}");
+            text.replace(from, to)
+        });
+        fs::write(self.config(id), patient).unwrap();
     }
 
     /// Whether every node answers; false if one has ended instead, for want of its port.
@@ -51,7 +73,7 @@ impl Cluster {
         until("every node to answer", || {
             for (at, node) in self.nodes.iter_mut().enumerate() {
                 if node.as_mut().and_then(Process::exited).is_some() {
-                    let log = std::fs::read_to_string(self.scratch.path(&format!("log{}", at + 1))).unwrap();
+                    let log = fs::read_to_string(self.scratch.path(&format!("log{}", at + 1))).unwrap();
                     assert!(log.contains("in use"), "{log}");
                     return Some(false);
                 }

@@ -26,7 +26,12 @@ impl Laid {
 
     fn init(&self, name: &str) -> PathBuf {
         let dir = self.scratch.path(name);
-        let output = run_with(kontiki().args(["init", "--dir"]).arg(&dir), b"");
+        let output = run_with(
+            kontiki()
+                .args(["init", "--segment-bytes", "9MiB", "--dir"])
+                .arg(&dir),
+            b"",
+        );
         assert!(output.status.success(), "{}", said(&output));
         dir
     }
