@@ -99,6 +99,12 @@ pub enum LogError {
     /// Something that was acknowledged is damaged.
     #[error("{0}")]
     Damaged(String),
+    /// What was to be read is before the beginning of the log: a snapshot covers it.
+    #[error("the log begins at entry {first}: what was before has been compacted")]
+    Compacted {
+        /// The first entry that the log holds, or will.
+        first: Position,
+    },
     /// The directory is not what was asked for: missing, empty, locked, of another node, cluster or version.
     #[error("{0}")]
     Wrong(String),

@@ -14,6 +14,7 @@
 //! segment before its end. Making a spare is tried again whenever [`Log::poll`] is called.
 
 mod read;
+mod sweep;
 mod write;
 
 pub(crate) use write::{index_of, segment_header};
@@ -48,6 +49,8 @@ enum Purpose {
     Index,
     Create,
     MakeRoom,
+    Remove,
+    Removed,
     Open(u64),
     Read(u64, Piece),
     Close,
@@ -61,6 +64,10 @@ pub struct Log<D> {
     options: LogOptions,
     groups: Groups,
     active: Active,
+    /// The first segment that is there.
+    first: u64,
+    /// It is being removed.
+    removing: bool,
     /// The sequence of the next frame.
     sequence: u64,
     room: Room,
@@ -83,14 +90,13 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// A log as recovery has found it.
+    /// A log as recovery has found it: its first segment and the one in use, the sequence of the next frame.
     pub(crate) fn new(
         disk: D,
         identity: Identity,
         options: LogOptions,
         groups: Groups,
-        active: Active,
-        sequence: u64,
+        (first, active, sequence): (u64, Active, u64),
         room: Room,
     ) -> Self {
         let mut files = Files::default();
@@ -102,6 +108,8 @@ impl<D: Disk> Log<D> {
             ends: groups.iter().map(|(g, s)| (*g, s.last.index)).collect(),
             groups,
             active,
+            first,
+            removing: false,
             sequence,
             room,
             full: false,
@@ -117,6 +125,7 @@ impl<D: Disk> Log<D> {
             events: VecDeque::new(),
         };
         log.make_room();
+        log.sweep();
         log
     }
 
@@ -165,6 +174,19 @@ impl<D: Disk> Log<D> {
         self.active.number
     }
 
+    /// The number of the first segment that is there.
+    #[must_use]
+    pub fn first_segment(&self) -> u64 {
+        self.first
+    }
+
+    /// How many bytes the files of the log take on disk, about: whole segments, without the spare.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let full = self.active.number.saturating_sub(self.first);
+        full * self.options.segment_bytes + self.active.bytes
+    }
+
     fn submit(&mut self, op: Op, purpose: Purpose) {
         let id = self.disk.submit(op);
         self.purposes.insert(id, purpose);
@@ -187,6 +209,9 @@ impl<D: Disk> Log<D> {
                 let step = self.room.stepped(result.map(|_| ()));
                 self.room_step(step);
             }
+            (Some(Purpose::Remove | Purpose::Removed), Err(error)) => self.fail(error.into()),
+            (Some(Purpose::Remove), Ok(_)) => self.removed(),
+            (Some(Purpose::Removed), Ok(_)) => self.swept(),
             (Some(Purpose::Open(segment)), result) => self.opened(segment, result),
             (Some(Purpose::Read(reading, piece)), result) => self.read(reading, piece, result),
             (Some(Purpose::Create), Ok(_)) => {}

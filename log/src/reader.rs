@@ -72,12 +72,23 @@ impl Reading {
         }
     }
 
-    /// The piece to read next; `None` if nothing more is wanted or there.
-    pub(crate) fn next_piece(&mut self, group: &Group, stride: u64) -> Option<Piece> {
+    /// If what it wants is before the beginning of the log: the first entry there is. Begins again if anything
+    /// was removed since the last piece.
+    pub(crate) fn compacted(&mut self, group: &Group) -> Option<Position> {
         if self.removals != group.removals {
             (self.next, self.bytes, self.removals) = (None, 0, group.removals);
             self.runs.clear();
         }
+        let base = &group.base;
+        let is_before = match (self.next, self.fetch.from) {
+            (Some(next), _) | (None, From::Index(next)) => next <= base.last.index,
+            (None, From::Position(position)) => position <= base.position,
+        };
+        (is_before && group.has_base()).then(|| base.position.next())
+    }
+
+    /// The piece to read next; `None` if nothing more is wanted or there.
+    pub(crate) fn next_piece(&mut self, group: &Group, stride: u64) -> Option<Piece> {
         let end = self.fetch.to.min(group.last.index);
         let found = match (self.next, self.fetch.from) {
             (Some(next), _) | (None, From::Index(next)) => {

@@ -14,7 +14,7 @@ use crate::api::{LogError, LogOptions, Recovered};
 use crate::blocking::{clear, list, open, perform, read, remove, sync_directory, write};
 use crate::create::holds_log;
 use crate::disk::{Disk, Op};
-use crate::group::can_follow;
+use crate::group::{Group, can_follow};
 use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
 use crate::log::{Active, Log, index_of};
 use crate::replay::Replay;
@@ -45,11 +45,13 @@ impl<D: Disk> Log<D> {
         let mut opening = Opening::new(&mut disk, cluster, node, &options)?;
         let (last, spares) = opening.replay()?;
         let end = opening.examine_end(&last, &spares)?;
+        opening.check_beginning()?;
         let active = opening.repair_end(&last, &end)?;
         let spares = opening.repair_spares(spares, &end)?;
         opening.repair_rest()?;
         let torn_bytes = end.torn_bytes;
         let identity = opening.identity;
+        let first = opening.numbers.first().copied().unwrap_or_default();
         let mut replay = opening.replay;
         let incarnation = identity.incarnation;
         let recovered = Recovered {
@@ -64,8 +66,7 @@ impl<D: Disk> Log<D> {
                 identity,
                 options,
                 replay.groups,
-                active,
-                replay.sequence,
+                (first, active, replay.sequence),
                 room,
             ),
             recovered,
@@ -200,13 +201,11 @@ impl<'a, D: Disk> Opening<'a, D> {
             return Err(words::missing(&self.file(before + 1), &segment_name(after)));
         }
         let first = numbers.first().copied().unwrap_or_default();
-        if first != 1 {
-            return Err(words::missing(&self.file(1), &segment_name(first)));
-        }
         let mut last = self.load(first)?;
-        if last.header.is_none() {
+        let Some(header) = &last.header else {
             return Err(self.bad_header(first));
-        }
+        };
+        self.replay.begin(header);
         let mut behind: Vec<Segment> = Vec::new();
         for number in numbers.into_iter().skip(1) {
             let next = self.load(number)?;
@@ -221,6 +220,18 @@ impl<'a, D: Disk> Opening<'a, D> {
             }
         }
         Ok((last, behind))
+    }
+
+    /// Whether all that is missing before the first segment is covered by a snapshot.
+    fn check_beginning(&self) -> Result<(), LogError> {
+        if self.replay.groups.values().all(Group::is_whole) {
+            return Ok(());
+        }
+        let first = self.numbers.first().copied().unwrap_or_default();
+        Err(words::missing(
+            &self.file(first.saturating_sub(1)),
+            &segment_name(first),
+        ))
     }
 
     fn bad_header(&self, number: u64) -> LogError {
@@ -317,7 +328,7 @@ impl<'a, D: Disk> Opening<'a, D> {
         };
         let (mut is_cut, mut lost, mut torn_bytes) = (false, 0, 0);
         if let Some(torn) = torn.filter(|t| !t.kept.parts.is_empty()) {
-            self.replay.apply(&torn.kept, stride(last.bytes), &torn.runs);
+            self.replay.apply(&torn.kept, stride(last.bytes), &torn.contents);
             (is_cut, lost) = (true, torn.lost);
             (end, frame) = (torn.kept.end(), Some(torn.kept));
         }

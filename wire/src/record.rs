@@ -13,6 +13,8 @@ mod decode;
 mod header;
 mod payload;
 
+pub(crate) use control::{configuration_payload, decode_configuration};
+
 pub use builder::{Full, RunBuilder, encode_run, run_bytes};
 pub use decode::{decode_prefix, decode_runs};
 pub use header::{Kind, RecordHeader};

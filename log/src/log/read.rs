@@ -15,6 +15,9 @@ impl<D: Disk> Log<D> {
         };
         let stride = stride(self.options.segment_bytes);
         let group = self.groups.get(&reading.group);
+        if let Some(first) = group.and_then(|g| reading.compacted(g)) {
+            return self.answer(number, Err(LogError::Compacted { first }));
+        }
         let Some(piece) = group.and_then(|g| reading.next_piece(g, stride)) else {
             if let Some(reading) = self.readings.remove(&number) {
                 self.events.push_back(reading.into_answer());
@@ -53,6 +56,10 @@ impl<D: Disk> Log<D> {
                 waiting.into_iter().for_each(|number| self.read_on(number));
             }
             Ok(_) => {}
+            // It was removed meanwhile: what is wanted of it is compacted.
+            Err(_) if segment < self.first + u64::from(self.removing) => {
+                waiting.into_iter().for_each(|number| self.read_on(number));
+            }
             Err(error) => waiting
                 .into_iter()
                 .for_each(|number| self.answer(number, Err(error.clone().into()))),

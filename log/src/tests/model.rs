@@ -204,7 +204,9 @@ impl Node {
             id: WriteId(self.next),
             hard_state,
             truncate: truncate.map(Index),
+            install: None,
             runs,
+            purge: None,
         };
         self.next += 1;
         apply(&mut self.written, &write);

@@ -152,6 +152,8 @@ fn large_writes_are_cut_between_records() {
 #[test]
 fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
     let write = |truncate: Option<u64>, runs| Write {
+        install: None,
+        purge: None,
         id: WriteId(1),
         hard_state: None,
         truncate: truncate.map(kontiki_consensus::Index),

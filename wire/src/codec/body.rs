@@ -17,6 +17,7 @@ const APPEND_ENTRIES: u16 = 3;
 const APPEND_ENTRIES_REPLY: u16 = 4;
 const READ_INDEX: u16 = 5;
 const READ_INDEX_REPLY: u16 = 6;
+const INSTALL_SNAPSHOT: u16 = 7;
 const PROPOSE: u16 = 16;
 const PROPOSE_REPLY: u16 = 17;
 
@@ -54,7 +55,7 @@ pub(super) fn known_flags(kind: u16) -> Option<u16> {
         APPEND_ENTRIES_REPLY => CONFLICT,
         READ_INDEX_REPLY => HAS_INDEX,
         PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM,
-        APPEND_ENTRIES | READ_INDEX | PROPOSE_REPLY => 0,
+        APPEND_ENTRIES | READ_INDEX | INSTALL_SNAPSHOT | PROPOSE_REPLY => 0,
         _ => return None,
     })
 }
@@ -117,6 +118,9 @@ impl Body {
                 received,
                 conflict,
             } => Self::of_append_reply(term, [round.0, persisted.0, received.0], *conflict),
+            Call::InstallSnapshot { last, position } => {
+                Self::new(INSTALL_SNAPSHOT, 0, [term, last.term.0, last.index.0, position.0])
+            }
             Call::ReadIndex { id } => Self::new(READ_INDEX, 0, [term, id.0]),
             Call::ReadIndexReply { id, index } => Self::new(
                 READ_INDEX_REPLY,
@@ -275,6 +279,10 @@ fn decode_small_call(header: &Header, words: &mut Words<'_>) -> Result<PeerMessa
             persisted: Index(words.next("persisted")?),
             received: Index(words.next("received")?),
             conflict: Some(decode_conflict(words)?).filter(|_| set(CONFLICT)),
+        },
+        INSTALL_SNAPSHOT => Call::InstallSnapshot {
+            last: words.log_id("last")?,
+            position: Position(words.next("position")?),
         },
         READ_INDEX => Call::ReadIndex {
             id: ReadId(words.next("id")?),

@@ -132,6 +132,19 @@ fn the_bytes_of_an_acknowledgement_are_these() {
 }
 
 #[test]
+fn the_bytes_of_a_snapshot_that_is_announced_are_these() {
+    let call = Call::InstallSnapshot {
+        last: at(6, 7),
+        position: Position(8),
+    };
+    let body = "0500000000000000060000000000000007000000000000000800000000000000";
+    assert_eq!(
+        hex(&bytes_of(&packet(raft(5, call)))),
+        golden("4c723c53", "5000000030002000", "07000000", body)
+    );
+}
+
+#[test]
 fn the_bytes_of_a_proposal_are_these() {
     let body = concat!(
         "0100000000000000",
@@ -331,7 +344,11 @@ fn any_small_call() -> impl Strategy<Value = Call> {
         id: ReadId(id),
         index: index.map(Index),
     });
-    prop_oneof![vote, vote_reply, reply, read, read_reply]
+    let snapshot = (any_log_id(), any::<u64>()).prop_map(|(last, position)| Call::InstallSnapshot {
+        last,
+        position: Position(position),
+    });
+    prop_oneof![vote, vote_reply, reply, read, read_reply, snapshot]
 }
 
 fn any_payload() -> impl Strategy<Value = Payload> {
