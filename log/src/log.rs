@@ -31,6 +31,7 @@ use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use sweep::Sweep;
 
 /// The segment that is written to.
 #[derive(Clone, Copy, Debug)]
@@ -49,8 +50,7 @@ enum Purpose {
     Index,
     Create,
     MakeRoom,
-    Remove,
-    Removed,
+    Sweep(Sweep),
     Open(u64),
     Read(u64, Piece),
     Close,
@@ -209,9 +209,7 @@ impl<D: Disk> Log<D> {
                 let step = self.room.stepped(result.map(|_| ()));
                 self.room_step(step);
             }
-            (Some(Purpose::Remove | Purpose::Removed), Err(error)) => self.fail(error.into()),
-            (Some(Purpose::Remove), Ok(_)) => self.removed(),
-            (Some(Purpose::Removed), Ok(_)) => self.swept(),
+            (Some(Purpose::Sweep(step)), result) => self.swept(step, result),
             (Some(Purpose::Open(segment)), result) => self.opened(segment, result),
             (Some(Purpose::Read(reading, piece)), result) => self.read(reading, piece, result),
             (Some(Purpose::Create), Ok(_)) => {}

@@ -296,6 +296,7 @@ impl Walk {
         (self.at, self.left) = (start + (header.end() - header.offset), 0);
         let mut at = start + u64::from(header.header_len);
         for part in &header.parts {
+            at += part.base_len();
             if part.group == self.group && part.bytes > 0 {
                 (self.at, self.left) = (at, part.bytes.into());
             }

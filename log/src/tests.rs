@@ -1,5 +1,6 @@
 //! Tests of the whole log, on a disk in memory that can be torn, stopped and damaged.
 
+mod compaction;
 mod crash;
 mod damage;
 mod disk;

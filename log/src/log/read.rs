@@ -72,6 +72,9 @@ impl<D: Disk> Log<D> {
         let bytes = match result {
             Ok(Done::Read(bytes)) => bytes,
             Ok(_) => return,
+            Err(_) if piece.entry.segment < self.first + u64::from(self.removing) => {
+                return self.read_on(number);
+            }
             Err(error) => return self.answer(number, Err(error.into())),
         };
         let Some(reading) = self.readings.get_mut(&number) else {

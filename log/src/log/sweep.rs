@@ -2,12 +2,21 @@
 //!
 //! A segment is needed as long as a record after the base of its group stands in it, or no later one tells of
 //! that base. Invariants: what says so is on disk before anything is removed; one segment is removed at a time,
-//! durably, before the next, so that a crash leaves no gap; nothing here holds up a write.
+//! durably, before the next, so that a crash leaves no gap; a file is closed before it loses its name, so that
+//! its room is freed by the removal, which no write waits for.
 
 use super::{Log, Purpose};
-use crate::disk::{Disk, Op};
+use crate::disk::{Disk, DiskError, Done, Op};
 use crate::group::Group;
 use crate::layout::{FOLDER, segment_name};
+
+/// What is being done to the first segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sweep {
+    Close,
+    Remove,
+    Sync,
+}
 
 impl<D: Disk> Log<D> {
     /// Removes the first segment, if it is not needed and none is being removed.
@@ -18,23 +27,31 @@ impl<D: Disk> Log<D> {
             return;
         }
         self.removing = true;
-        if let Some(close) = self.files.forget(self.first) {
-            self.submit(close, Purpose::Close);
+        match self.files.forget(self.first) {
+            Some(close) => self.submit(close, Purpose::Sweep(Sweep::Close)),
+            None => self.remove_first(),
         }
+    }
+
+    fn remove_first(&mut self) {
         let name = segment_name(self.first);
-        self.submit(Op::Remove { name }, Purpose::Remove);
+        self.submit(Op::Remove { name }, Purpose::Sweep(Sweep::Remove));
     }
 
-    /// The first segment has no name any more.
-    pub(super) fn removed(&mut self) {
-        let name = FOLDER.to_owned();
-        self.submit(Op::SyncDirectory { name }, Purpose::Removed);
-    }
-
-    /// And never will again.
-    pub(super) fn swept(&mut self) {
-        self.first += 1;
-        self.removing = false;
-        self.sweep();
+    /// A step is done, or failed.
+    pub(super) fn swept(&mut self, step: Sweep, result: Result<Done, DiskError>) {
+        match (step, result) {
+            (_, Err(error)) => self.fail(error.into()),
+            (Sweep::Close, Ok(_)) => self.remove_first(),
+            (Sweep::Remove, Ok(_)) => {
+                let name = FOLDER.to_owned();
+                self.submit(Op::SyncDirectory { name }, Purpose::Sweep(Sweep::Sync));
+            }
+            (Sweep::Sync, Ok(_)) => {
+                self.first += 1;
+                self.removing = false;
+                self.sweep();
+            }
+        }
     }
 }

@@ -4,8 +4,8 @@
 use super::disk::{Chance, Crash, TestDisk};
 use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered};
 use kontiki_consensus::{
-    Admission, Body, Configuration, GroupId, HardState, Incarnation, Index, NodeId, Position, Run, Term,
-    Write, WriteId,
+    Admission, Base, Body, Configuration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position,
+    Run, Term, Write, WriteId,
 };
 use kontiki_wire::record::RunBuilder;
 use kontiki_wire::{ClusterId, Codec, Identity, Payload};
@@ -88,27 +88,60 @@ pub(super) fn genesis() -> Run {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct State {
     pub(super) hard_state: HardState,
+    /// What the records come after: zero, or the last snapshot installed.
+    pub(super) start: Base,
     pub(super) records: Vec<Record>,
+    /// What is forgotten.
+    pub(super) base: Base,
 }
 
 impl State {
+    /// Whether that was found; where the log begins is not looked at.
     pub(super) fn is(&self, found: &Recovered) -> bool {
         let found = &found.restored;
+        let (last, position) = self.end();
+        self.hard_state == found.hard_state && last == found.last && position == found.last_position
+    }
+
+    pub(super) fn end(&self) -> (LogId, Position) {
+        let index = Index(self.start.last.index.0 + self.records.len() as u64);
         let last = self.records.last();
-        self.hard_state == found.hard_state
-            && self.records.len() as u64 == found.last.index.0
-            && last.map(|r| r.0) == Some(found.last.term)
-            && last.map(|r| r.1) == Some(found.last_position)
+        let (term, position) = last.map_or((self.start.last.term, self.start.position), |r| (r.0, r.1));
+        (LogId::new(term, index), position)
+    }
+
+    /// The place of a record in the list.
+    fn place(&self, index: Index) -> usize {
+        (index.0 - self.start.last.index.0 - 1) as usize
+    }
+
+    /// The base if everything up to here is forgotten.
+    fn base_at(&self, index: Index) -> Base {
+        let (term, position, _) = self.records[self.place(index)];
+        Base {
+            last: LogId::new(term, index),
+            position,
+            configuration: Arc::new(members()),
+        }
+    }
+
+    /// The records that are not forgotten.
+    pub(super) fn kept(&self) -> &[Record] {
+        &self.records[self.place(self.base.last.index.next())..]
     }
 
     /// All that recovery has to say, besides what [`State::is`] compares.
     fn must_be(&self, found: &Recovered) {
         let found = &found.restored;
+        let base = &self.base;
+        assert_eq!((found.base, found.base_position), (base.last, base.position));
+        assert_eq!(found.snapshot, None);
         let mut starts = Vec::new();
-        let (mut term, mut position) = (None, Position::ZERO);
-        for (n, record) in self.records.iter().enumerate() {
+        let first = base.last.index.0 + 1;
+        let (mut term, mut position) = (Some(base.last.term).filter(|_| first > 1), base.position);
+        for (n, record) in self.kept().iter().enumerate() {
             if term != Some(record.0) {
-                starts.push((record.0, Index(n as u64 + 1), position));
+                starts.push((record.0, Index(n as u64 + first), position));
                 term = Some(record.0);
             }
             position = record.1;
@@ -120,16 +153,18 @@ impl State {
             .collect();
         assert_eq!(terms, starts);
         let configurations = self
-            .records
+            .kept()
             .iter()
             .enumerate()
             .filter(|(_, r)| r.2.starts_with(b"Conf"));
-        let expected: Vec<Index> = configurations.map(|(n, _)| Index(n as u64 + 1)).collect();
+        let at_base = Some(base.last.index).filter(|i| *i > Index::ZERO);
+        let after = configurations.map(|(n, _)| Index(n as u64 + first));
+        let expected: Vec<Index> = at_base.into_iter().chain(after).collect();
         let indexes: Vec<Index> = found.configurations.iter().map(|(i, _)| *i).collect();
         assert_eq!(indexes, expected);
         assert_eq!(found.configurations[0].1, members());
         let tail = records_of(&found.tail);
-        let from = tail.first().map_or(self.records.len(), |(i, _)| i.0 as usize - 1);
+        let from = tail.first().map_or(self.records.len(), |(i, _)| self.place(*i));
         assert_eq!(
             tail.into_iter().map(|(_, r)| r).collect::<Vec<_>>(),
             self.records[from..]
@@ -188,25 +223,35 @@ impl Node {
     }
 
     pub(super) fn last(&self) -> u64 {
-        self.written.records.len() as u64
+        self.written.end().0.index.0
     }
 
     pub(super) fn term(&self) -> u64 {
-        self.written.records.last().map_or(0, |r| r.0.0)
+        self.written.end().0.term.0
     }
 
     pub(super) fn position(&self) -> u64 {
-        self.written.records.last().map_or(0, |r| r.1.0)
+        self.written.end().1.0
     }
 
     pub(super) fn write(&mut self, hard_state: Option<HardState>, truncate: Option<u64>, runs: Vec<Run>) {
+        self.write_all(hard_state, truncate, runs, [None, None]);
+    }
+
+    fn write_all(
+        &mut self,
+        hard_state: Option<HardState>,
+        truncate: Option<u64>,
+        runs: Vec<Run>,
+        [install, purge]: [Option<Base>; 2],
+    ) {
         let write = Write {
             id: WriteId(self.next),
             hard_state,
             truncate: truncate.map(Index),
-            install: None,
+            install,
             runs,
-            purge: None,
+            purge,
         };
         self.next += 1;
         apply(&mut self.written, &write);
@@ -228,10 +273,25 @@ impl Node {
         self.write(Some(state), None, Vec::new());
     }
 
+    /// Forgets everything up to here, and may append beside.
+    pub(super) fn purge(&mut self, through: u64, runs: Vec<Run>) {
+        let base = self.written.base_at(Index(through));
+        self.write_all(None, None, runs, [None, Some(base)]);
+    }
+
+    /// Lets the log begin anew after this.
+    pub(super) fn install(&mut self, base: Base, runs: Vec<Run>) {
+        self.write_all(None, None, runs, [Some(base), None]);
+    }
+
     /// Replaces everything from a record on by records of a later term.
     pub(super) fn replace(&mut self, from: u64, lengths: &[usize]) {
         let term = self.term() + 1;
-        let position = self.written.records[from as usize - 2].1.0 + 1;
+        let before = self.written.place(Index(from)).checked_sub(1);
+        let position = before
+            .map_or(self.written.start.position, |n| self.written.records[n].1)
+            .next()
+            .0;
         self.write(None, Some(from), vec![entries(from, term, position, lengths)]);
     }
 
@@ -285,6 +345,10 @@ impl Node {
 
     pub(super) fn try_reopen(&mut self) -> Result<(), LogError> {
         let (log, found) = open(&self.disk)?;
+        let names = self.disk.names();
+        assert!(
+            names.iter().filter(|n| n.ends_with(".seg")).count() as u64 > log.segment() - log.first_segment()
+        );
         let state = self.left_by(&found).unwrap_or_else(|| {
             panic!(
                 "found {:?} {:?}; persisted are {} records {:?}, and {} writes more were handed over",
@@ -309,22 +373,43 @@ impl Node {
     /// The latest state that a crash can have left and that was found.
     fn left_by(&self, found: &Recovered) -> Option<State> {
         let mut state = self.durable.clone();
-        let mut result = state.is(found).then(|| state.clone());
+        let mut result = None;
+        // A purge may be there though something before it is not: it was committed long before.
+        let mut bases = vec![state.base.clone()];
+        let mut look = |state: &State, bases: &[Base]| {
+            let base = bases.iter().find(|b| b.last == found.restored.base);
+            if let Some(base) = base.filter(|_| state.is(found)) {
+                let base = base.clone();
+                result = Some(State {
+                    base,
+                    ..state.clone()
+                });
+            }
+        };
+        look(&state, &bases);
         for write in &self.waiting {
-            let head = Write {
-                runs: Vec::new(),
-                truncate: None,
-                ..write.clone()
-            };
-            apply(&mut state, &head);
-            result = state.is(found).then(|| state.clone()).or(result);
+            bases.extend(
+                write
+                    .purge
+                    .clone()
+                    .filter(|b| b.last.index <= state.end().0.index),
+            );
+            state.hard_state = write.hard_state.unwrap_or(state.hard_state);
+            look(&state, &bases);
             if let Some(from) = write.truncate {
-                state.records.truncate(from.0 as usize - 1);
+                state.records.truncate(state.place(from));
+            }
+            if let Some(base) = &write.install {
+                state.install(base);
+                bases = vec![base.clone()];
+                look(&state, &bases);
             }
             for (_, record) in records_of(&write.runs) {
                 state.records.push(record);
-                result = state.is(found).then(|| state.clone()).or(result);
+                look(&state, &bases);
             }
+            bases.extend(write.purge.clone());
+            look(&state, &bases);
         }
         result
     }
@@ -332,13 +417,13 @@ impl Node {
     /// Reads everything from disk, in pieces of so many bytes.
     pub(super) fn read_all(&mut self, bytes_max: usize) -> Result<Vec<Record>, String> {
         let mut all: Vec<Record> = Vec::new();
-        let last = Index(self.durable.records.len() as u64);
-        while (all.len() as u64) < last.0 {
-            let from = From::Index(Index(all.len() as u64 + 1));
+        let (base, last) = (self.durable.base.last.index.0, self.durable.end().0.index);
+        while base + (all.len() as u64) < last.0 {
+            let from = From::Index(Index(base + all.len() as u64 + 1));
             let runs = self.fetch(from, last, bytes_max)?;
             assert!(!runs.is_empty(), "nothing at {from:?} of {last:?}");
             for (index, record) in records_of(&runs) {
-                assert_eq!(index.0, all.len() as u64 + 1);
+                assert_eq!(index.0, base + all.len() as u64 + 1);
                 all.push(record);
             }
         }
@@ -370,9 +455,48 @@ impl Node {
     pub(super) fn check(&mut self, bytes_max: usize) {
         let found = self.read_all(bytes_max).expect("readable");
         assert!(
-            found == self.durable.records,
+            found == self.durable.kept(),
             "other records are read than were written"
         );
+        let base = self.durable.base.clone();
+        for from in [From::Index(base.last.index), From::Position(base.position)] {
+            if base.position > Position::ZERO {
+                let compacted = self.fetch(from, Index(u64::MAX), 1).expect_err("forgotten");
+                assert!(compacted.contains(&format!("begins at entry {}", base.position.next())));
+            }
+        }
+    }
+
+    /// Does something that concerns snapshots.
+    pub(super) fn compact(&mut self, chance: &mut Chance) {
+        let base = self.written.base.last.index.0;
+        if chance.below(4) == 0 {
+            let index = base + 1 + chance.below(self.last() + 50 - base);
+            let after = Base {
+                last: LogId::new(Term(self.term() + chance.below(2)), Index(index)),
+                position: Position(self.written.base.position.0 + chance.below(index - base + 1)),
+                configuration: Arc::new(members()),
+            };
+            let (term, position) = (after.last.term.0, after.position.0 + 1);
+            let runs = chance
+                .coin()
+                .then(|| entries(index + 1, term, position, &[100, 9000]));
+            return self.install(after, runs.into_iter().collect());
+        }
+        // Only what is committed, and therefore on disk, is forgotten.
+        let is_durable = |index: &u64| {
+            let (now, then) = (&self.written, &self.durable);
+            let record = now.records.get(now.place(Index(*index)));
+            now.start == then.start
+                && record == then.records.get(now.place(Index(*index)))
+                && record.is_some()
+        };
+        let far = (base + 1..=self.last()).take_while(is_durable).count() as u64;
+        if far > 0 {
+            let more = entries(self.last() + 1, self.term(), self.position() + 1, &[50]);
+            let more = chance.coin().then_some(more);
+            self.purge(base + 1 + chance.below(far), more.into_iter().collect());
+        }
     }
 
     /// Does something a node may do.
@@ -396,9 +520,9 @@ impl Node {
                 };
                 self.write(Some(state), None, vec![run]);
             }
-            2 if self.last() > 3 => {
+            2 if self.last() > self.written.base.last.index.0.max(3) => {
                 let from = self.last() - chance.below(self.last().min(40) - 2);
-                self.replace(from.max(2), &lengths);
+                self.replace(from.max(2).max(self.written.base.last.index.0 + 1), &lengths);
             }
             3 => {
                 let body = Body::Configuration(Arc::new(members()));
@@ -415,12 +539,25 @@ impl Node {
     }
 }
 
+impl State {
+    fn install(&mut self, base: &Base) {
+        (self.start, self.base) = (base.clone(), base.clone());
+        self.records.clear();
+    }
+}
+
 fn apply(state: &mut State, write: &Write) {
     state.hard_state = write.hard_state.unwrap_or(state.hard_state);
     if let Some(from) = write.truncate {
-        state.records.truncate(from.0 as usize - 1);
+        state.records.truncate(state.place(from));
+    }
+    if let Some(base) = &write.install {
+        state.install(base);
     }
     state
         .records
         .extend(records_of(&write.runs).into_iter().map(|(_, r)| r));
+    if let Some(base) = &write.purge {
+        state.base = base.clone();
+    }
 }
