@@ -11,6 +11,7 @@ mod identity;
 mod packet;
 pub mod record;
 pub mod segment;
+pub mod snapshot;
 
 pub use base::{BASE_BYTES_MAX, base_bytes, decode_base, encode_base};
 pub use identity::{ClusterId, Identity};
