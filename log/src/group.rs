@@ -156,6 +156,12 @@ impl Group {
         self.base.last != LogId::ZERO
     }
 
+    /// Whether the log holds this record, or rests on it.
+    pub(crate) fn holds(&self, id: LogId) -> bool {
+        let inside = id.index > self.base.last.index && id.index <= self.last.index;
+        id == self.base.last || (inside && self.term_before(id.index.next()) == id.term)
+    }
+
     /// Whether nothing is missing between the base and the first record.
     pub(crate) fn is_whole(&self) -> bool {
         self.gone == Index::ZERO || (self.base_in > 0 && self.gone <= self.base.last.index)

@@ -14,6 +14,7 @@
 //! segment before its end. Making a spare is tried again whenever [`Log::poll`] is called.
 
 mod read;
+mod snapshots;
 mod sweep;
 mod write;
 
@@ -26,6 +27,7 @@ use crate::files::Files;
 use crate::group::Groups;
 use crate::reader::{Piece, Reading};
 use crate::room::Room;
+use crate::snapshots::{Snapshots, Task};
 use kontiki_consensus::{GroupId, Index, Write};
 use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
@@ -51,6 +53,7 @@ enum Purpose {
     Create,
     MakeRoom,
     Sweep(Sweep),
+    Snapshot(Task),
     Open(u64),
     Read(u64, Piece),
     Close,
@@ -80,6 +83,7 @@ pub struct Log<D> {
     stuck: Option<Batch>,
     under_way: Option<(Batch, FrameHeader)>,
     failed: bool,
+    snapshots: Snapshots,
     files: Files,
     readings: BTreeMap<u64, Reading>,
     readings_begun: u64,
@@ -98,6 +102,7 @@ impl<D: Disk> Log<D> {
         groups: Groups,
         (first, active, sequence): (u64, Active, u64),
         room: Room,
+        snapshots: Snapshots,
     ) -> Self {
         let mut files = Files::default();
         files.begin(active.number, active.file);
@@ -117,6 +122,7 @@ impl<D: Disk> Log<D> {
             stuck: None,
             under_way: None,
             failed: false,
+            snapshots,
             files,
             readings: BTreeMap::new(),
             readings_begun: 0,
@@ -210,6 +216,7 @@ impl<D: Disk> Log<D> {
                 self.room_step(step);
             }
             (Some(Purpose::Sweep(step)), result) => self.swept(step, result),
+            (Some(Purpose::Snapshot(task)), result) => self.snapshot_step(|s| s.completed(task, result)),
             (Some(Purpose::Open(segment)), result) => self.opened(segment, result),
             (Some(Purpose::Read(reading, piece)), result) => self.read(reading, piece, result),
             (Some(Purpose::Create), Ok(_)) => {}

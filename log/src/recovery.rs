@@ -20,9 +20,10 @@ use crate::log::{Active, Log, index_of};
 use crate::replay::Replay;
 use crate::room::{Room, Spare};
 use crate::scan::{Behind, Scan, Segment};
+use crate::snapshots::{self, Snapshots};
 use crate::words;
 use bytes::Bytes;
-use kontiki_consensus::NodeId;
+use kontiki_consensus::{GroupId, LogId, NodeId, Position, Restored};
 use kontiki_wire::frame::FrameHeader;
 use kontiki_wire::segment::{SegmentError, SegmentHeader};
 use kontiki_wire::{ClusterId, Identity};
@@ -46,6 +47,8 @@ impl<D: Disk> Log<D> {
         let (last, spares) = opening.replay()?;
         let end = opening.examine_end(&last, &spares)?;
         opening.check_beginning()?;
+        let snapshots = snapshots::open(opening.disk, cluster)?;
+        let newest = opening.check_snapshots(&snapshots)?;
         let active = opening.repair_end(&last, &end)?;
         let spares = opening.repair_spares(spares, &end)?;
         opening.repair_rest()?;
@@ -56,7 +59,11 @@ impl<D: Disk> Log<D> {
         let incarnation = identity.incarnation;
         let recovered = Recovered {
             incarnation,
-            restored: replay.restored(),
+            restored: Restored {
+                snapshot: newest,
+                ..replay.restored()
+            },
+            snapshots: snapshots.files().cloned().collect(),
             torn_bytes,
         };
         let room = Room::new(options.segment_bytes, spares);
@@ -68,6 +75,7 @@ impl<D: Disk> Log<D> {
                 replay.groups,
                 (first, active, replay.sequence),
                 room,
+                snapshots,
             ),
             recovered,
         ))
@@ -232,6 +240,21 @@ impl<'a, D: Disk> Opening<'a, D> {
             &self.file(first.saturating_sub(1)),
             &segment_name(first),
         ))
+    }
+
+    /// The newest snapshot of what the log holds or rests on. If the log begins after a base, there must be one.
+    fn check_snapshots(&self, snapshots: &Snapshots) -> Result<Option<(LogId, Position)>, LogError> {
+        let none = Group::default();
+        let group = self.replay.groups.get(&GroupId::default()).unwrap_or(&none);
+        let bases = snapshots.files().map(|file| &file.header.base);
+        let held = bases.filter(|base| group.holds(base.last));
+        let newest = held
+            .max_by_key(|base| base.last.index)
+            .map(|b| (b.last, b.position));
+        if newest.is_none() && group.has_base() {
+            return Err(words::no_snapshot(&self.disk.name(), group.base.last.index));
+        }
+        Ok(newest)
     }
 
     fn bad_header(&self, number: u64) -> LogError {

@@ -8,4 +8,5 @@ mod golden;
 mod model;
 mod places;
 mod room;
+mod snapshots;
 mod wrong;

@@ -208,7 +208,7 @@ impl Pieces {
                 Some(_) => Err(SnapshotError::End),
             };
         }
-        let damaged = SnapshotError::Piece { number: self.number };
+        let damaged = self.damaged();
         let length = length as usize;
         if length == 0 || length > PIECE_BYTES_MAX {
             return Err(damaged);
@@ -223,6 +223,12 @@ impl Pieces {
         Ok(Some(Taken::Piece(
             bytes.slice(PIECE_HEAD_BYTES..PIECE_HEAD_BYTES + length),
         )))
+    }
+
+    /// That the next piece is not sound.
+    #[must_use]
+    pub fn damaged(&self) -> SnapshotError {
+        SnapshotError::Piece { number: self.number }
     }
 
     fn count(&mut self, piece: &[u8]) {

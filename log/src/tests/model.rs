@@ -2,12 +2,14 @@
 //! handed over. A node that drives a log through its life, and looks at all of it after each recovery.
 
 use super::disk::{Chance, Crash, TestDisk};
-use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered};
+use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered, SnapshotEvent};
+use bytes::Bytes;
 use kontiki_consensus::{
     Admission, Base, Body, Configuration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position,
     Run, Term, Write, WriteId,
 };
 use kontiki_wire::record::RunBuilder;
+use kontiki_wire::snapshot::SnapshotHeader;
 use kontiki_wire::{ClusterId, Codec, Identity, Payload};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -135,7 +137,12 @@ impl State {
         let found = &found.restored;
         let base = &self.base;
         assert_eq!((found.base, found.base_position), (base.last, base.position));
-        assert_eq!(found.snapshot, None);
+        let (snapshot, position) = found.snapshot.unwrap_or_default();
+        assert!(snapshot.index >= base.last.index && snapshot.index <= found.last.index);
+        if snapshot.index > base.last.index {
+            let (term, held, _) = &self.records[self.place(snapshot.index)];
+            assert_eq!((*term, *held), (snapshot.term, position));
+        }
         let mut starts = Vec::new();
         let first = base.last.index.0 + 1;
         let (mut term, mut position) = (Some(base.last.term).filter(|_| first > 1), base.position);
@@ -184,6 +191,8 @@ pub(super) struct Node {
     pub(super) full: bool,
     pub(super) failed: Option<String>,
     pub(super) torn_bytes: u64,
+    /// Those on disk, as far as the node has been told.
+    pub(super) snapshots: Vec<LogId>,
 }
 
 impl Node {
@@ -202,6 +211,7 @@ impl Node {
             full: false,
             failed: None,
             torn_bytes: 0,
+            snapshots: Vec::new(),
         };
         node.reopen();
         node
@@ -219,6 +229,7 @@ impl Node {
             full: false,
             failed: None,
             torn_bytes: 0,
+            snapshots: self.snapshots.clone(),
         }
     }
 
@@ -273,15 +284,46 @@ impl Node {
         self.write(Some(state), None, Vec::new());
     }
 
+    /// Puts a snapshot on disk; false if the node did not live to see it, or there was no room.
+    pub(super) fn snapshot(&mut self, base: &Base) -> bool {
+        let log = self.log.as_mut().expect("up");
+        log.begin_snapshot(SnapshotHeader {
+            maker: identity(),
+            group: GROUP,
+            base: base.clone(),
+            meta: Bytes::from_static(b"meta"),
+        });
+        log.snapshot_piece(Bytes::from_static(b"state"));
+        log.end_snapshot();
+        self.settle();
+        self.snapshots.contains(&base.last)
+    }
+
+    /// Removes all snapshots but this one, once the log on disk rests on it.
+    fn drop_older(&mut self, last: LogId) {
+        self.settle();
+        if self.is_settled() {
+            for older in self.snapshots.extract_if(.., |s| *s != last) {
+                self.log.as_mut().expect("up").remove_snapshot(older);
+            }
+        }
+    }
+
     /// Forgets everything up to here, and may append beside.
     pub(super) fn purge(&mut self, through: u64, runs: Vec<Run>) {
         let base = self.written.base_at(Index(through));
-        self.write_all(None, None, runs, [None, Some(base)]);
+        if self.snapshot(&base) {
+            self.write_all(None, None, runs, [None, Some(base.clone())]);
+            self.drop_older(base.last);
+        }
     }
 
     /// Lets the log begin anew after this.
     pub(super) fn install(&mut self, base: Base, runs: Vec<Run>) {
-        self.write_all(None, None, runs, [Some(base), None]);
+        if self.snapshot(&base) {
+            self.write_all(None, None, runs, [Some(base.clone()), None]);
+            self.drop_older(base.last);
+        }
     }
 
     /// Replaces everything from a record on by records of a later term.
@@ -320,6 +362,11 @@ impl Node {
                 self.failed = Some(error.to_string());
                 true
             }
+            Some(LogEvent::Snapshot(SnapshotEvent::Written(file))) => {
+                self.snapshots.push(file.header.base.last);
+                true
+            }
+            Some(LogEvent::Snapshot(_)) => true,
             Some(LogEvent::Fetched { .. }) => panic!("nobody asked"),
             None => false,
         }
@@ -362,6 +409,7 @@ impl Node {
         state.must_be(&found);
         assert_eq!(found.incarnation, Incarnation(77));
         self.torn_bytes = found.torn_bytes;
+        self.snapshots = found.snapshots.iter().map(|f| f.header.base.last).collect();
         self.durable = state.clone();
         self.written = state;
         self.waiting.clear();
@@ -473,7 +521,7 @@ impl Node {
         if chance.below(4) == 0 {
             let index = base + 1 + chance.below(self.last() + 50 - base);
             let after = Base {
-                last: LogId::new(Term(self.term() + chance.below(2)), Index(index)),
+                last: LogId::new(Term(self.next * 1000), Index(index)),
                 position: Position(self.written.base.position.0 + chance.below(index - base + 1)),
                 configuration: Arc::new(members()),
             };
