@@ -8,7 +8,7 @@ use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupI
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::driver::DriverConfig;
 use kontiki_transport::Limits;
-use kontiki_wire::{Identity, codec::PacketBytesMax};
+use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
     collections::BTreeMap,
     fs,
@@ -339,6 +339,7 @@ impl Config {
                 ..Raft::new(self.node_id())
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
+            sessions: SessionLimits::default(),
             payload_bytes_max: self.batch_bytes_max,
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 use bytes::Bytes;
 use kontiki_consensus::Position;
 use kontiki_node::Ask;
-use kontiki_wire::Payload;
+use kontiki_wire::{Payload, Session};
 use std::{
     borrow::Borrow,
     fmt,
@@ -205,6 +205,7 @@ impl<T: LogEntry> Handle<T> {
                 Ask::Append {
                     payload,
                     expect: expect.into(),
+                    session: Session::None,
                 },
                 self.timeout,
             )

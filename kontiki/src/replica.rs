@@ -13,7 +13,7 @@ use crate::{
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
 use kontiki_log::{Fetch, Log};
-use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver};
+use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver, machine::Task};
 use kontiki_transport::{Sink, TransportEvent};
 use kontiki_wire::{Identity, Packet, PeerMessage};
 use std::{
@@ -335,6 +335,9 @@ impl Ports for Outside {
     fn fetch(&mut self, group: GroupId, fetch: Fetch) {
         self.log.fetch(group, fetch);
     }
+
+    /// A plain log has no machine: its driver never asks for this.
+    fn work(&mut self, _: GroupId, _: Task) {}
 
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage) {
         let Identity {

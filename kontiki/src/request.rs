@@ -148,7 +148,7 @@ fn appended(reply: Option<Reply>) -> Result<Appended, Error> {
             term: term.0,
         }),
         Some(Reply::Failed(failure)) => Err(failure.into()),
-        Some(Reply::Read { .. }) | None => Err(Error::Unknown("the node ended without an answer".to_owned())),
+        Some(_) | None => Err(Error::Unknown("the node ended without an answer".to_owned())),
     }
 }
 
@@ -204,7 +204,7 @@ impl Wanted {
         let (runs, last) = match reply {
             Some(Reply::Read { runs, last }) => (runs, last),
             Some(Reply::Failed(failure)) => return Err(failure.into()),
-            Some(Reply::Appended { .. }) | None => {
+            Some(_) | None => {
                 return Err(Error::Stopped("it ended without an answer".to_owned()));
             }
         };
@@ -248,7 +248,7 @@ mod tests {
     use crate::Raw;
     use bytes::Bytes;
     use kontiki_consensus::{Admission, GroupId, Index, Run, Term};
-    use kontiki_wire::{ClusterId, Codec, Payload, record::RunBuilder};
+    use kontiki_wire::{ClusterId, Codec, Payload, Session, Stamp, record::RunBuilder};
 
     /// Entries 11 to 16 of term 3, the first two and the next three in one record each.
     fn run() -> Run {
@@ -260,7 +260,11 @@ mod tests {
         let mut builder = RunBuilder::new(ClusterId(1), GroupId(0), at);
         for entries in [&["aa", "bb"][..], &["cc", "dd", "ee"], &["ff"]] {
             builder
-                .push(&Payload::several(entries, Codec::Bytes).unwrap(), 0, 0, 0)
+                .push(
+                    &Payload::several(entries, Codec::Bytes).unwrap(),
+                    Stamp::default(),
+                    Session::None,
+                )
                 .unwrap();
         }
         builder.finish().unwrap()
@@ -314,7 +318,7 @@ mod tests {
         let mut builder = RunBuilder::new(ClusterId(1), GroupId(0), at);
         for entry in [&b"\x01a"[..], b"\x01b", b"\x05c", b"\x01d"] {
             let payload = Payload::one(Bytes::from_static(entry), Codec::Postcard);
-            builder.push(&payload, 0, 0, 0).unwrap();
+            builder.push(&payload, Stamp::default(), Session::None).unwrap();
         }
         let run = builder.finish().unwrap();
         let read = |range| {

@@ -133,12 +133,13 @@ impl Shared {
 
     /// Hands a request to the raft thread; what it is answered comes out of the receiver.
     pub(crate) fn submit(&self, ask: Ask, timeout: Duration) -> Result<Answer, Error> {
-        let payload = match &ask {
-            Ask::Append { payload, .. } => Some(payload.bytes.len()),
-            Ask::Read { .. } => None,
+        let (is_append, payload) = match &ask {
+            Ask::Append { payload, .. } => (true, payload.bytes.len()),
+            Ask::OpenSession => (true, 0),
+            Ask::Query { query, .. } => (false, query.len()),
+            Ask::Read { .. } => (false, 0),
         };
-        let bytes = payload.unwrap_or(0).saturating_add(REQUEST_BYTES);
-        let is_append = payload.is_some();
+        let bytes = payload.saturating_add(REQUEST_BYTES);
         self.take_in(is_append, bytes)?;
         let (answer, receiver) = oneshot::channel();
         let deadline = Time(
@@ -303,7 +304,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kontiki_wire::{Codec, Expect, Payload};
+    use kontiki_wire::{Codec, Expect, Payload, Session};
 
     fn shared(in_flight_bytes_max: usize) -> Shared {
         let limits = Limits {
@@ -320,6 +321,7 @@ mod tests {
         Ask::Append {
             payload: Payload::one(bytes::Bytes::from_static(b"x"), Codec::Bytes),
             expect: Expect::Any,
+            session: Session::None,
         }
     }
 

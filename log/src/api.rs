@@ -25,7 +25,7 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    /// The largest record a log of such segments takes, in bytes with its header of 80 bytes: half a segment. The
+    /// The largest record a log of such segments takes, in bytes with its header of 88 bytes: half a segment. The
     /// largest batch a node takes in must stay below it.
     #[must_use]
     pub fn record_bytes_max(&self) -> usize {

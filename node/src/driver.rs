@@ -8,13 +8,16 @@
 
 use crate::{
     apply::Applied,
+    clock::Clock,
     expect::Checks,
     forward::Forwards,
+    machine::MachineError,
+    meta::Meta,
     ports::{Input, Ports},
-    proposals::{Gathered, leader_time_of},
+    proposals::Gathered,
     reads::Reads,
     request::{Ask, Failure, Reply, Request, Token},
-    route::Parked,
+    route::{Parked, Proposal},
     taken::Taken,
     waiters::Waiters,
 };
@@ -22,7 +25,7 @@ use kontiki_consensus::{
     Config, Consensus, Duration, Event, GroupId, Index, NodeId, Note, Output, Position, Restored, Time,
 };
 use kontiki_log::LogEvent;
-use kontiki_wire::{Identity, Packet, PeerMessage, Refusal};
+use kontiki_wire::{Identity, Packet, PeerMessage, Refusal, Session, SessionLimits};
 
 /// Settings of a replica.
 #[derive(Clone, Debug)]
@@ -39,6 +42,19 @@ pub struct DriverConfig {
     pub in_flight_bytes_max: usize,
     /// How large the payload of one append may be, in bytes.
     pub payload_bytes_max: usize,
+    /// What is remembered of sessions that are opened while this node leads.
+    pub sessions: SessionLimits,
+}
+
+/// How often something rare happened in this life of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Retries that were answered from what is remembered.
+    pub answered: u64,
+    /// Retries that joined the append they repeat while it was in flight.
+    pub joined: u64,
+    /// Sessions that ended because they were silent for too long, or had to make room.
+    pub expired: u64,
 }
 
 /// One replica of one group.
@@ -59,6 +75,8 @@ pub struct Driver {
     pub(crate) applied: Applied,
     /// The latest time a leader put into a record, ns since 1970: what the next one may not go behind.
     pub(crate) leader_time: u64,
+    pub(crate) clock: Clock,
+    pub(crate) counts: Counts,
     pub(crate) disk_full: bool,
     pub(crate) stopped: Option<String>,
     /// The next look at what has waited too long.
@@ -71,8 +89,8 @@ impl Driver {
     #[must_use]
     pub fn new(config: DriverConfig, restored: Restored, seed: u64, now: Time) -> Self {
         let boot_term = restored.hard_state.term;
-        let leader_time = leader_time_of(&restored.tail);
-        Self {
+        let tail = restored.tail.clone();
+        let mut this = Self {
             consensus: Consensus::new(config.consensus.clone(), restored, seed, now),
             outputs: Vec::new(),
             gathered: Gathered::default(),
@@ -83,12 +101,34 @@ impl Driver {
             taken: Taken::new(boot_term),
             reads: Reads::new(seed),
             applied: Applied::default(),
-            leader_time,
+            leader_time: 0,
+            clock: Clock::new(now),
+            counts: Counts::default(),
             disk_full: false,
             stopped: None,
             next_sweep: now,
             config,
+        };
+        this.see_times(now, &tail);
+        this
+    }
+
+    /// The same with a machine, which goes on behind `meta`. If the log does not hold what the machine has
+    /// applied, this is not its log: the driver has stopped already, and says so.
+    #[must_use]
+    pub fn with_machine(config: DriverConfig, restored: Restored, meta: Meta, seed: u64, now: Time) -> Self {
+        let mut this = Self::new(config, restored, seed, now);
+        let (has, log) = (meta.at(), this.consensus.last());
+        if this.consensus.term_at(has.index) != Some(has.term) {
+            let what = format!(
+                "it has applied record {} of term {}, and the log ends at {} of term {}: it belongs to another log, or \
+                 the log was put back to an earlier state",
+                has.index, has.term, log.index, log.term
+            );
+            this.stopped = Some(MachineError::new(what).to_string());
         }
+        this.applied = Applied::with_machine(meta);
+        this
     }
 
     /// Handles everything in `inbox`, and whatever is due at `now`. Gives the time of the next call, at
@@ -142,18 +182,38 @@ impl Driver {
         match input {
             Input::Packet(packet) => self.take_packet(now, packet, ports),
             Input::Log(event) => self.take_log_event(now, event, ports),
+            Input::Machine(done) => self.take_done(done, ports),
             Input::SendDropped(peer) => {
                 self.consensus.step(now, Event::SendDropped(peer));
                 self.forwards.resend_soon(peer, now);
             }
-            Input::Request(Request {
-                token,
-                deadline,
-                ask: Ask::Append { payload, expect },
-            }) => {
-                self.append(now, (token, deadline), payload, expect, ports);
+            Input::Request(Request { token, deadline, ask }) => {
+                self.take_request(now, token, deadline, ask, ports)
             }
-            Input::Request(request) => self.read(request, ports),
+        }
+    }
+
+    fn take_request(&mut self, now: Time, token: Token, deadline: Time, ask: Ask, ports: &mut impl Ports) {
+        match ask {
+            Ask::Append {
+                payload,
+                expect,
+                session,
+            } => {
+                let session = if session == Session::Open {
+                    Session::None
+                } else {
+                    session
+                };
+                let proposal = Proposal {
+                    payload,
+                    expect,
+                    session,
+                };
+                self.append(now, (token, deadline), proposal, ports);
+            }
+            Ask::OpenSession => self.append(now, (token, deadline), Proposal::opening(), ports),
+            ask => self.read(token, deadline, ask, ports),
         }
     }
 
@@ -184,7 +244,7 @@ impl Driver {
         let group = self.config.group;
         match output {
             Output::Persist(write) => {
-                self.see_leader_time(&write.runs);
+                self.see_times(now, &write.runs);
                 ports.persist(group, write);
             }
             Output::Send(message) => ports.send(group, message.to, PeerMessage::Raft(message)),
@@ -309,6 +369,19 @@ impl Driver {
     #[must_use]
     pub fn consensus(&self) -> &Consensus {
         &self.consensus
+    }
+
+    /// What is known at the last record that has passed by: with a machine, the last one it has applied. With a
+    /// plain log it may lag behind [`Self::applied`] after a start.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.applied.meta
+    }
+
+    /// How often something rare happened.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// How far the log is applied here: Raft index and position of the last user entry.

@@ -4,7 +4,8 @@
 //! append commits, so has everything it was compared with. A miss is answered only once the end it
 //! names is applied in the same term and a read round begun after the request has confirmed that
 //! this node still leads; otherwise the answer is "not the leader", which says nothing about the log.
-//! An append that appends nothing is answered like a miss, with what the comparison gave.
+//! An append that appends nothing is answered like a miss, with what the comparison gave; and so is one of a
+//! session that this node does not know, or whose number it no longer remembers.
 
 use crate::{driver::Driver, ports::Ports, proposals::Origin, request::Token};
 use kontiki_consensus::{Admission, LogId, Position, ReadId, Term, Time};
@@ -17,9 +18,8 @@ struct Check {
     read: ReadId,
     /// The last record when the comparison was made.
     end: LogId,
-    position: Position,
-    position_term: Term,
-    holds: bool,
+    /// What is to be answered then.
+    refusal: Refusal,
     confirmed: bool,
 }
 
@@ -80,8 +80,17 @@ impl Driver {
 
     /// Begins to make certain where the log ends, to answer a miss, or an append that appends nothing.
     pub(crate) fn check_end(&mut self, origin: Origin, next: Admission, expect: Expect) {
-        let (position, position_term) = self.end_before(next);
-        let holds = self.expectation_holds(next, expect);
+        let (last, term) = self.end_before(next);
+        let refusal = if self.expectation_holds(next, expect) {
+            Refusal::Holds { last, term }
+        } else {
+            Refusal::Mismatch { last, term }
+        };
+        self.refuse_confirmed(origin, next, refusal);
+    }
+
+    /// Refuses an append for what stands before `next`, once it is certain that this is the log.
+    pub(crate) fn refuse_confirmed(&mut self, origin: Origin, next: Admission, refusal: Refusal) {
         let index = next.index.prev();
         let term = self.consensus.term_at(index).unwrap_or(next.term);
         let read = self.reads.confirm();
@@ -90,9 +99,7 @@ impl Driver {
             origin,
             read,
             end,
-            position,
-            position_term,
-            holds,
+            refusal,
             confirmed: false,
         });
     }
@@ -126,15 +133,12 @@ impl Driver {
             .extract_if(.., |c| c.confirmed && c.end <= applied)
             .collect();
         for check in ready {
-            let (last, term) = (check.position, check.position_term);
-            let refusal = if !self.has_applied(check.end) {
+            let refusal = if self.has_applied(check.end) {
+                check.refusal
+            } else {
                 Refusal::NotLeader {
                     leader: self.consensus.leader(),
                 }
-            } else if check.holds {
-                Refusal::Holds { last, term }
-            } else {
-                Refusal::Mismatch { last, term }
             };
             self.answer(check.origin, Err(refusal), ports);
         }

@@ -12,10 +12,10 @@ use crate::{
     driver::Driver,
     ports::Ports,
     request::{Failure, Reply, Token},
-    route::{Append, weight},
+    route::Append,
     waiters::Waiter,
 };
-use kontiki_consensus::{Duration, NodeId, Term, Time};
+use kontiki_consensus::{Duration, LogId, NodeId, Term, Time};
 use kontiki_wire::{PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal};
 use std::collections::VecDeque;
 
@@ -77,7 +77,7 @@ impl Forwards {
     }
 
     fn add(&mut self, forward: Forward) {
-        self.bytes += weight(&forward.append.payload);
+        self.bytes += forward.append.proposal.weight();
         self.next = forward.number.saturating_add(1);
         self.queue.push_back(forward);
     }
@@ -88,8 +88,9 @@ impl Forwards {
             number: forward.number,
             settled,
             term: forward.term,
-            expect: forward.append.expect,
-            payload: forward.append.payload.clone(),
+            expect: forward.append.proposal.expect,
+            session: forward.append.proposal.session,
+            payload: forward.append.proposal.payload.clone(),
         })
     }
 
@@ -103,11 +104,14 @@ impl Forwards {
             .binary_search_by_key(&reply.number, |f| f.number)
             .ok()?;
         let forward = self.queue.get(place).filter(|f| f.leader == from)?;
-        if matches!(reply.answer, ProposeAnswer::Assigned { at, .. } if at.term != forward.term) {
+        // A retry of what a session has appended before is told where that is: in an earlier term perhaps.
+        let before = forward.append.proposal.needs_sessions();
+        let possible = |at: LogId| at.term == forward.term || (before && at.term < forward.term);
+        if matches!(reply.answer, ProposeAnswer::Assigned { at, .. } if !possible(at)) {
             return None;
         }
         let forward = self.queue.remove(place)?;
-        self.bytes -= weight(&forward.append.payload);
+        self.bytes -= forward.append.proposal.weight();
         Some(forward)
     }
 
@@ -139,7 +143,7 @@ impl Forwards {
             } else {
                 return true;
             };
-            *bytes -= weight(&forward.append.payload);
+            *bytes -= forward.append.proposal.weight();
             late.push((forward.append.token, Failure::Unknown(why)));
             false
         });
@@ -156,7 +160,7 @@ impl Forwards {
 impl Driver {
     /// Sends a client's append to the leader.
     pub(crate) fn forward(&mut self, now: Time, leader: NodeId, append: Append, ports: &mut impl Ports) {
-        let bytes = self.forwards.bytes + weight(&append.payload);
+        let bytes = self.forwards.bytes + append.proposal.weight();
         if !self.forwards.is_empty() && bytes > self.config.in_flight_bytes_max {
             return self.refuse(append.token, Refusal::Overloaded, ports);
         }
@@ -204,7 +208,7 @@ impl Driver {
                 let Append {
                     token,
                     deadline,
-                    payload,
+                    proposal,
                     ..
                 } = append;
                 self.wait_for(
@@ -213,7 +217,8 @@ impl Driver {
                         token,
                         deadline,
                         first,
-                        count: payload.count,
+                        count: proposal.payload.count,
+                        session: proposal.session,
                     },
                     ports,
                 );

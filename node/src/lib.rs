@@ -1,22 +1,30 @@
-//! One replica: the driver, its ports, proposals, reads and forwarding.
+//! One replica: the driver, its ports, proposals, reads and forwarding, sessions and the state machine.
 //!
 //! [`Driver::turn`] is called by whichever thread has something for the replica; everything it wants
 //! done goes out through [`Ports`]. No thread, no clock and no chance of its own, so that production
 //! and the simulator run the same code.
 
 mod apply;
+mod clock;
 pub mod driver;
 mod expect;
 mod forward;
+pub mod machine;
+mod meta;
 pub mod ports;
 mod proposals;
 mod reads;
 pub mod request;
 mod route;
+pub mod session;
+mod sessions;
 mod taken;
 mod waiters;
 
-pub use driver::{Driver, DriverConfig};
+pub use apply::PIECE_BYTES_MAX;
+pub use driver::{Counts, Driver, DriverConfig};
+pub use machine::{At, MachineError, StateMachine};
+pub use meta::Meta;
 pub use ports::{Input, Ports};
 pub use request::{Ask, Consistency, Failure, Reply, Request, Token};
 

@@ -2,7 +2,10 @@
 //!
 //! Submitting never blocks and never fails; what comes of it is told by a later [`Input`].
 
-use crate::request::{Reply, Request, Token};
+use crate::{
+    machine::{Done, Task},
+    request::{Reply, Request, Token},
+};
 use kontiki_consensus::{GroupId, NodeId, Note, Write};
 use kontiki_log::{Fetch, LogEvent};
 use kontiki_wire::{Packet, PeerMessage};
@@ -15,6 +18,9 @@ pub trait Ports {
     fn fetch(&mut self, group: GroupId, fetch: Fetch);
     /// Send to a peer. If its queue is full the message is dropped: then [`Input::SendDropped`].
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage);
+    /// Have the [`Applier`](crate::machine::Applier) do this, after all earlier tasks; then [`Input::Machine`]. A driver
+    /// without a machine never asks for it.
+    fn work(&mut self, group: GroupId, task: Task);
     /// Answer a client. Each token is answered exactly once.
     fn reply(&mut self, token: Token, reply: Reply);
     /// Something worth telling.
@@ -28,6 +34,8 @@ pub enum Input {
     Packet(Packet),
     /// The log has something to say.
     Log(LogEvent),
+    /// The machine has done a task.
+    Machine(Done),
     /// A message to this peer was dropped, or its connection was lost.
     SendDropped(NodeId),
     /// A client asks.

@@ -9,12 +9,13 @@ use crate::{
     driver::Driver,
     ports::Ports,
     request::{Failure, Reply, Token},
-    route::{Append, weight},
-    waiters::Waiter,
+    route::{Append, Proposal},
+    sessions::Known,
+    waiters::{Place, Waiter},
 };
 use kontiki_consensus::{Admission, Body, Event, LogId, NodeId, Position, Run, Term, Time};
 use kontiki_wire::{
-    Expect, Payload, ProposeAnswer, Refusal,
+    ProposeAnswer, Refusal, Session, Stamp,
     record::{RecordHeader, RunBuilder},
 };
 
@@ -39,7 +40,7 @@ pub(crate) enum Origin {
 /// Appends waiting to be sealed.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    list: Vec<(Origin, Payload, Expect)>,
+    list: Vec<(Origin, Proposal)>,
     bytes: usize,
     /// The term in which the first of them was taken in.
     term: Term,
@@ -51,7 +52,7 @@ impl Gathered {
         self.bytes = 0;
         std::mem::take(&mut self.list)
             .into_iter()
-            .filter_map(|(origin, ..)| match origin {
+            .filter_map(|(origin, _)| match origin {
                 Origin::Client { token, .. } => Some(token),
                 Origin::Peer { .. } => None,
             })
@@ -68,11 +69,13 @@ impl Driver {
     }
 
     /// Takes an append in, to be sealed with the others of this turn.
-    pub(crate) fn gather(&mut self, origin: Origin, payload: Payload, expect: Expect) -> Result<(), Refusal> {
-        if payload.bytes.len() > self.config.payload_bytes_max {
+    pub(crate) fn gather(&mut self, origin: Origin, mut proposal: Proposal) -> Result<(), Refusal> {
+        if proposal.session == Session::Open {
+            proposal.payload = self.config.sessions.payload();
+        } else if proposal.payload.bytes.len() > self.config.payload_bytes_max {
             return Err(self.too_large());
         }
-        let bytes = weight(&payload);
+        let bytes = proposal.weight();
         let waiting = self.waiters.in_flight_bytes() + self.gathered.bytes;
         if waiting > 0 && waiting + bytes > self.config.in_flight_bytes_max {
             return Err(Refusal::Overloaded);
@@ -81,7 +84,7 @@ impl Driver {
             self.gathered.term = self.consensus.term();
         }
         self.gathered.bytes += bytes;
-        self.gathered.list.push((origin, payload, expect));
+        self.gathered.list.push((origin, proposal));
         Ok(())
     }
 
@@ -111,29 +114,113 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         self.leader_time = self.leader_time.max(wall);
+        let stamp = Stamp {
+            leader_time: self.leader_time,
+            clock: self.clock.second(now).max(self.applied.meta.sessions.clock()),
+        };
         let (cluster, group) = (self.config.identity.cluster, self.config.group);
         let (records, bytes) = (gathered.list.len(), gathered.bytes);
         let mut builder = RunBuilder::with_capacity(cluster, group, admission, records, bytes);
         let mut next = admission;
-        for (origin, payload, expect) in gathered.list.drain(..) {
-            if payload.count == 0 || !self.expectation_holds(next, expect) {
-                self.check_end(origin, next, expect);
+        for (origin, proposal) in gathered.list.drain(..) {
+            let Proposal {
+                payload,
+                expect,
+                session,
+            } = &proposal;
+            let session = if *session != Session::Open && payload.count == 0 {
+                Session::None
+            } else {
+                *session
+            };
+            if self.is_known(origin, session, next, stamp.clock, ports) {
                 continue;
             }
-            if builder.push(&payload, self.leader_time, 0, 0).is_err() {
+            let appends = payload.count > 0 || session == Session::Open;
+            if !appends || !self.expectation_holds(next, *expect) {
+                self.check_end(origin, next, *expect);
+                continue;
+            }
+            if builder.push(payload, stamp, session).is_err() {
                 // Full: this run goes, and the rest begins another.
                 let full = std::mem::replace(&mut builder, RunBuilder::new(cluster, group, next));
                 self.propose(now, full);
-                if builder.push(&payload, self.leader_time, 0, 0).is_err() {
+                if builder.push(payload, stamp, session).is_err() {
                     self.answer(origin, Err(self.too_large()), ports);
                     continue;
                 }
             }
-            self.assign(origin, next, &payload, ports);
+            self.assign(origin, next, &proposal, ports);
             next.index = next.index.next();
             next.position = Position(next.position.0 + u64::from(payload.count));
         }
         self.propose(now, builder);
+    }
+
+    /// Whether all sessions are known: then what is known of them and what is in flight is the whole prefix.
+    pub(crate) fn knows_sessions(&self) -> bool {
+        self.applied.meta.at.term == self.consensus.term()
+    }
+
+    /// Sees to an append that must not be put into the log: a retry of one that is there, which is answered like it,
+    /// or one of which it cannot be told whether it is there. False if it is to be put there.
+    fn is_known(
+        &mut self,
+        origin: Origin,
+        session: Session,
+        next: Admission,
+        clock: u32,
+        ports: &mut impl Ports,
+    ) -> bool {
+        let Session::In(of) = session else {
+            return false;
+        };
+        if let Some(place) = self.waiters.in_session(of) {
+            self.counts.joined += 1;
+            self.join(origin, place, session, ports);
+            return true;
+        }
+        // What is in flight keeps its session alive.
+        let clock = if self.waiters.uses_session(of.session) {
+            0
+        } else {
+            clock
+        };
+        let refusal = match self.applied.meta.sessions.known(of, clock) {
+            Known::New => return false,
+            Known::Answered(stored) => {
+                let place = Place {
+                    at: stored.at(),
+                    first: stored.first(),
+                    count: stored.count,
+                };
+                self.counts.answered += 1;
+                self.join(origin, place, session, ports);
+                return true;
+            }
+            Known::Stale => Refusal::SessionStale,
+            Known::NoSession => Refusal::SessionExpired,
+        };
+        self.refuse_confirmed(origin, next, refusal);
+        true
+    }
+
+    /// Answers a retry when the append that it repeats is answered.
+    fn join(&mut self, origin: Origin, place: Place, session: Session, ports: &mut impl Ports) {
+        let Place { at, first, count } = place;
+        match origin {
+            Origin::Client { token, deadline, .. } => {
+                let waiter = Waiter {
+                    token,
+                    deadline,
+                    first,
+                    count,
+                    session,
+                };
+                self.wait_for(at, waiter, ports);
+            }
+            Origin::Peer { .. } => self.answer(origin, Ok((at, first)), ports),
+        }
     }
 
     fn propose(&mut self, now: Time, builder: RunBuilder) {
@@ -146,7 +233,7 @@ impl Driver {
     /// clients asked waits for the next leader; other nodes see to theirs.
     fn give_back(&mut self, gathered: &mut Gathered, ports: &mut impl Ports) {
         let leader = self.consensus.leader();
-        for (origin, payload, expect) in gathered.list.drain(..) {
+        for (origin, proposal) in gathered.list.drain(..) {
             match origin {
                 Origin::Client {
                     token,
@@ -157,8 +244,7 @@ impl Driver {
                         ticket,
                         token,
                         deadline,
-                        payload,
-                        expect,
+                        proposal,
                     });
                 }
                 Origin::Peer { .. } => self.answer(origin, Err(Refusal::NotLeader { leader }), ports),
@@ -167,9 +253,13 @@ impl Driver {
     }
 
     /// An append has its place: its client waits for the commit, its forwarder is told where to look for it.
-    fn assign(&mut self, origin: Origin, place: Admission, payload: &Payload, ports: &mut impl Ports) {
+    fn assign(&mut self, origin: Origin, place: Admission, proposal: &Proposal, ports: &mut impl Ports) {
         let (at, first) = (LogId::new(place.term, place.index), place.position);
-        self.waiters.carry(place.index, weight(payload));
+        let (count, session) = (proposal.payload.count, proposal.session);
+        self.waiters.carry(place.index, proposal.weight());
+        if let Session::In(of) = session {
+            self.waiters.carry_in_session(of, Place { at, first, count });
+        }
         match origin {
             Origin::Client { token, deadline, .. } => {
                 self.waiters.wait(
@@ -178,7 +268,8 @@ impl Driver {
                         token,
                         deadline,
                         first,
-                        count: payload.count,
+                        count,
+                        session,
                     },
                 );
             }
@@ -235,32 +326,40 @@ impl Driver {
     /// The record waited for is applied, or another term's record was committed at its index or before,
     /// and then it never will be: terms do not fall along a log.
     fn answer_applied(&self, at: LogId, waiter: Waiter, ports: &mut impl Ports) {
-        let reply = if self.has_applied(at) {
+        let reply = if !self.has_applied(at) {
+            Reply::Failed(Failure::Superseded)
+        } else if waiter.session == Session::Open {
+            Reply::SessionOpened { session: at.index.0 }
+        } else {
             let last = Position((waiter.first.0.saturating_add(waiter.count.into())).saturating_sub(1));
             Reply::Appended {
                 first: waiter.first,
                 last,
                 term: at.term,
                 raft_index: at.index.0,
+                outputs: self.applied.outputs(at, waiter.session),
             }
-        } else {
-            Reply::Failed(Failure::Superseded)
         };
         ports.reply(waiter.token, reply);
     }
 
-    /// Remembers the leader time of what is being written, so that a later leader does not go behind it.
-    pub(crate) fn see_leader_time(&mut self, runs: &[Run]) {
-        self.leader_time = self.leader_time.max(leader_time_of(runs));
+    /// Remembers the times of what is being written, so that a later leader does not go behind them.
+    pub(crate) fn see_times(&mut self, now: Time, runs: &[Run]) {
+        let Stamp { leader_time, clock } = stamp_of(runs);
+        self.leader_time = self.leader_time.max(leader_time);
+        self.clock.see(clock, now);
     }
 }
 
-/// The leader time of the last record of users in these runs; zero if there is none.
-pub(crate) fn leader_time_of(runs: &[Run]) -> u64 {
+/// The times of the last record of users in these runs; zero if there is none.
+pub(crate) fn stamp_of(runs: &[Run]) -> Stamp {
     let last = runs.iter().rev().find_map(|run| match run.body() {
         Body::Records(records) => records.record(records.len() - 1),
         _ => None,
     });
     last.and_then(|(bytes, ..)| RecordHeader::peek(&bytes))
-        .map_or(0, |header| header.leader_time)
+        .map_or_else(Stamp::default, |header| Stamp {
+            leader_time: header.leader_time,
+            clock: header.clock,
+        })
 }

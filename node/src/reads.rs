@@ -2,27 +2,50 @@
 //!
 //! A linearizable read (dissertation §6.4) asks consensus how far it must see: all that come in one
 //! turn ask together, under one name. When that is applied here, it is served like a stale one: from
-//! memory, or from the log. Invariants: a name is never used twice, over restarts too; a read shows
+//! memory, or from the log; a query, by the machine. Invariants: a name is never used twice, over restarts too; a read shows
 //! nothing that is not applied; one that was refused is asked again until its deadline, not in circles.
 
 use crate::{
     driver::Driver,
+    machine::Task,
     ports::Ports,
-    request::{Ask, Consistency, Failure, Reply, Request, Token},
+    request::{Ask, Consistency, Failure, Reply, Token},
 };
+use bytes::Bytes;
 use kontiki_consensus::{Event, Index, NodeId, Position, ReadId, Run, Time};
 use kontiki_log::{Fetch, From, LogError};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// A client's read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Reader {
     token: Token,
     deadline: Time,
+    wanted: Wanted,
+}
+
+/// What is to be read.
+#[derive(Clone, Debug)]
+enum Wanted {
+    Entries(Range),
+    /// The machine's answer.
+    Answer(Bytes),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Range {
     from: Position,
     to: Position,
     bytes_max: usize,
     wait: bool,
+}
+
+/// A client's read of entries.
+#[derive(Clone, Copy, Debug)]
+struct EntryReader {
+    token: Token,
+    deadline: Time,
+    range: Range,
 }
 
 /// What a fetch was for.
@@ -32,8 +55,23 @@ enum Purpose {
     Peer { peer: NodeId, from: Index },
     /// The position of a committed record.
     Apply(Index),
+    /// The records that pass by next.
+    Replay,
     /// A client.
-    Read(Reader),
+    Read(EntryReader),
+    /// A client asked the machine; this is no fetch, but a task under the same kind of name.
+    Query { token: Token, deadline: Time },
+}
+
+impl Purpose {
+    /// The client that waits, and until when.
+    fn client(&self) -> Option<(Token, Time)> {
+        match self {
+            Self::Read(reader) => Some((reader.token, reader.deadline)),
+            Self::Query { token, deadline } => Some((*token, *deadline)),
+            Self::Peer { .. } | Self::Apply(_) | Self::Replay => None,
+        }
+    }
 }
 
 /// All reads, by what they wait for.
@@ -53,7 +91,7 @@ pub(crate) struct Reads {
     /// Confirmed: they wait for this index to be applied.
     confirmed: Vec<(Index, Reader)>,
     /// They wait for something to stand where they begin.
-    tails: Vec<Reader>,
+    tails: Vec<EntryReader>,
     fetches: BTreeMap<u64, Purpose>,
 }
 
@@ -79,7 +117,7 @@ impl Reads {
             && self.refused.is_empty()
             && self.confirmed.is_empty()
             && self.tails.is_empty()
-            && !self.fetches.values().any(|p| matches!(p, Purpose::Read(_)))
+            && !self.fetches.values().any(|p| p.client().is_some())
     }
 
     fn next_id(&mut self) -> ReadId {
@@ -103,6 +141,10 @@ impl Reads {
         self.fetch(Purpose::Apply(index))
     }
 
+    pub(crate) fn fetch_for_replay(&mut self) -> u64 {
+        self.fetch(Purpose::Replay)
+    }
+
     pub(crate) fn fetch_for_peer(&mut self, peer: NodeId, from: Index, to: Index, bytes_max: usize) -> Fetch {
         let token = self.fetch(Purpose::Peer { peer, from });
         Fetch {
@@ -120,45 +162,53 @@ impl Reads {
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Token> {
-        let mut left = std::mem::take(&mut self.fresh);
-        left.append(&mut self.tails);
-        left.extend(
+        let mut readers = std::mem::take(&mut self.fresh);
+        readers.extend(
             std::mem::take(&mut self.asked)
                 .into_values()
                 .flat_map(|(_, readers)| readers),
         );
-        left.extend(self.refused.drain(..).map(|(_, reader)| reader));
-        left.extend(self.confirmed.drain(..).map(|(_, reader)| reader));
+        readers.extend(self.refused.drain(..).map(|(_, reader)| reader));
+        readers.extend(self.confirmed.drain(..).map(|(_, reader)| reader));
+        let mut left: Vec<Token> = readers.into_iter().map(|reader| reader.token).collect();
+        left.extend(self.tails.drain(..).map(|tail| tail.token));
         let fetches = std::mem::take(&mut self.fetches).into_values();
-        left.extend(fetches.filter_map(|purpose| match purpose {
-            Purpose::Read(reader) => Some(reader),
-            _ => None,
-        }));
-        left.into_iter().map(|reader| reader.token)
+        left.extend(fetches.filter_map(|purpose| Some(purpose.client()?.0)));
+        left.into_iter()
     }
 }
 
 impl Driver {
     /// A client's read.
-    pub(crate) fn read(&mut self, request: Request, ports: &mut impl Ports) {
-        let Request { token, deadline, ask } = request;
-        let Ask::Read {
-            from,
-            to,
-            bytes_max,
-            consistency,
-            wait,
-        } = ask
-        else {
-            return;
+    pub(crate) fn read(&mut self, token: Token, deadline: Time, ask: Ask, ports: &mut impl Ports) {
+        let (wanted, consistency) = match ask {
+            Ask::Read {
+                from,
+                to,
+                bytes_max,
+                consistency,
+                wait,
+            } => {
+                let from = from.max(Position(1));
+                let range = Range {
+                    from,
+                    to,
+                    bytes_max,
+                    wait,
+                };
+                (Wanted::Entries(range), consistency)
+            }
+            Ask::Query { .. } if !self.applied.machine => {
+                let why = Failure::Query("there is no state machine on top of this log".to_owned());
+                return ports.reply(token, Reply::Failed(why));
+            }
+            Ask::Query { query, consistency } => (Wanted::Answer(query), consistency),
+            Ask::Append { .. } | Ask::OpenSession => return,
         };
         let reader = Reader {
             token,
             deadline,
-            from: from.max(Position(1)),
-            to,
-            bytes_max,
-            wait,
+            wanted,
         };
         match consistency {
             Consistency::Linearizable => self.reads.fresh.push(reader),
@@ -242,20 +292,67 @@ impl Driver {
             .confirmed
             .extract_if(.., |(at, _)| *at <= index)
             .map(|(_, r)| r);
-        let mut ready: Vec<Reader> = confirmed.collect();
-        ready.extend(self.reads.tails.extract_if(.., |r| r.from <= position));
-        for reader in ready {
+        let confirmed: Vec<Reader> = confirmed.collect();
+        let tails = self.reads.tails.extract_if(.., |r| r.range.from <= position);
+        let tails: Vec<EntryReader> = tails.collect();
+        for reader in confirmed {
             self.serve(reader, ports);
+        }
+        for tail in tails {
+            self.serve_entries(tail, ports);
         }
     }
 
     /// Answers a read from what is applied.
     fn serve(&mut self, reader: Reader, ports: &mut impl Ports) {
-        let (limit, last) = (self.applied.at.index, self.applied.position);
         let Reader {
-            from, to, bytes_max, ..
+            token,
+            deadline,
+            wanted,
         } = reader;
-        if from >= to || (from > last && !reader.wait) {
+        match wanted {
+            Wanted::Entries(range) => {
+                let reader = EntryReader {
+                    token,
+                    deadline,
+                    range,
+                };
+                self.serve_entries(reader, ports);
+            }
+            // Tasks are done in their order: the machine has applied at least this much by then.
+            Wanted::Answer(query) => {
+                let token = self.reads.fetch(Purpose::Query { token, deadline });
+                ports.work(self.config.group, Task::Query { token, query });
+            }
+        }
+    }
+
+    /// The machine has answered a query.
+    pub(crate) fn query_answered(
+        &mut self,
+        token: u64,
+        answer: Result<Bytes, String>,
+        ports: &mut impl Ports,
+    ) {
+        // Otherwise its client has been answered already.
+        if let Some(Purpose::Query { token, .. }) = self.reads.fetches.remove(&token) {
+            let reply = match answer {
+                Ok(answer) => Reply::Answered { answer },
+                Err(why) => Reply::Failed(Failure::Query(why)),
+            };
+            ports.reply(token, reply);
+        }
+    }
+
+    fn serve_entries(&mut self, reader: EntryReader, ports: &mut impl Ports) {
+        let (limit, last) = (self.applied.at.index, self.applied.position);
+        let Range {
+            from,
+            to,
+            bytes_max,
+            wait,
+        } = reader.range;
+        if from >= to || (from > last && !wait) {
             ports.reply(
                 reader.token,
                 Reply::Read {
@@ -305,21 +402,28 @@ impl Driver {
                 },
                 Err(error) => self.stop(error.to_string(), ports),
             },
+            Some(Purpose::Replay) => self.replay_fetched(runs, ports),
             Some(Purpose::Read(reader)) => self.serve_fetched(reader, runs, ports),
             // Its client has been answered already.
-            None => {}
+            Some(Purpose::Query { .. }) | None => {}
         }
     }
 
-    fn serve_fetched(&self, reader: Reader, runs: Result<Vec<Run>, Arc<LogError>>, ports: &mut impl Ports) {
+    fn serve_fetched(
+        &self,
+        reader: EntryReader,
+        runs: Result<Vec<Run>, Arc<LogError>>,
+        ports: &mut impl Ports,
+    ) {
+        let Range { from, to, .. } = reader.range;
         let missing = || {
-            let what = format!("entry {} is applied, and the log does not have it", reader.from);
+            let what = format!("entry {from} is applied, and the log does not have it");
             Arc::new(LogError::Damaged(what))
         };
-        let found = |runs: &Vec<Run>| runs.iter().any(|r| r.index_of(reader.from).is_some());
+        let found = |runs: &Vec<Run>| runs.iter().any(|r| r.index_of(from).is_some());
         let reply = match runs.and_then(|runs| found(&runs).then_some(runs).ok_or_else(missing)) {
             Ok(runs) => Reply::Read {
-                runs: up_to(reader.to, runs),
+                runs: up_to(to, runs),
                 last: self.applied.position,
             },
             Err(error) => Reply::Failed(Failure::Log(error)),
@@ -339,12 +443,12 @@ impl Driver {
                 },
             );
         }
-        for reader in self.take_late(now) {
-            ports.reply(reader.token, Reply::Failed(Failure::Timeout));
+        for token in self.take_late(now) {
+            ports.reply(token, Reply::Failed(Failure::Timeout));
         }
     }
 
-    fn take_late(&mut self, now: Time) -> Vec<Reader> {
+    fn take_late(&mut self, now: Time) -> Vec<Token> {
         let is_late = |reader: &Reader| reader.deadline <= now;
         let reads = &mut self.reads;
         let mut late: Vec<Reader> = reads.fresh.extract_if(.., |r| is_late(r)).collect();
@@ -355,16 +459,13 @@ impl Driver {
                 .extract_if(.., |(_, r)| is_late(r))
                 .map(|(_, r)| r),
         );
-        let fetches = reads
-            .fetches
-            .extract_if(.., |_, p| matches!(p, Purpose::Read(r) if is_late(r)));
-        late.extend(fetches.filter_map(|(_, purpose)| match purpose {
-            Purpose::Read(reader) => Some(reader),
-            _ => None,
-        }));
         for (_, readers) in reads.asked.values_mut() {
             late.extend(readers.extract_if(.., |r| is_late(r)));
         }
+        let mut late: Vec<Token> = late.into_iter().map(|reader| reader.token).collect();
+        let is_late = |purpose: &Purpose| purpose.client().is_some_and(|(_, deadline)| deadline <= now);
+        let fetches = reads.fetches.extract_if(.., |_, p| is_late(p));
+        late.extend(fetches.filter_map(|(_, purpose)| Some(purpose.client()?.0)));
         // Comparisons may wait under the same name, but only at a leader, which answers each.
         let leads = self.consensus.leader() == Some(self.config.identity.node);
         for (id, _) in self

@@ -1,7 +1,8 @@
 //! What a client asks of a node and what it is answered.
 
+use bytes::Bytes;
 use kontiki_consensus::{Position, Run, Term, Time};
-use kontiki_wire::{Expect, Payload, Refusal};
+use kontiki_wire::{Expect, Payload, Refusal, Session};
 
 /// The asker's name for a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -25,8 +26,19 @@ pub enum Ask {
     Append {
         /// The entries.
         payload: Payload,
-        /// The precondition.
+        /// The precondition. A retry in a session is answered like the append that took effect, whatever it says.
         expect: Expect,
+        /// Which append of which session it is. [`Session::Open`] is not for here: see [`Ask::OpenSession`].
+        session: Session,
+    },
+    /// Open a session.
+    OpenSession,
+    /// Ask the state machine.
+    Query {
+        /// The query.
+        query: Bytes,
+        /// How fresh the answer must be.
+        consistency: Consistency,
     },
     /// Read entries.
     Read {
@@ -67,6 +79,19 @@ pub enum Reply {
         term: Term,
         /// Its Raft index.
         raft_index: u64,
+        /// What the machine answered to its entries, in the form of a payload. `None` without a machine, or if that is
+        /// no longer remembered here: where no session is used, that can be when the leader's answer came late.
+        outputs: Option<Bytes>,
+    },
+    /// A session is open.
+    SessionOpened {
+        /// Its name.
+        session: u64,
+    },
+    /// What the machine answered to a query.
+    Answered {
+        /// The answer.
+        answer: Bytes,
     },
     /// What was read: the records that hold the range, which may begin before it and end after it.
     Read {
@@ -95,6 +120,8 @@ pub enum Failure {
     Timeout,
     /// The entries could not be read from this node's log.
     Log(std::sync::Arc<kontiki_log::LogError>),
+    /// The machine gave no answer to the query, and why.
+    Query(String),
     /// The node has stopped; for an append that was not yet proposed.
     Stopped,
 }

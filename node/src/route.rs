@@ -12,7 +12,7 @@ use crate::{
     request::{Failure, Reply, Token},
 };
 use kontiki_consensus::Time;
-use kontiki_wire::{Expect, Payload, Refusal, record::RecordHeader};
+use kontiki_wire::{Codec, Expect, Payload, Refusal, Session, record::RecordHeader};
 use std::collections::VecDeque;
 
 /// A client's append.
@@ -22,26 +22,60 @@ pub(crate) struct Append {
     pub(crate) ticket: u64,
     pub(crate) token: Token,
     pub(crate) deadline: Time,
-    pub(crate) payload: Payload,
-    pub(crate) expect: Expect,
+    pub(crate) proposal: Proposal,
 }
 
-/// What a payload counts for where bytes are bounded: what its record will weigh.
-pub(crate) fn weight(payload: &Payload) -> usize {
+/// What is to be appended.
+#[derive(Clone, Debug)]
+pub(crate) struct Proposal {
+    pub(crate) payload: Payload,
+    pub(crate) expect: Expect,
+    pub(crate) session: Session,
+}
+
+impl Proposal {
+    /// Opens a session. The leader puts in the limits.
+    pub(crate) fn opening() -> Self {
+        Self {
+            payload: Payload::empty(Codec::Bytes),
+            expect: Expect::Any,
+            session: Session::Open,
+        }
+    }
+
+    /// Whether the leader must know all sessions to take it.
+    pub(crate) fn needs_sessions(&self) -> bool {
+        matches!(self.session, Session::In(_))
+    }
+
+    /// What it counts for where bytes are bounded: what its record will weigh.
+    pub(crate) fn weight(&self) -> usize {
+        weight(&self.payload)
+    }
+}
+
+fn weight(payload: &Payload) -> usize {
     RecordHeader::BYTES + payload.bytes.len()
 }
 
-/// Appends that wait for a leader.
+/// Appends that wait for a leader, those of sessions also for one that knows all sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
-    list: VecDeque<Append>,
+    plain: VecDeque<Append>,
+    in_sessions: VecDeque<Append>,
     bytes: usize,
     tickets: u64,
 }
 
 impl Parked {
     pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.plain.is_empty() && self.in_sessions.is_empty()
+    }
+
+    /// Whether an append would overtake another.
+    fn holds_back(&self, proposal: &Proposal) -> bool {
+        let ahead = [&self.plain, &self.in_sessions];
+        ahead[usize::from(proposal.needs_sessions())].front().is_some()
     }
 
     /// The place of an append that has just come.
@@ -52,37 +86,52 @@ impl Parked {
 
     /// Puts an append where it belongs.
     pub(crate) fn put(&mut self, append: Append) {
-        self.bytes += weight(&append.payload);
-        let place = match self.list.back() {
-            Some(last) if last.ticket > append.ticket => {
-                self.list.partition_point(|a| a.ticket < append.ticket)
-            }
-            _ => self.list.len(),
+        self.bytes += append.proposal.weight();
+        let list = if append.proposal.needs_sessions() {
+            &mut self.in_sessions
+        } else {
+            &mut self.plain
         };
-        self.list.insert(place, append);
+        let place = match list.back() {
+            Some(last) if last.ticket > append.ticket => list.partition_point(|a| a.ticket < append.ticket),
+            _ => list.len(),
+        };
+        list.insert(place, append);
     }
 
-    fn take_first(&mut self) -> Option<Append> {
-        let append = self.list.pop_front()?;
-        self.bytes -= weight(&append.payload);
+    /// The first of all, or of those that need no sessions.
+    fn take_first(&mut self, with_sessions: bool) -> Option<Append> {
+        let ticket = |list: &VecDeque<Append>| list.front().map_or(u64::MAX, |a| a.ticket);
+        let append = if with_sessions && ticket(&self.in_sessions) < ticket(&self.plain) {
+            self.in_sessions.pop_front()
+        } else {
+            self.plain.pop_front()
+        }?;
+        self.bytes -= append.proposal.weight();
         Some(append)
     }
 
     pub(crate) fn expire(&mut self, now: Time, late: &mut Vec<Token>) {
         let bytes = &mut self.bytes;
-        self.list.retain(|append| {
+        let mut is_early = |append: &Append| {
             let keep = append.deadline > now;
             if !keep {
-                *bytes -= weight(&append.payload);
+                *bytes -= append.proposal.weight();
                 late.push(append.token);
             }
             keep
-        });
+        };
+        self.plain.retain(&mut is_early);
+        self.in_sessions.retain(&mut is_early);
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Token> {
         self.bytes = 0;
-        std::mem::take(&mut self.list).into_iter().map(|a| a.token)
+        let (plain, in_sessions) = (&mut self.plain, &mut self.in_sessions);
+        let all = std::mem::take(plain)
+            .into_iter()
+            .chain(std::mem::take(in_sessions));
+        all.map(|a| a.token)
     }
 }
 
@@ -92,25 +141,26 @@ impl Driver {
         &mut self,
         now: Time,
         (token, deadline): (Token, Time),
-        payload: Payload,
-        expect: Expect,
+        proposal: Proposal,
         ports: &mut impl Ports,
     ) {
-        if payload.bytes.len() > self.config.payload_bytes_max {
+        if proposal.payload.bytes.len() > self.config.payload_bytes_max {
             return self.refuse(token, self.too_large(), ports);
+        }
+        if matches!(proposal.session, Session::In(of) if !of.is_sound()) {
+            return self.refuse(token, Refusal::SessionStale, ports);
         }
         let ticket = self.parked.ticket();
         let append = Append {
             ticket,
             token,
             deadline,
-            payload,
-            expect,
+            proposal,
         };
-        if self.parked.is_empty() && self.has_way() {
+        if !self.parked.holds_back(&append.proposal) && self.has_way(&append.proposal) {
             self.route(now, append, ports);
         } else if self.parked.bytes == 0
-            || self.parked.bytes + weight(&append.payload) <= self.config.in_flight_bytes_max
+            || self.parked.bytes + append.proposal.weight() <= self.config.in_flight_bytes_max
         {
             self.parked.put(append);
         } else {
@@ -120,8 +170,8 @@ impl Driver {
 
     /// Sends those on their way that stood aside, in their order, and takes in what was held for peers.
     pub(crate) fn admit(&mut self, now: Time, ports: &mut impl Ports) {
-        while !self.parked.is_empty() && self.has_way() {
-            let Some(append) = self.parked.take_first() else {
+        while !self.parked.is_empty() && self.leads_somewhere() {
+            let Some(append) = self.parked.take_first(self.takes_sessions()) else {
                 break;
             };
             self.route(now, append, ports);
@@ -129,8 +179,17 @@ impl Driver {
         self.admit_held(ports);
     }
 
+    fn has_way(&self, proposal: &Proposal) -> bool {
+        self.leads_somewhere() && (self.takes_sessions() || !proposal.needs_sessions())
+    }
+
+    /// Whether appends of sessions can go where the others go: to another node, or here if all sessions are known.
+    fn takes_sessions(&self) -> bool {
+        self.consensus.leader() != Some(self.node()) || self.knows_sessions()
+    }
+
     /// Whether an append can go anywhere now.
-    fn has_way(&self) -> bool {
+    fn leads_somewhere(&self) -> bool {
         match self.consensus.leader() {
             Some(leader) if leader == self.node() => self.admission().is_some(),
             Some(_) => self.forwards.takes(self.consensus.term()),
@@ -146,15 +205,14 @@ impl Driver {
                     ticket,
                     token,
                     deadline,
-                    payload,
-                    expect,
+                    proposal,
                 } = append;
                 let origin = Origin::Client {
                     token,
                     deadline,
                     ticket,
                 };
-                if let Err(refusal) = self.gather(origin, payload, expect) {
+                if let Err(refusal) = self.gather(origin, proposal) {
                     self.refuse(token, refusal, ports);
                 }
             }
@@ -175,22 +233,56 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kontiki_wire::Codec;
+    use kontiki_wire::InSession;
+
+    fn append(ticket: u64, session: Session) -> Append {
+        Append {
+            ticket,
+            token: Token(ticket),
+            deadline: Time(ticket),
+            proposal: Proposal {
+                payload: Payload::one(vec![0; 10].into(), Codec::Bytes),
+                expect: Expect::Any,
+                session,
+            },
+        }
+    }
+
+    #[test]
+    fn what_needs_no_sessions_does_not_wait_behind_what_does() {
+        let mut parked = Parked::default();
+        for ticket in 1..=4 {
+            let of = InSession {
+                session: 1,
+                sequence: ticket,
+                settled: 1,
+            };
+            parked.put(append(
+                ticket,
+                if ticket % 2 == 1 {
+                    Session::In(of)
+                } else {
+                    Session::None
+                },
+            ));
+        }
+        assert_eq!(parked.take_first(false).map(|a| a.ticket), Some(2));
+        assert_eq!(parked.take_first(true).map(|a| a.ticket), Some(1));
+        assert_eq!(parked.take_first(true).map(|a| a.ticket), Some(3));
+        parked.put(append(5, Session::None));
+        assert_eq!(parked.take_first(false).map(|a| a.ticket), Some(4));
+        assert_eq!(parked.drain().collect::<Vec<_>>(), [Token(5)]);
+        assert!(parked.is_empty());
+    }
 
     #[test]
     fn what_comes_back_stands_before_what_came_later() {
         let mut parked = Parked::default();
         for ticket in [3, 5, 1, 4, 2] {
-            parked.put(Append {
-                ticket,
-                token: Token(ticket),
-                deadline: Time(ticket),
-                payload: Payload::one(vec![0; 10].into(), Codec::Bytes),
-                expect: Expect::Any,
-            });
+            parked.put(append(ticket, Session::None));
         }
         assert_eq!(parked.bytes, 5 * (RecordHeader::BYTES + 10));
-        assert_eq!(parked.take_first().map(|a| a.ticket), Some(1));
+        assert_eq!(parked.take_first(true).map(|a| a.ticket), Some(1));
         let mut late = Vec::new();
         parked.expire(Time(3), &mut late);
         assert_eq!(late, [Token(2), Token(3)]);

@@ -11,9 +11,9 @@
 //!   node led, and of those up to the one it was started in (an earlier life may have led that), it has
 //!   no memory, and says nothing; the forwarder learns from its own log, or that it cannot know.
 
-use crate::{driver::Driver, ports::Ports, proposals::Origin, route::weight};
+use crate::{driver::Driver, ports::Ports, proposals::Origin, route::Proposal};
 use kontiki_consensus::{NodeId, Term};
-use kontiki_wire::{Expect, Payload, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal};
+use kontiki_wire::{PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How many lives of other nodes a leader deals with in one term; each costs some memory until the term ends.
@@ -43,7 +43,7 @@ struct Sender {
     base: u64,
     /// What was taken from `base` on; `None` where the answer is still to come.
     answers: VecDeque<Option<ProposeAnswer>>,
-    held: BTreeMap<u64, (Payload, Expect)>,
+    held: BTreeMap<u64, Proposal>,
 }
 
 /// What a leader knows of a number.
@@ -74,7 +74,7 @@ impl Sender {
     }
 
     /// Every number below `settled` is; gives what was held of them.
-    fn settle(&mut self, settled: u64) -> BTreeMap<u64, (Payload, Expect)> {
+    fn settle(&mut self, settled: u64) -> BTreeMap<u64, Proposal> {
         while self.base < settled && self.answers.pop_front().is_some() {
             self.base += 1;
         }
@@ -109,9 +109,9 @@ impl Taken {
         let Some(sender) = self.senders.get_mut(&(from, propose.origin)) else {
             return Seen::Never;
         };
-        for (payload, _) in sender.settle(propose.settled).into_values() {
+        for proposal in sender.settle(propose.settled).into_values() {
             self.held -= 1;
-            self.held_bytes -= weight(&payload);
+            self.held_bytes -= proposal.weight();
         }
         sender.seen(propose.number)
     }
@@ -124,8 +124,14 @@ impl Taken {
             settled,
             expect,
             payload,
+            session,
             ..
         } = propose;
+        let proposal = Proposal {
+            payload,
+            expect,
+            session,
+        };
         if !self.senders.contains_key(&(from, origin)) && self.senders.len() >= SENDERS_MAX {
             return;
         }
@@ -135,25 +141,29 @@ impl Taken {
             held: BTreeMap::new(),
         };
         let sender = self.senders.entry((from, origin)).or_insert_with(new);
-        let bytes = weight(&payload);
+        let bytes = proposal.weight();
         let room = number == sender.next() || self.held_bytes + bytes <= bytes_max;
         let near = number.checked_sub(sender.base).is_some_and(|n| n < ANSWERS_MAX);
         if room && near && !sender.held.contains_key(&number) {
-            sender.held.insert(number, (payload, expect));
+            sender.held.insert(number, proposal);
             self.held += 1;
             self.held_bytes += bytes;
         }
     }
 
-    /// The next proposal of a sender, if it is there: it is taken now.
-    fn take_next(&mut self, from: SenderId) -> Option<(u64, Payload, Expect)> {
+    /// The next proposal of a sender, if it is there: it is taken now, unless it needs the sessions and they are not known.
+    fn take_next(&mut self, from: SenderId, with_sessions: bool) -> Option<(u64, Proposal)> {
         let sender = self.senders.get_mut(&from)?;
         let number = sender.next();
-        let (payload, expect) = sender.held.remove(&number)?;
+        let next = sender.held.get(&number)?;
+        if next.needs_sessions() && !with_sessions {
+            return None;
+        }
+        let proposal = sender.held.remove(&number)?;
         sender.answers.push_back(None);
         self.held -= 1;
-        self.held_bytes -= weight(&payload);
-        Some((number, payload, expect))
+        self.held_bytes -= proposal.weight();
+        Some((number, proposal))
     }
 
     /// Remembers what a proposal of this term was answered.
@@ -217,7 +227,7 @@ impl Driver {
     /// Takes in what is held of a sender, as far as its numbers go without a gap.
     fn take_in_order(&mut self, from: SenderId, ports: &mut impl Ports) {
         while self.admission().is_some()
-            && let Some((number, payload, expect)) = self.taken.take_next(from)
+            && let Some((number, proposal)) = self.taken.take_next(from, self.knows_sessions())
         {
             let (node, origin) = from;
             let origin = Origin::Peer {
@@ -226,7 +236,7 @@ impl Driver {
                 number,
                 term: self.taken.term,
             };
-            if let Err(refusal) = self.gather(origin, payload, expect) {
+            if let Err(refusal) = self.gather(origin, proposal) {
                 self.answer(origin, Err(refusal), ports);
             }
         }

@@ -6,13 +6,23 @@
 
 use crate::request::Token;
 use kontiki_consensus::{Index, LogId, Position, Time};
-use std::collections::VecDeque;
+use kontiki_wire::{InSession, Session};
+use std::collections::{BTreeMap, VecDeque};
 
 /// A client that waits for its record to be applied.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiter {
     pub(crate) token: Token,
     pub(crate) deadline: Time,
+    pub(crate) first: Position,
+    pub(crate) count: u32,
+    pub(crate) session: Session,
+}
+
+/// Where an append stands that is in the log and not applied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) at: LogId,
     pub(crate) first: Position,
     pub(crate) count: u32,
 }
@@ -24,6 +34,8 @@ pub(crate) struct Waiters {
     /// What this leader took in and has not committed: index and bytes.
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
+    /// Those of sessions among it, by session and number, until they have passed by.
+    in_sessions: BTreeMap<(u64, u64), Place>,
 }
 
 impl Waiters {
@@ -47,6 +59,27 @@ impl Waiters {
         self.in_flight_bytes += bytes;
     }
 
+    /// And it is this append of a session.
+    pub(crate) fn carry_in_session(&mut self, of: InSession, place: Place) {
+        self.in_sessions.insert((of.session, of.sequence), place);
+    }
+
+    /// Where an append of a session stands, if this leader has it in flight.
+    pub(crate) fn in_session(&self, of: InSession) -> Option<Place> {
+        self.in_sessions.get(&(of.session, of.sequence)).copied()
+    }
+
+    /// Whether anything of a session is in flight.
+    pub(crate) fn uses_session(&self, session: u64) -> bool {
+        let all = (session, 0)..=(session, u64::MAX);
+        self.in_sessions.range(all).next().is_some()
+    }
+
+    /// This append of a session is known to the table.
+    pub(crate) fn lands_in_session(&mut self, key: (u64, u64)) {
+        self.in_sessions.remove(&key);
+    }
+
     /// Bytes put into the log by this leader and not yet committed.
     pub(crate) fn in_flight_bytes(&self) -> usize {
         self.in_flight_bytes
@@ -64,6 +97,7 @@ impl Waiters {
     pub(crate) fn forget_in_flight(&mut self) {
         self.in_flight.clear();
         self.in_flight_bytes = 0;
+        self.in_sessions.clear();
     }
 
     /// The next one whose fate is known once `applied` is applied.

@@ -6,7 +6,7 @@ use common::World;
 use kontiki_consensus::{Call, Message, NodeId, Position, Role, Term};
 use kontiki_log::{LogError, LogEvent};
 use kontiki_node::{Ask, Failure, Input, Reply};
-use kontiki_wire::{Codec, Expect, Payload, PeerMessage, Propose, ProposeAnswer, Refusal};
+use kontiki_wire::{Codec, Expect, Payload, PeerMessage, Propose, ProposeAnswer, Refusal, Session};
 use std::sync::Arc;
 
 fn is_propose(m: &PeerMessage) -> bool {
@@ -400,6 +400,7 @@ fn a_proposal_that_contradicts_itself_is_ignored() {
             settled,
             term,
             expect,
+            session: Session::None,
             payload,
         })
     };
@@ -661,6 +662,7 @@ fn by_its_deadline_an_append_is_answered() {
             Ask::Append {
                 payload: entry(text),
                 expect: Expect::Any,
+                session: Session::None,
             },
             250,
         )
@@ -683,6 +685,7 @@ fn a_check_is_answered_by_its_deadline() {
     let ask = Ask::Append {
         payload: entry("a"),
         expect: expect_last(3, None),
+        session: Session::None,
     };
     let token = world.ask(names[0], ask, 100);
     assert!(matches!(world.failure(token), Failure::NoLeader));

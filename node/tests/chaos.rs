@@ -6,7 +6,7 @@ mod common;
 use common::{Chance, World};
 use kontiki_consensus::{NodeId, Position, Term};
 use kontiki_node::{Ask, Consistency, Failure, Reply, Token};
-use kontiki_wire::{Codec, Expect, Payload, Refusal};
+use kontiki_wire::{Codec, Expect, Payload, Refusal, Session};
 use std::collections::BTreeMap;
 
 /// What a client asked, and how far it knew the log to reach.
@@ -75,7 +75,11 @@ impl Clients {
         let payload = Payload::several(&texts, Codec::Bytes).unwrap();
         (
             Question::Append { texts, expect },
-            Ask::Append { payload, expect },
+            Ask::Append {
+                payload,
+                expect,
+                session: Session::None,
+            },
         )
     }
 

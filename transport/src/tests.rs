@@ -11,7 +11,7 @@ mod restart;
 use crate::{Limits, NodeCredentials, Options, Sink, Transport, TransportEvent, bind};
 use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
 use kontiki_wire::{
-    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, handshake::Hello,
+    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, Session, handshake::Hello,
 };
 use std::{
     cell::RefCell,
@@ -234,6 +234,7 @@ fn bulk(number: u64, bytes: usize) -> PeerMessage {
         settled: 0,
         term: Term(1),
         expect: Expect::Any,
+        session: Session::None,
         payload: Payload {
             crc: crc32c::crc32c(&bytes),
             bytes,

@@ -1,6 +1,6 @@
 //! What nodes say to each other: Raft's calls, and proposals on their way to the leader.
 
-use crate::record::Payload;
+use crate::record::{Payload, Session};
 use kontiki_consensus::{GroupId, Incarnation, LogId, Message, NodeId, Position, Term};
 
 /// A message with its envelope.
@@ -57,6 +57,8 @@ pub struct Propose {
     pub term: Term,
     /// The precondition.
     pub expect: Expect,
+    /// The session it belongs to.
+    pub session: Session,
     /// The entries, encoded by the client's thread.
     pub payload: Payload,
 }
@@ -135,4 +137,10 @@ pub enum Refusal {
         /// The limit, in bytes.
         bytes_max: u64,
     },
+    /// The session is not known: it has expired, or was never opened. This attempt was not applied; whether an
+    /// earlier one with the same number was can no longer be told.
+    SessionExpired,
+    /// The session no longer remembers this number: the client has said that it has its answer, or there were too
+    /// many answers to keep. This attempt was not applied; an earlier one with the same number may have been.
+    SessionStale,
 }

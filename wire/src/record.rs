@@ -12,6 +12,7 @@ mod control;
 mod decode;
 mod header;
 mod payload;
+mod session;
 
 pub(crate) use control::{configuration_payload, decode_configuration};
 
@@ -19,6 +20,7 @@ pub use builder::{Full, RunBuilder, encode_run, run_bytes};
 pub use decode::{decode_prefix, decode_runs};
 pub use header::{Kind, RecordHeader};
 pub use payload::{Codec, Entries, Payload, entries_in};
+pub use session::{InSession, Session, SessionLimits, Stamp};
 
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, Position, Run};
@@ -76,6 +78,26 @@ pub enum RecordError {
         /// Which record.
         index: Index,
     },
+}
+
+/// The header and the payload of each record of users in a run; control records give none.
+///
+/// The run was checked where it came in: at the door of a peer, and when read from disk.
+pub fn records(run: &Run) -> impl Iterator<Item = (RecordHeader, Bytes)> + '_ {
+    let mut rest = match run.body() {
+        Body::Records(records) => records.bytes().clone(),
+        _ => Bytes::new(),
+    };
+    std::iter::from_fn(move || {
+        let header = RecordHeader::peek(&rest)?;
+        if header.record_len() > rest.len() {
+            return None;
+        }
+        let payload = rest
+            .split_to(header.record_len())
+            .slice(usize::from(header.header_len)..);
+        Some((header, payload))
+    })
 }
 
 /// All user entries of a run with their positions; control records have none.

@@ -123,8 +123,8 @@ fn the_last_write_may_lack_any_of_its_sectors() {
 fn a_record_of_the_torn_write_that_is_sound_is_kept() {
     let (node, begin, _) = with_last_write(1);
     let mut content = node.disk.content(FIRST);
-    // The fourth record of five: header of the frame, then 380, 90, 980 and 80 bytes.
-    content[begin + 96 + 380 + 90 + 980 + 4] ^= 1;
+    // The fourth record of five: header of the frame, then 388, 98, 988 and 88 bytes.
+    content[begin + 96 + 388 + 98 + 988 + 4] ^= 1;
     let mut down = unacknowledged(1, &content);
     down.reopen();
     assert_eq!(down.last(), 4 + 3);

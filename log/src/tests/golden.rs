@@ -6,7 +6,7 @@ use super::disk::{Crash, TestDisk};
 use super::model::{CLUSTER, GROUP, Node, made};
 use kontiki_consensus::{Admission, HardState, Index, NodeId, Position, Run, Term};
 use kontiki_wire::record::RunBuilder;
-use kontiki_wire::{Codec, Payload};
+use kontiki_wire::{Codec, Payload, Session, Stamp};
 use std::fmt::Write;
 
 /// A record of `bytes` zeros.
@@ -18,9 +18,11 @@ fn zeros(index: u64, term: u64, position: u64, bytes: usize) -> Run {
     };
     let mut builder = RunBuilder::new(CLUSTER, GROUP, at);
     let payload = Payload::one(vec![0; bytes].into(), Codec::Bytes);
-    builder
-        .push(&payload, 1_700_000_000_000_000_000, 0, 0)
-        .expect("room");
+    let stamp = Stamp {
+        leader_time: 1_700_000_000_000_000_000,
+        clock: 60,
+    };
+    builder.push(&payload, stamp, Session::None).expect("room");
     builder.finish().expect("a record")
 }
 

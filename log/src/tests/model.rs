@@ -10,7 +10,7 @@ use kontiki_consensus::{
 };
 use kontiki_wire::record::RunBuilder;
 use kontiki_wire::snapshot::SnapshotHeader;
-use kontiki_wire::{ClusterId, Codec, Identity, Payload};
+use kontiki_wire::{ClusterId, Codec, Identity, Payload, Session, Stamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -76,7 +76,11 @@ pub(super) fn entries(index: u64, term: u64, position: u64, lengths: &[usize]) -
             .map(|b| (b as u64 + index + term + n as u64) as u8)
             .collect();
         builder
-            .push(&Payload::one(entry.into(), Codec::Bytes), 5, 0, 0)
+            .push(
+                &Payload::one(entry.into(), Codec::Bytes),
+                Stamp::default(),
+                Session::None,
+            )
             .expect("room");
     }
     builder.finish().expect("records")

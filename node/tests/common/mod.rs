@@ -10,11 +10,17 @@ pub(crate) mod image;
 use bytes::Bytes;
 use image::Image;
 use kontiki_consensus::{
-    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Term, Time, Write,
+    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time, Write,
 };
 use kontiki_log::{Fetch, LogError, LogEvent};
-use kontiki_node::{Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, Token};
-use kontiki_wire::{ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, record};
+use kontiki_node::{
+    Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, Token,
+    machine::{Applier, Task},
+};
+use kontiki_wire::{
+    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, Session, SessionLimits,
+    record,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -29,6 +35,7 @@ struct Outgoing {
     writes: Vec<Write>,
     fetches: Vec<Fetch>,
     messages: Vec<(NodeId, PeerMessage)>,
+    tasks: Vec<Task>,
     replies: Vec<(Token, Reply)>,
 }
 
@@ -42,6 +49,9 @@ impl Ports for Outgoing {
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
     }
+    fn work(&mut self, _: GroupId, task: Task) {
+        self.tasks.push(task);
+    }
     fn reply(&mut self, token: Token, reply: Reply) {
         self.replies.push((token, reply));
     }
@@ -52,10 +62,17 @@ pub(crate) struct Node {
     pub(crate) driver: Option<Driver>,
     pub(crate) disk: Image,
     writes: VecDeque<(u64, Write)>,
+    pub(crate) applier: Option<Applier>,
+    tasks: VecDeque<(u64, Task)>,
+    /// The machine does nothing while this is set.
+    pub(crate) machine_stuck: bool,
     /// Writes stay under way while this is set.
     pub(crate) stuck: bool,
     /// Fetches fail while this is set.
     pub(crate) unreadable: bool,
+    /// How long the log takes to read anything, in ms.
+    pub(crate) slow_reads: u64,
+    late: Vec<(u64, Input)>,
     pub(crate) inbox: Vec<Input>,
     deadline: Time,
     pub(crate) fetched: usize,
@@ -76,6 +93,9 @@ impl Chance {
     }
 }
 
+/// The machine that a node starts with, if it has one.
+type Makes = Box<dyn Fn(NodeId) -> Option<Applier>>;
+
 /// Whether the network loses this message.
 type Loses = Box<dyn FnMut(NodeId, NodeId, &PeerMessage) -> bool>;
 
@@ -85,14 +105,18 @@ pub(crate) struct World {
     messages: Vec<(u64, NodeId, NodeId, PeerMessage)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     loses: Loses,
+    makes: Makes,
     pub(crate) chance: Chance,
     /// Longest delay of a message and of a write, in ms; the shortest is 1.
     pub(crate) delay: (u64, u64),
+    /// Longest time a task of a machine takes, in ms; the shortest is 1.
+    pub(crate) task_delay: u64,
     /// One message in so many arrives twice; zero for none.
     pub(crate) twice: u64,
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) sessions: SessionLimits,
     tokens: u64,
     lives: u64,
     open: BTreeMap<Token, (NodeId, u64)>,
@@ -103,13 +127,26 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(nodes: u64, seed: u64) -> Self {
+        Self::with_machines(nodes, seed, |_| None)
+    }
+
+    pub(crate) fn with_machines(
+        nodes: u64,
+        seed: u64,
+        makes: impl Fn(NodeId) -> Option<Applier> + 'static,
+    ) -> Self {
         let members = Configuration::of_voters((1..=nodes).map(NodeId));
         let node = || Node {
             driver: None,
             disk: Image::founded(&members),
             writes: VecDeque::new(),
+            applier: None,
+            tasks: VecDeque::new(),
+            machine_stuck: false,
             stuck: false,
             unreadable: false,
+            slow_reads: 0,
+            late: Vec::new(),
             inbox: Vec::new(),
             deadline: Time::ZERO,
             fetched: 0,
@@ -120,12 +157,15 @@ impl World {
             messages: Vec::new(),
             cut: BTreeSet::new(),
             loses: Box::new(|_, _, _| false),
+            makes: Box::new(makes),
             chance: Chance::new(seed),
             delay: (1, 1),
+            task_delay: 1,
             twice: 0,
             in_flight_bytes_max: 64 << 10,
             payload_bytes_max: 4 << 10,
             tail_bytes_max: 64 << 10,
+            sessions: SessionLimits::default(),
             tokens: 0,
             lives: seed * 1000,
             open: BTreeMap::new(),
@@ -140,12 +180,17 @@ impl World {
 
     /// A cluster in which all know the leader; it comes first, then the others.
     pub(crate) fn led(nodes: u64, seed: u64) -> (Self, Vec<NodeId>) {
-        let mut world = Self::new(nodes, seed);
-        let mut names = world.names();
-        let leader = world.await_leader();
+        let world = Self::new(nodes, seed);
+        world.once_led()
+    }
+
+    /// Once all know the leader; it comes first, then the others.
+    pub(crate) fn once_led(mut self) -> (Self, Vec<NodeId>) {
+        let mut names = self.names();
+        let leader = self.await_leader();
         names.retain(|n| *n != leader);
         names.insert(0, leader);
-        (world, names)
+        (self, names)
     }
 
     pub(crate) fn names(&self) -> Vec<NodeId> {
@@ -175,11 +220,17 @@ impl World {
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
             payload_bytes_max: self.payload_bytes_max,
+            sessions: self.sessions,
         };
         let (now, seed, tail) = (self.time(), self.lives, self.tail_bytes_max);
+        let applier = (self.makes)(n);
         let node = self.node(n);
         let restored = node.disk.restored(tail);
-        node.driver = Some(Driver::new(config, restored, seed, now));
+        node.driver = Some(match &applier {
+            Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, now),
+            None => Driver::new(config, restored, seed, now),
+        });
+        node.applier = applier;
         node.deadline = Time::ZERO;
     }
 
@@ -188,6 +239,9 @@ impl World {
         let node = self.node(n);
         node.driver = None;
         node.writes.clear();
+        node.tasks.clear();
+        node.late.clear();
+        node.applier = None;
         node.inbox.clear();
         self.open.retain(|_, (asked, _)| *asked != n);
     }
@@ -233,6 +287,8 @@ impl World {
             self.deliver();
             for n in self.names() {
                 self.complete_writes(n);
+                self.complete_tasks(n);
+                self.complete_reads(n);
                 let now = self.time();
                 let node = self.node(n);
                 if node.driver.is_some() && (!node.inbox.is_empty() || node.deadline <= now) {
@@ -296,6 +352,33 @@ impl World {
         }
     }
 
+    /// How many bytes of records are with the machine.
+    pub(crate) fn task_bytes(&self, n: NodeId) -> usize {
+        let of = |(_, task): &(u64, Task)| match task {
+            Task::Apply(runs) => runs.iter().map(Run::weight).sum(),
+            Task::Query { .. } => 0,
+        };
+        self.nodes[&n].tasks.iter().map(of).sum()
+    }
+
+    fn complete_reads(&mut self, n: NodeId) {
+        let now = self.now;
+        let node = self.node(n);
+        let done = node.late.extract_if(.., |(due, _)| *due <= now);
+        node.inbox.extend(done.map(|(_, input)| input));
+    }
+
+    fn complete_tasks(&mut self, n: NodeId) {
+        let now = self.now;
+        let node = self.node(n);
+        while !node.machine_stuck && node.tasks.front().is_some_and(|(due, _)| *due <= now) {
+            let (Some((_, task)), Some(applier)) = (node.tasks.pop_front(), node.applier.as_mut()) else {
+                return;
+            };
+            node.inbox.push(Input::Machine(applier.run(task)));
+        }
+    }
+
     pub(crate) fn turn(&mut self, n: NodeId) {
         let now = self.time();
         let node = self.node(n);
@@ -317,7 +400,13 @@ impl World {
             let due = (self.now + 1 + self.chance.below(write_delay)).max(earliest);
             self.node(n).writes.push_back((due, write));
         }
+        for task in outgoing.tasks {
+            let earliest = self.nodes[&n].tasks.back().map_or(0, |(due, _)| *due);
+            let due = (self.now + 1 + self.chance.below(self.task_delay)).max(earliest);
+            self.node(n).tasks.push_back((due, task));
+        }
         for fetch in outgoing.fetches {
+            let now = self.now;
             let node = self.node(n);
             node.fetched += 1;
             let runs = if node.unreadable {
@@ -330,7 +419,7 @@ impl World {
                 token: fetch.token,
                 runs,
             };
-            node.inbox.push(Input::Log(event));
+            node.late.push((now + node.slow_reads, Input::Log(event)));
         }
         for (to, message) in outgoing.messages {
             self.sent.push((n, to, message.clone()));
@@ -374,7 +463,15 @@ impl World {
 
     pub(crate) fn append_if(&mut self, n: NodeId, texts: &[&str], expect: Expect) -> Token {
         let payload = Payload::several(texts, Codec::Bytes).expect("a small payload");
-        self.ask(n, Ask::Append { payload, expect }, 5_000)
+        self.ask(
+            n,
+            Ask::Append {
+                payload,
+                expect,
+                session: Session::None,
+            },
+            5_000,
+        )
     }
 
     pub(crate) fn read(&mut self, n: NodeId, from: u64, to: u64, consistency: Consistency) -> Token {

@@ -5,8 +5,8 @@
 
 use super::{DecodeError, Header};
 use crate::{
-    ClusterId, Codec, Expect, Packet, Payload, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal,
-    record,
+    ClusterId, Codec, Expect, InSession, Packet, Payload, PeerMessage, Propose, ProposeAnswer, ProposeReply,
+    Refusal, Session, record,
 };
 use bytes::{Buf, Bytes};
 use kontiki_consensus::{Call, Conflict, Index, LogId, Message, NodeId, Position, ReadId, Round, Run, Term};
@@ -34,6 +34,7 @@ const HAS_INDEX: u16 = 1;
 const EXPECT_EMPTY: u16 = 1;
 const EXPECT_LAST: u16 = 2;
 const EXPECT_TERM: u16 = 4;
+const OPENS_SESSION: u16 = 8;
 
 /// What became of a proposal, as a number.
 const ASSIGNED: u64 = 1;
@@ -43,9 +44,11 @@ const DISK_FULL: u64 = 4;
 const MISMATCH: u64 = 5;
 const HOLDS: u64 = 6;
 const TOO_LARGE: u64 = 7;
+const SESSION_EXPIRED: u64 = 8;
+const SESSION_STALE: u64 = 9;
 
 /// The most words a body of format 1 has.
-const WORDS_MAX: usize = 9;
+const WORDS_MAX: usize = 12;
 
 /// The flags of a kind of message that this version understands; `None` if it does not know the kind.
 pub(super) fn known_flags(kind: u16) -> Option<u16> {
@@ -54,7 +57,7 @@ pub(super) fn known_flags(kind: u16) -> Option<u16> {
         REQUEST_VOTE_REPLY => PRE_VOTE | GRANTED,
         APPEND_ENTRIES_REPLY => CONFLICT,
         READ_INDEX_REPLY => HAS_INDEX,
-        PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM,
+        PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM | OPENS_SESSION,
         APPEND_ENTRIES | READ_INDEX | INSTALL_SNAPSHOT | PROPOSE_REPLY => 0,
         _ => return None,
     })
@@ -158,6 +161,11 @@ impl Body {
                 term.unwrap_or_default().0,
             ),
         };
+        let (opens, of) = match propose.session {
+            Session::None => (false, InSession::default()),
+            Session::Open => (true, InSession::default()),
+            Session::In(of) => (false, of),
+        };
         let payload = &propose.payload;
         let row = [
             propose.origin,
@@ -169,8 +177,11 @@ impl Body {
             payload.count.into(),
             payload.crc.into(),
             payload.codec as u64,
+            of.session,
+            of.sequence,
+            of.settled,
         ];
-        Self::new(PROPOSE, flags, row)
+        Self::new(PROPOSE, flags | flag(opens, OPENS_SESSION), row)
     }
 
     fn of_propose_reply(reply: &ProposeReply) -> Self {
@@ -183,6 +194,8 @@ impl Body {
                 Refusal::Mismatch { last, term } => [MISMATCH, last.0, term.0, 0],
                 Refusal::Holds { last, term } => [HOLDS, last.0, term.0, 0],
                 Refusal::TooLarge { bytes_max } => [TOO_LARGE, bytes_max, 0, 0],
+                Refusal::SessionExpired => [SESSION_EXPIRED, 0, 0, 0],
+                Refusal::SessionStale => [SESSION_STALE, 0, 0, 0],
             },
         };
         Self::new(PROPOSE_REPLY, 0, [reply.origin, reply.number, code, a, b, c])
@@ -310,7 +323,22 @@ fn decode_propose(header: &Header, words: &mut Words<'_>, bytes: Bytes) -> Resul
         term: Term(words.next("term")?),
         expect: decode_expect(header.flags, words)?,
         payload: decode_payload(words, bytes)?,
+        session: decode_session(header.flags, words)?,
     })
+}
+
+fn decode_session(flags: u16, words: &mut Words<'_>) -> Result<Session, DecodeError> {
+    let of = InSession {
+        session: words.next("session")?,
+        sequence: words.next("sequence")?,
+        settled: words.next("sequence.settled")?,
+    };
+    match (flags & OPENS_SESSION != 0, of) {
+        (true, _) => Ok(Session::Open),
+        (false, InSession { session: 0, .. }) => Ok(Session::None),
+        (false, of) if of.is_sound() => Ok(Session::In(of)),
+        _ => Err(words.impossible("sequence")),
+    }
 }
 
 fn decode_expect(flags: u16, words: &mut Words<'_>) -> Result<Expect, DecodeError> {
@@ -372,6 +400,8 @@ fn decode_propose_reply(words: &mut Words<'_>) -> Result<ProposeReply, DecodeErr
         MISMATCH => Refusal::Mismatch { last, term },
         HOLDS => Refusal::Holds { last, term },
         TOO_LARGE => Refusal::TooLarge { bytes_max: a },
+        SESSION_EXPIRED => Refusal::SessionExpired,
+        SESSION_STALE => Refusal::SessionStale,
         _ => return Err(words.impossible("answer")),
     };
     let answer = ProposeAnswer::Refused(refusal);

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{Codec, Expect, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, record};
+use crate::{
+    Codec, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Session, Stamp, record,
+};
 use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
 use proptest::prelude::*;
 
@@ -67,6 +69,11 @@ fn propose() -> PeerMessage {
             term: Some(Term(6)),
         },
         payload: payload(b"hello", 1),
+        session: Session::In(InSession {
+            session: 7,
+            sequence: 9,
+            settled: 8,
+        }),
     })
 }
 
@@ -156,11 +163,14 @@ fn the_bytes_of_a_proposal_are_these() {
         "0100000000000000",
         "4cbb719a00000000",
         "0200000000000000",
+        "0700000000000000",
+        "0900000000000000",
+        "0800000000000000",
         "68656c6c6f",
     );
     assert_eq!(
         hex(&bytes_of(&packet(propose()))),
-        golden("3aba4b15", "7d00000030004800", "10000600", body)
+        golden("772bb4ed", "9500000030006000", "10000600", body)
     );
 }
 
@@ -223,7 +233,7 @@ fn longer_headers_and_bodies_of_a_later_version_are_skipped() {
     let total = bytes.len() as u32;
     bytes[8..12].copy_from_slice(&total.to_le_bytes());
     bytes[12..14].copy_from_slice(&56u16.to_le_bytes());
-    bytes[14..16].copy_from_slice(&88u16.to_le_bytes());
+    bytes[14..16].copy_from_slice(&112u16.to_le_bytes());
     assert_eq!(decode(CLUSTER, summed(bytes)), Ok(packet(propose())));
 }
 
@@ -247,8 +257,11 @@ fn an_unknown_kind_and_an_impossible_field_are_named() {
     let field = |field| Err(DecodeError::Field { kind: 16, field });
     assert_eq!(decode(CLUSTER, summed(bytes.clone())), field("codec"));
     bytes[112] = 1;
-    bytes[120] ^= 1;
+    bytes[144] ^= 1;
     assert_eq!(decode(CLUSTER, summed(bytes.clone())), field("crc"));
+    bytes[144] ^= 1;
+    bytes[136] = 10;
+    assert_eq!(decode(CLUSTER, summed(bytes.clone())), field("sequence"));
     bytes[16] = 99;
     assert_eq!(decode(CLUSTER, summed(bytes)), Err(DecodeError::Kind(99)));
 }
@@ -360,15 +373,27 @@ fn any_payload() -> impl Strategy<Value = Payload> {
     })
 }
 
+fn any_session() -> impl Strategy<Value = Session> {
+    let of = (1..u64::MAX, 1..u64::MAX / 2, any::<u32>()).prop_map(|(session, settled, behind)| {
+        Session::In(InSession {
+            session,
+            sequence: settled + u64::from(behind),
+            settled,
+        })
+    });
+    prop_oneof![Just(Session::None), Just(Session::Open), of]
+}
+
 fn any_propose() -> impl Strategy<Value = Propose> {
-    (any::<[u64; 4]>(), any_expect(), any_payload()).prop_map(
-        |([origin, number, settled, term], expect, payload)| Propose {
+    (any::<[u64; 4]>(), any_expect(), any_payload(), any_session()).prop_map(
+        |([origin, number, settled, term], expect, payload, session)| Propose {
             origin,
             number,
             settled,
             term: Term(term),
             expect,
             payload,
+            session,
         },
     )
 }
@@ -386,6 +411,8 @@ fn any_answer() -> impl Strategy<Value = ProposeAnswer> {
             Just(Refusal::Mismatch { last, term }),
             Just(Refusal::Holds { last, term }),
             Just(Refusal::TooLarge { bytes_max: a }),
+            Just(Refusal::SessionExpired),
+            Just(Refusal::SessionStale),
         ]
     });
     let assigned = (any_log_id(), any::<u64>()).prop_map(|(at, first)| ProposeAnswer::Assigned {
@@ -411,7 +438,9 @@ fn runs_of(mut next: Index, term: Term, parts: Vec<Option<Vec<Payload>>>) -> Vec
                 let mut builder = record::RunBuilder::new(CLUSTER, GroupId(1), at);
                 for payload in payloads {
                     let count = payload.count.max(1);
-                    builder.push(&Payload { count, ..payload }, 5, 0, 0).unwrap();
+                    builder
+                        .push(&Payload { count, ..payload }, Stamp::default(), Session::None)
+                        .unwrap();
                 }
                 let Some(run) = builder.finish() else { continue };
                 run.body().clone()

@@ -1,6 +1,6 @@
 //! Records on their way into the log: payloads get their headers, one behind the other.
 
-use super::{Kind, Payload, RecordHeader, control, header};
+use super::{InSession, Kind, Payload, RecordHeader, Session, Stamp, control, header};
 use crate::ClusterId;
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_consensus::{Admission, Body, GroupId, Index, Mark, Position, Records, Run};
@@ -50,26 +50,25 @@ impl RunBuilder {
         }
     }
 
-    /// Adds a record.
+    /// Adds a record. What opens a session has the [payload of its limits](super::SessionLimits::payload).
     ///
     /// # Errors
     /// [`Full`] if it does not fit into this run; nothing was added.
-    pub fn push(
-        &mut self,
-        payload: &Payload,
-        leader_time: u64,
-        session: u64,
-        sequence: u64,
-    ) -> Result<(), Full> {
+    pub fn push(&mut self, payload: &Payload, stamp: Stamp, session: Session) -> Result<(), Full> {
         let whole = self.bytes.len() + RecordHeader::BYTES + payload.bytes.len();
         if !self.marks.is_empty() && whole > RUN_BYTES_MAX {
             return Err(Full);
         }
         let end = u32::try_from(whole).map_err(|_| Full)?;
         let entries = self.entries.checked_add(payload.count).ok_or(Full)?;
+        let (kind, of) = match session {
+            Session::None => (Kind::Entries, InSession::default()),
+            Session::Open => (Kind::Session, InSession::default()),
+            Session::In(of) => (Kind::Entries, of),
+        };
         let header = RecordHeader {
             header_len: RecordHeader::BYTES as u16,
-            kind: Kind::Entries,
+            kind,
             codec: payload.codec,
             payload_len: payload.bytes.len() as u32,
             payload_crc: payload.crc,
@@ -78,9 +77,11 @@ impl RunBuilder {
             first: Position(self.at.position.0 + u64::from(self.entries)),
             count: payload.count,
             group: self.group,
-            session,
-            sequence,
-            leader_time,
+            session: of.session,
+            sequence: of.sequence,
+            behind: u32::try_from(of.sequence.saturating_sub(of.settled)).unwrap_or(u32::MAX),
+            clock: stamp.clock,
+            leader_time: stamp.leader_time,
             schema: 0,
         };
         header.write(self.seed, &mut self.bytes);

@@ -26,6 +26,8 @@ pub(super) fn encode(cluster: ClusterId, group: GroupId, run: &Run) -> Option<By
         group,
         session: 0,
         sequence: 0,
+        behind: 0,
+        clock: 0,
         leader_time: 0,
         schema: 0,
     };
@@ -60,7 +62,7 @@ pub(super) fn decode(kind: Kind, payload: &[u8]) -> Option<Body> {
         Kind::Configuration => {
             decode_configuration(payload).map(|configuration| Body::Configuration(Arc::new(configuration)))
         }
-        Kind::Entries => None,
+        Kind::Entries | Kind::Session => None,
     }
 }
 

@@ -1,8 +1,8 @@
-//! The header of a record: 80 bytes, drawn in `docs/FORMAT.md`.
+//! The header of a record: 88 bytes, drawn in `docs/FORMAT.md`.
 //!
 //! Invariant: its CRC covers everything else in it and is begun with the cluster's id.
 
-use super::{Codec, RecordError};
+use super::{Codec, InSession, RecordError};
 use crate::ClusterId;
 use bytes::{Buf, BufMut};
 use kontiki_consensus::{GroupId, Index, Position, Term};
@@ -22,6 +22,8 @@ pub enum Kind {
     Configuration = 2,
     /// Entries of users.
     Entries = 3,
+    /// Opens a session (dissertation §6.3).
+    Session = 4,
 }
 
 /// What stands before a record's payload.
@@ -51,6 +53,10 @@ pub struct RecordHeader {
     pub session: u64,
     /// Its number within the session.
     pub sequence: u64,
+    /// How far below `sequence` the client's lowest number without an answer is.
+    pub behind: u32,
+    /// The cluster's clock when it was appended, in seconds, never going back in the log; zero in control records.
+    pub clock: u32,
     /// The leader's date when it was appended, ns since 1970, never going back in the log; zero in control records.
     pub leader_time: u64,
     /// The version of the application's entries; zero unless the application says.
@@ -59,12 +65,28 @@ pub struct RecordHeader {
 
 impl RecordHeader {
     /// Length of a header of this version.
-    pub const BYTES: usize = 80;
+    pub const BYTES: usize = 88;
 
     /// How long header and payload are together.
     #[must_use]
     pub fn record_len(&self) -> usize {
         self.header_len as usize + self.payload_len as usize
+    }
+
+    /// Which append of which session it is, if it is one.
+    #[must_use]
+    pub fn in_session(&self) -> Option<InSession> {
+        (self.session > 0).then(|| InSession {
+            session: self.session,
+            sequence: self.sequence,
+            settled: self.sequence.saturating_sub(self.behind.into()),
+        })
+    }
+
+    /// The checksum that stands before a header, which tells records apart, and their payloads too.
+    #[must_use]
+    pub fn sum_of(record: &[u8]) -> u32 {
+        record.first_chunk().map_or(0, |sum| u32::from_le_bytes(*sum))
     }
 
     /// A header without looking at its checksum: of bytes that were checked before.
@@ -116,6 +138,8 @@ impl RecordHeader {
         rest.put_u32_le(self.group.0);
         rest.put_u64_le(self.session);
         rest.put_u64_le(self.sequence);
+        rest.put_u32_le(self.behind);
+        rest.put_u32_le(self.clock);
         rest.put_u64_le(self.leader_time);
         rest.put_u32_le(self.schema);
         let sum = checksum(seed, &bytes);
@@ -151,6 +175,7 @@ fn parse(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
             1 => Kind::Noop,
             2 => Kind::Configuration,
             3 => Kind::Entries,
+            4 => Kind::Session,
             other => return Err(unknown("kind", other.into())),
         },
         codec: Codec::of(codec).ok_or(unknown("codec", codec.into()))?,
@@ -163,6 +188,8 @@ fn parse(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
         group: GroupId(rest.get_u32_le()),
         session: rest.get_u64_le(),
         sequence: rest.get_u64_le(),
+        behind: rest.get_u32_le(),
+        clock: rest.get_u32_le(),
         leader_time: rest.get_u64_le(),
         schema: rest.get_u32_le(),
     };

@@ -18,7 +18,11 @@ fn admission(index: u64, term: u64, position: u64) -> Admission {
 fn run_of(at: Admission, payloads: &[Payload]) -> Run {
     let mut builder = RunBuilder::new(CLUSTER, GROUP, at);
     for (n, payload) in payloads.iter().enumerate() {
-        builder.push(payload, 7 + n as u64, 0, 0).unwrap();
+        let stamp = Stamp {
+            leader_time: 7 + n as u64,
+            clock: 3,
+        };
+        builder.push(payload, stamp, Session::None).unwrap();
     }
     builder.finish().unwrap()
 }
@@ -66,7 +70,7 @@ fn a_record_is_these_bytes() {
     let run = run_of(admission(6, 2, 9), &[text(&["bc", "d"])]);
     let hex: String = bytes_of(&[run]).iter().map(|b| format!("{b:02x}")).collect();
     let fields = concat!(
-        "5000",
+        "5800",
         "03",
         "01",
         "0b000000",
@@ -78,12 +82,56 @@ fn a_record_is_these_bytes() {
         "01000000",
         "0000000000000000",
         "0000000000000000",
+        "00000000",
+        "03000000",
         "0700000000000000",
         "00000000",
         "0000",
         "0000",
     );
     assert_eq!(hex[8..], [fields, "0200000003000000", "626364"].concat());
+}
+
+#[test]
+fn a_record_says_which_append_of_which_session_it_is() {
+    let mut builder = RunBuilder::new(CLUSTER, GROUP, admission(6, 2, 9));
+    let limits = SessionLimits {
+        ttl: 1,
+        sessions_max: 2,
+        answers_bytes_max: 3,
+    };
+    let of = InSession {
+        session: 6,
+        sequence: 20,
+        settled: 18,
+    };
+    let stamp = Stamp::default();
+    builder.push(&limits.payload(), stamp, Session::Open).unwrap();
+    builder.push(&text(&["a", "b"]), stamp, Session::In(of)).unwrap();
+    let runs = decode_runs(CLUSTER, GROUP, bytes_of(&[builder.finish().unwrap()])).unwrap();
+    assert_eq!(
+        (runs[0].last_position(), runs[0].index_of(Position(9))),
+        (Position(10), Some(Index(7)))
+    );
+    assert_eq!(found(&runs[0]).len(), 2);
+    let all: Vec<_> = records(&runs[0]).collect();
+    assert_eq!((all[0].0.kind, all[0].0.in_session()), (Kind::Session, None));
+    assert_eq!(SessionLimits::of(&all[0].1), Some(limits));
+    assert_eq!((all[1].0.kind, all[1].0.in_session()), (Kind::Entries, Some(of)));
+    assert_eq!(all.len(), 2);
+}
+
+#[test]
+fn what_opens_a_session_holds_its_limits_and_no_entry() {
+    let record = |payload: Payload| {
+        let mut builder = RunBuilder::new(CLUSTER, GROUP, admission(6, 2, 9));
+        builder.push(&payload, Stamp::default(), Session::Open).unwrap();
+        decode_runs(CLUSTER, GROUP, bytes_of(&[builder.finish().unwrap()]))
+    };
+    let form = Err(RecordError::Form { index: Index(6) });
+    assert_eq!(record(Payload::one(vec![0; 12].into(), Codec::Bytes)), form);
+    assert_eq!(record(Payload::empty(Codec::Bytes)), form);
+    assert!(record(SessionLimits::default().payload()).is_ok());
 }
 
 #[test]
@@ -163,14 +211,14 @@ fn a_longer_header_is_read_as_far_as_it_is_known_and_a_required_flag_refused() {
         Bytes::from(bytes)
     };
     let mut longer = bytes.to_vec();
-    longer.splice(80..80, [9; 8]);
-    longer[4] = 88;
+    longer.splice(88..88, [9; 8]);
+    longer[4] = 96;
     let runs = decode_runs(CLUSTER, GROUP, summed(longer)).unwrap();
     assert_eq!(found(&runs[0]), [(9, b"word".to_vec())]);
     let mut flagged = bytes.to_vec();
-    flagged[77] = 0x80;
+    flagged[85] = 0x80;
     assert!(decode_runs(CLUSTER, GROUP, summed(flagged.clone())).is_ok());
-    flagged[76] = 0x80;
+    flagged[84] = 0x80;
     let unknown = RecordError::Unknown {
         index: Index(6),
         field: "flags",
@@ -201,12 +249,16 @@ fn a_table_of_entries_that_is_none_is_refused() {
 fn a_run_is_cut_before_it_grows_too_large() {
     let large = Payload::one(vec![0; 3 << 20].into(), Codec::Bytes);
     let mut builder = RunBuilder::new(CLUSTER, GROUP, admission(1, 1, 1));
-    assert_eq!(builder.push(&large, 0, 0, 0), Ok(()));
-    assert_eq!(builder.push(&large, 0, 0, 0), Err(Full));
+    assert_eq!(builder.push(&large, Stamp::default(), Session::None), Ok(()));
+    assert_eq!(builder.push(&large, Stamp::default(), Session::None), Err(Full));
     assert_eq!(builder.finish().unwrap().len(), 1);
     let huge = Payload::one(vec![0; 9 << 20].into(), Codec::Bytes);
     let mut builder = RunBuilder::new(CLUSTER, GROUP, admission(1, 1, 1));
-    assert_eq!(builder.push(&huge, 0, 0, 0), Ok(()), "alone, it may be larger");
+    assert_eq!(
+        builder.push(&huge, Stamp::default(), Session::None),
+        Ok(()),
+        "alone, it may be larger"
+    );
 }
 
 proptest! {
