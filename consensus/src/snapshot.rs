@@ -32,6 +32,19 @@ impl Consensus {
         self.snapshot = (last, position);
     }
 
+    /// What the log would begin after if it were forgotten up to `through`, with `position` the last user entry
+    /// there; `None` if that is not in the log, or is forgotten.
+    #[must_use]
+    pub fn base_at(&self, through: Index, position: Position) -> Option<Base> {
+        let fits = through > self.log.base().index && self.may_end_at(through, position);
+        fits.then_some(())?;
+        Some(Base {
+            last: LogId::new(self.log.term_at(through)?, through),
+            position,
+            configuration: self.log.configuration_at(through)?.clone(),
+        })
+    }
+
     /// Forgets the log up to `through`.
     pub(crate) fn on_purge(&mut self, through: Index, position: Position) {
         if through <= self.log.base().index {

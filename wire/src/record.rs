@@ -13,6 +13,7 @@ mod decode;
 mod header;
 mod payload;
 mod session;
+mod trim;
 
 pub(crate) use control::{configuration_payload, decode_configuration};
 
@@ -21,6 +22,7 @@ pub use decode::{decode_prefix, decode_runs};
 pub use header::{Kind, RecordHeader};
 pub use payload::{Codec, Entries, Payload, entries_in};
 pub use session::{InSession, Session, SessionLimits, Stamp};
+pub use trim::TrimPoint;
 
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, Position, Run};

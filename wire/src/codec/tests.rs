@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    Codec, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Session, Stamp, record,
+    Codec, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Session, SnapshotChunk,
+    SnapshotRequest, Stamp, record,
 };
 use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
 use proptest::prelude::*;
@@ -484,6 +485,22 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
                 origin,
                 number,
                 answer,
+            })
+        }),
+        (any_log_id(), any::<(u64, u32, u32)>()).prop_map(|(last, (offset, header, bytes_max))| {
+            PeerMessage::SnapshotRequest(SnapshotRequest {
+                last,
+                offset,
+                header,
+                bytes_max,
+            })
+        }),
+        (any_log_id(), any::<(u32, Vec<u8>)>()).prop_map(|(last, (offset, bytes))| {
+            PeerMessage::SnapshotChunk(SnapshotChunk {
+                last,
+                offset: offset.into(),
+                total: u64::from(offset) + bytes.len() as u64,
+                bytes: bytes.into(),
             })
         }),
     ]
