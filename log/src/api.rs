@@ -43,8 +43,61 @@ pub struct Recovered {
     /// All snapshots on disk that are sound, the oldest first. The newest that the log rests on or holds is named
     /// in `restored`; those that are newer still were received and not installed.
     pub snapshots: Vec<SnapshotFile>,
+    /// How the group stood when each segment was begun, in order.
+    pub segments: Vec<SegmentStart>,
     /// Bytes of a torn, never acknowledged last write that were cut off; zero after a clean stop.
     pub torn_bytes: u64,
+}
+
+/// How a group stood when a segment was begun: where a log may be cut so that a whole file goes. The records before
+/// may have been removed since: they are there if the log holds `last`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentStart {
+    /// The last record before it.
+    pub last: LogId,
+    /// The last user entry before it.
+    pub position: Position,
+    /// Length of the segment, in bytes.
+    pub bytes: u64,
+}
+
+/// What is to be done with snapshots; each is explained at [`Log`](crate::Log)'s function of the same name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SnapshotCommand {
+    /// `begin_snapshot`
+    Begin(SnapshotHeader),
+    /// `snapshot_piece`
+    Piece(Bytes),
+    /// `end_snapshot`
+    End,
+    /// `abandon_snapshot`
+    Abandon,
+    /// `receive_snapshot`
+    Receive(LogId),
+    /// `snapshot_received`
+    Received {
+        /// The last record it covers.
+        last: LogId,
+        /// Where in its file the bytes begin.
+        offset: u64,
+        /// What has come.
+        bytes: Bytes,
+    },
+    /// `stop_receiving`
+    StopReceiving,
+    /// `read_snapshot`
+    Read {
+        /// The asker's name for it.
+        token: u64,
+        /// The last record it covers.
+        last: LogId,
+        /// Where to begin.
+        offset: u64,
+        /// How many bytes at most.
+        bytes: u64,
+    },
+    /// `remove_snapshot`
+    Remove(LogId),
 }
 
 /// A snapshot on this disk: whole, checked, synced.
@@ -52,6 +105,8 @@ pub struct Recovered {
 pub struct SnapshotFile {
     /// What it covers, who made it, and what belongs to it beside the state.
     pub header: Arc<SnapshotHeader>,
+    /// The CRC of the header, which tells it from others of the same name.
+    pub sum: u32,
     /// Length of the file, in bytes.
     pub bytes: u64,
 }
@@ -139,6 +194,13 @@ pub enum LogEvent {
         token: u64,
         /// What was read, its checksums verified.
         runs: Result<Vec<Run>, Arc<LogError>>,
+    },
+    /// A segment was begun.
+    SegmentBegun {
+        /// Whose records before it are told of.
+        group: GroupId,
+        /// How the group stood.
+        start: SegmentStart,
     },
     /// Something about snapshots.
     Snapshot(SnapshotEvent),

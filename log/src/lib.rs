@@ -23,7 +23,10 @@ mod scan;
 mod snapshots;
 mod words;
 
-pub use api::{Fetch, From, LogError, LogEvent, LogOptions, Recovered, SnapshotEvent, SnapshotFile};
+pub use api::{
+    Fetch, From, LogError, LogEvent, LogOptions, Recovered, SegmentStart, SnapshotCommand, SnapshotEvent,
+    SnapshotFile,
+};
 pub use create::{create, holds_log};
 pub use log::Log;
 pub use os_disk::OsDisk;

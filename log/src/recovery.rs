@@ -10,7 +10,7 @@
 //! gets, for a sync of theirs may have failed: so the last frame, of which alone that can be true, is written
 //! once more before anything counts on it.
 
-use crate::api::{LogError, LogOptions, Recovered};
+use crate::api::{LogError, LogOptions, Recovered, SegmentStart};
 use crate::blocking::{clear, list, open, perform, read, remove, sync_directory, write};
 use crate::create::holds_log;
 use crate::disk::{Disk, Op};
@@ -55,6 +55,7 @@ impl<D: Disk> Log<D> {
         let torn_bytes = end.torn_bytes;
         let identity = opening.identity;
         let first = opening.numbers.first().copied().unwrap_or_default();
+        let segments = std::mem::take(&mut opening.starts);
         let mut replay = opening.replay;
         let incarnation = identity.incarnation;
         let recovered = Recovered {
@@ -64,6 +65,7 @@ impl<D: Disk> Log<D> {
                 ..replay.restored()
             },
             snapshots: snapshots.files().cloned().collect(),
+            segments,
             torn_bytes,
         };
         let room = Room::new(options.segment_bytes, spares);
@@ -92,6 +94,8 @@ struct Opening<'a, D> {
     numbers: Vec<u64>,
     /// Files that were never finished.
     unfinished: Vec<String>,
+    /// How the only group stood when each was begun.
+    starts: Vec<SegmentStart>,
     /// Indexes to be written: segment, where, what.
     indexes: Vec<(u64, u64, Bytes)>,
 }
@@ -143,6 +147,7 @@ impl<'a, D: Disk> Opening<'a, D> {
             replay,
             numbers,
             unfinished,
+            starts: Vec::new(),
             indexes: Vec::new(),
         })
     }
@@ -174,6 +179,15 @@ impl<'a, D: Disk> Opening<'a, D> {
         }
         // A file that is used again holds what it held before until it is begun.
         let is_old = header.as_ref().is_some_and(|h| h.segment < number);
+        let groups = header.iter().filter(|_| !is_old).flat_map(|h| &h.groups);
+        let start = groups
+            .filter(|g| g.group == GroupId::default())
+            .map(|g| SegmentStart {
+                last: g.last,
+                position: g.last_position,
+                bytes,
+            });
+        self.starts.extend(start);
         Ok(Segment {
             number,
             file,

@@ -37,6 +37,7 @@ pub(crate) enum Task {
 #[derive(Debug)]
 struct Writing {
     header: Arc<SnapshotHeader>,
+    sum: u32,
     pieces: Pieces,
     at: u64,
 }
@@ -155,6 +156,7 @@ impl Snapshots {
         let sum = SnapshotHeader::read(&bytes).map_or(0, |(_, sum)| sum);
         self.writing = Some(Writing {
             header: Arc::new(header),
+            sum,
             pieces: Pieces::new(self.cluster, sum),
             at: bytes.len() as u64,
         });
@@ -191,6 +193,7 @@ impl Snapshots {
         let file = SnapshotFile {
             bytes: writing.at + end.len() as u64,
             header: writing.header,
+            sum: writing.sum,
         };
         self.own.push([
             Action::Write(writing.at, vec![end]),
@@ -286,12 +289,16 @@ impl Snapshots {
         let Some(receiving) = &self.receiving else {
             return;
         };
-        let (at, header) = (receiving.parser.at(), receiving.parser.header_sum());
+        let (at, sum) = (receiving.parser.at(), receiving.parser.header_sum());
         let whole = receiving.parser.whole();
         self.incoming.push([Action::Write(offset, vec![bytes])]);
         match whole {
             None => {
-                let event = SnapshotEvent::Receiving { last, at, header };
+                let event = SnapshotEvent::Receiving {
+                    last,
+                    at,
+                    header: sum,
+                };
                 self.incoming.push([Action::Tell(event)]);
             }
             Some(header) => {
@@ -305,7 +312,11 @@ impl Snapshots {
                         to: name(last, "snap"),
                     }),
                     sync_folder(),
-                    Action::Tell(SnapshotEvent::Staged(SnapshotFile { header, bytes: at })),
+                    Action::Tell(SnapshotEvent::Staged(SnapshotFile {
+                        header,
+                        sum,
+                        bytes: at,
+                    })),
                 ]);
             }
         }

@@ -7,7 +7,7 @@ use crate::{
     request::{Reply, Request, Token},
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Write};
-use kontiki_log::{Fetch, LogEvent};
+use kontiki_log::{Fetch, LogEvent, SnapshotCommand};
 use kontiki_wire::{Packet, PeerMessage};
 
 /// Where a replica's outputs go.
@@ -16,6 +16,8 @@ pub trait Ports {
     fn persist(&mut self, group: GroupId, write: Write);
     /// Read records; then [`LogEvent::Fetched`].
     fn fetch(&mut self, group: GroupId, fetch: Fetch);
+    /// Do this with snapshots; what comes of it is told by [`LogEvent::Snapshot`].
+    fn snapshot(&mut self, group: GroupId, command: SnapshotCommand);
     /// Send to a peer. If its queue is full the message is dropped: then [`Input::SendDropped`].
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage);
     /// Have the [`Applier`](crate::machine::Applier) do this, after all earlier tasks; then [`Input::Machine`]. A driver

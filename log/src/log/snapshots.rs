@@ -1,7 +1,7 @@
 //! Snapshots, as far as they need the disk of the log.
 
 use super::{Log, Purpose};
-use crate::api::LogEvent;
+use crate::api::{LogEvent, SnapshotCommand};
 use crate::disk::Disk;
 use crate::snapshots::Snapshots;
 use bytes::Bytes;
@@ -14,6 +14,26 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// Does what is to be done with snapshots.
+    pub fn snapshot(&mut self, command: SnapshotCommand) {
+        match command {
+            SnapshotCommand::Begin(header) => self.begin_snapshot(header),
+            SnapshotCommand::Piece(piece) => self.snapshot_piece(piece),
+            SnapshotCommand::End => self.end_snapshot(),
+            SnapshotCommand::Abandon => self.abandon_snapshot(),
+            SnapshotCommand::Receive(last) => self.receive_snapshot(last),
+            SnapshotCommand::Received { last, offset, bytes } => self.snapshot_received(last, offset, &bytes),
+            SnapshotCommand::StopReceiving => self.stop_receiving(),
+            SnapshotCommand::Read {
+                token,
+                last,
+                offset,
+                bytes,
+            } => self.read_snapshot(token, last, offset, bytes),
+            SnapshotCommand::Remove(last) => self.remove_snapshot(last),
+        }
     }
 
     /// Begins to write a snapshot of this node's state, in place of any other that is being written; then

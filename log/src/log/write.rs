@@ -1,7 +1,7 @@
 //! Writing: from the queue to frames, from one segment to the next.
 
 use super::{Active, Log, Purpose};
-use crate::api::{LogError, LogEvent};
+use crate::api::{LogError, LogEvent, SegmentStart};
 use crate::batch::{Batch, Part, gather};
 use crate::disk::{Disk, Op};
 use crate::group::{Groups, apply_frame};
@@ -174,6 +174,15 @@ impl<D: Disk> Log<D> {
             bytes: spare.bytes,
             offset: 0,
         };
+        for (group, state) in &self.groups {
+            let start = SegmentStart {
+                last: state.last,
+                position: state.last_position,
+                bytes: spare.bytes,
+            };
+            let group = *group;
+            self.events.push_back(LogEvent::SegmentBegun { group, start });
+        }
         for op in self.files.begin(spare.number, spare.file) {
             self.submit(op, Purpose::Close);
         }

@@ -28,7 +28,7 @@ pub(crate) fn open(disk: &mut impl Disk, cluster: ClusterId) -> Result<Snapshots
                 }
                 Some((last, "part")) => drop(parts.insert(last)),
                 Some((last, "snap")) => match header(disk, &name, bytes, cluster, last)? {
-                    Ok(header) => drop(files.insert(last, SnapshotFile { header, bytes })),
+                    Ok((header, sum)) => drop(files.insert(last, SnapshotFile { header, sum, bytes })),
                     Err(error) => tracing::error!("{}: {name} is not used: {error}", disk.name()),
                 },
                 _ => {}
@@ -44,7 +44,7 @@ fn header(
     bytes: u64,
     cluster: ClusterId,
     last: LogId,
-) -> Result<Result<Arc<SnapshotHeader>, SnapshotError>, DiskError> {
+) -> Result<Result<(Arc<SnapshotHeader>, u32), SnapshotError>, DiskError> {
     let (file, _) = open_file(disk, name.to_owned())?;
     let start = read(disk, file, 0, bytes.min(SNAPSHOT_FIXED_BYTES as u64))?;
     let length = SnapshotHeader::len_of(&start).filter(|length| *length as u64 <= bytes);
@@ -53,8 +53,8 @@ fn header(
         None => Err(SnapshotError::Header),
     };
     perform(disk, Op::Close { file })?;
-    Ok(found.and_then(|(header, _)| {
+    Ok(found.and_then(|(header, sum)| {
         let ours = header.maker.cluster == cluster && header.base.last == last;
-        ours.then(|| Arc::new(header)).ok_or(SnapshotError::Header)
+        ours.then(|| (Arc::new(header), sum)).ok_or(SnapshotError::Header)
     }))
 }

@@ -370,7 +370,7 @@ impl Node {
                 self.snapshots.push(file.header.base.last);
                 true
             }
-            Some(LogEvent::Snapshot(_)) => true,
+            Some(LogEvent::Snapshot(_) | LogEvent::SegmentBegun { .. }) => true,
             Some(LogEvent::Fetched { .. }) => panic!("nobody asked"),
             None => false,
         }

@@ -43,7 +43,7 @@ fn events(log: &mut Log<TestDisk>) -> Vec<SnapshotEvent> {
     while let Some(event) = log.poll() {
         match event {
             LogEvent::Snapshot(event) => all.push(event),
-            LogEvent::DiskFull(_) => {}
+            LogEvent::DiskFull(_) | LogEvent::SegmentBegun { .. } => {}
             other => panic!("{other:?}"),
         }
     }
