@@ -440,7 +440,7 @@ fn entries_of(runs: &[Run]) -> Result<(Vec<(At, Bytes)>, Vec<u32>), MachineError
             };
             for (n, entry) in entries.into_iter().flatten().enumerate() {
                 let at = At {
-                    index: header.first.0 + n as u64,
+                    index: header.first.0.saturating_add(n as u64),
                     raft_index: header.index.0,
                     term: header.term.0,
                     leader_time: header.leader_time,

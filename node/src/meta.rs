@@ -100,6 +100,30 @@ impl Meta {
         self.sessions.len()
     }
 
+    /// A hash over all of it: nodes at the same record have the same.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let Head {
+            version,
+            index,
+            term,
+            position,
+            log_hash,
+            output_hash,
+            clock,
+        } = self.head();
+        let head = [
+            version.into(),
+            index,
+            term,
+            position,
+            log_hash,
+            output_hash,
+            clock.into(),
+        ];
+        self.sessions.mix_into(head.into_iter().fold(0, mix), mix)
+    }
+
     /// The records of a run were applied, and each was answered with this; nothing where nothing is left.
     pub(crate) fn take(
         &mut self,

@@ -193,6 +193,20 @@ impl Sessions {
         row.store(of.sequence, stored);
     }
 
+    /// Takes all sessions into a hash.
+    pub(crate) fn mix_into(&self, hash: u64, mix: impl Fn(u64, u64) -> u64) -> u64 {
+        let of_row = |hash, (session, row): (&u64, &Row)| {
+            let of_answer = |hash, (sequence, answer): (&u64, &Stored)| {
+                let place = [*sequence, answer.index, answer.outputs.len() as u64];
+                place.into_iter().fold(hash, &mix)
+            };
+            let head = [*session, row.expires, row.settled, row.answers_bytes];
+            let hash = head.into_iter().fold(hash, &mix);
+            row.answers.iter().fold(hash, of_answer)
+        };
+        self.rows.iter().fold(hash, of_row)
+    }
+
     /// Puts back what was kept elsewhere.
     pub(crate) fn restore(&mut self, clock: u32, rows: impl IntoIterator<Item = (u64, Row)>) {
         self.clock = clock;

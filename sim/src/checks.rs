@@ -4,7 +4,7 @@ use crate::archive::Archive;
 use crate::checkers::{
     appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
     election_safety::ElectionSafety, hard_states::HardStates, leader_append_only::LeaderAppendOnly,
-    leader_completeness, log_matching, memory, memory::Allowance, state_machine_safety,
+    leader_completeness, log_matching, memory, memory::Allowance, replicas::Replicas, state_machine_safety,
 };
 use crate::committed::{Committed, CommittedRecord};
 use crate::ledger::Ledger;
@@ -13,6 +13,7 @@ use crate::violation::{Verdict, ensure};
 use kontiki_consensus::{
     Configuration, HardState, Index, LogId, Message, NodeId, Position, Restored, Role, Term, Write, WriteId,
 };
+use kontiki_node::Meta;
 
 /// What a node shows of itself after a turn.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +52,7 @@ pub struct Checks {
     append_only: LeaderAppendOnly,
     hard_states: HardStates,
     commit_order: CommitOrder,
+    replicas: Replicas,
 }
 
 impl Checks {
@@ -70,6 +72,7 @@ impl Checks {
             append_only: LeaderAppendOnly::new(nodes),
             hard_states: HardStates::default(),
             commit_order: CommitOrder::new(nodes),
+            replicas: Replicas::default(),
         }
     }
 
@@ -140,6 +143,22 @@ impl Checks {
             self.commit_next(node, view.hard_state.term)?;
         }
         Ok(())
+    }
+
+    /// What Kontiki knows at the last record that has passed by on a node.
+    ///
+    /// # Errors
+    /// If another node knew something else there.
+    pub fn knows(&mut self, node: NodeId, meta: &Meta) -> Verdict {
+        self.replicas.knows(node, meta.at().index, meta.digest())
+    }
+
+    /// The state of the machine of a node after the record at `index`.
+    ///
+    /// # Errors
+    /// If that of another was in another state there.
+    pub fn machine_at(&mut self, node: NodeId, index: Index, digest: u64) -> Verdict {
+        self.replicas.state(node, index, digest)
     }
 
     /// A node leads a term.

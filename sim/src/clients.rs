@@ -10,13 +10,15 @@ use crate::checkers::reads::{self, Answer, Floor};
 use crate::checkers::tails::Tail;
 use crate::checks::Checks;
 use crate::entries::{self, EntryId};
+use crate::linearizability::History;
 use crate::random::{Ppm, Random};
+use crate::session_clients::{SessionClients, Wish};
 use crate::sometimes::Sometimes;
-use crate::swarm::Habits;
+use crate::swarm::{Habits, MachineKind};
 use crate::violation::{Verdict, Violation, ensure};
 use kontiki_consensus::{Duration, Index, LogId, NodeId, Position, Run, Term, Time};
 use kontiki_node::{Ask, Consistency, Failure, Reply, Token};
-use kontiki_wire::{Expect, Refusal};
+use kontiki_wire::{Expect, Refusal, Session};
 use std::collections::BTreeMap;
 
 /// How many requests of one client may be open.
@@ -51,6 +53,7 @@ enum Question {
         consistency: Consistency,
     },
     Tail,
+    Session(Wish),
 }
 
 #[derive(Debug)]
@@ -62,7 +65,8 @@ struct Open {
     asked: Time,
 }
 
-/// All clients. Those from `habits.clients` on follow the log, each one request at a time.
+/// All clients. Those from `habits.clients` on follow the log, each one request at a time; those behind them
+/// have sessions.
 #[derive(Debug)]
 pub struct Clients {
     random: Random,
@@ -70,6 +74,7 @@ pub struct Clients {
     nodes: usize,
     open: BTreeMap<Token, Open>,
     tails: Vec<Tail>,
+    sessions: SessionClients,
     answers: Answers,
     floor: Floor,
     /// Where an answer last said that the log ends.
@@ -83,8 +88,9 @@ pub struct Clients {
 impl Clients {
     /// Clients of a cluster of so many nodes.
     #[must_use]
-    pub fn new(random: Random, habits: Habits, nodes: usize) -> Self {
+    pub fn new(mut random: Random, habits: Habits, machine: MachineKind, nodes: usize) -> Self {
         Self {
+            sessions: SessionClients::new(random.fork(1), habits, machine),
             random,
             habits,
             nodes,
@@ -103,7 +109,18 @@ impl Clients {
     /// How many clients there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.habits.clients + self.habits.tails
+        self.habits.clients + self.habits.tails + self.habits.sessions
+    }
+
+    /// What the clients did to keys, and what they were told.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        self.sessions.history()
+    }
+
+    /// Which client with a session this is, if it is one.
+    fn with_session(&self, client: usize) -> Option<usize> {
+        client.checked_sub(self.habits.clients + self.habits.tails)
     }
 
     /// How many appends were acknowledged.
@@ -137,6 +154,14 @@ impl Clients {
         leader: Option<NodeId>,
         checks: &mut Checks,
     ) -> Vec<Asked> {
+        if let Some(n) = self.with_session(client) {
+            let asks = self.sessions.ask(n, now, &mut self.operations, checks);
+            let asked = asks.into_iter().map(|(wish, ask)| {
+                let node = self.choose(leader);
+                self.open(client, now, node, Question::Session(wish), ask)
+            });
+            return asked.collect();
+        }
         let open = self.open.values().filter(|o| o.client == client).count();
         if client >= self.habits.clients {
             return if open == 0 {
@@ -189,6 +214,7 @@ impl Clients {
                 Ask::Append {
                     payload: entries::payload(&[]),
                     expect,
+                    session: Session::None,
                 },
             );
         }
@@ -212,7 +238,11 @@ impl Clients {
         let payload = entries::payload(&(0..count).map(&mut entry).collect::<Vec<_>>());
         (
             Question::Append { operation, expect },
-            Ask::Append { payload, expect },
+            Ask::Append {
+                payload,
+                expect,
+                session: Session::None,
+            },
         )
     }
 
@@ -303,13 +333,25 @@ impl Clients {
 
     /// The node could not be reached: nothing came of the request.
     pub fn unreachable(&mut self, token: Token) {
-        self.open.remove(&token);
+        self.lost(token, false);
     }
 
     /// A node goes down: whatever it was asked stays without an answer.
     pub fn down(&mut self, node: NodeId) {
         for token in self.answers.down(node) {
-            self.open.remove(&token);
+            self.lost(token, true);
+        }
+    }
+
+    fn lost(&mut self, token: Token, reached: bool) {
+        if let Some(Open {
+            client,
+            question: Question::Session(wish),
+            ..
+        }) = self.open.remove(&token)
+            && let Some(n) = self.with_session(client)
+        {
+            self.sessions.lost(n, wish, reached);
         }
     }
 
@@ -382,6 +424,11 @@ impl Clients {
                     .hit_if(matches!(failure, Failure::Timeout), Sometimes::ReadTimedOut);
             }
             (Question::Tail, Reply::Failed(_)) => {}
+            (Question::Session(wish), reply) => {
+                if let Some(n) = self.with_session(open.client) {
+                    self.acknowledged += self.sessions.answered(n, now, wish, reply, checks)?;
+                }
+            }
             (question, reply) => return Err(mistaken(question, &reply)),
         }
         Ok(None)
@@ -401,6 +448,7 @@ impl Clients {
                 last,
                 term,
                 raft_index,
+                outputs: _,
             } => {
                 let said = Acknowledgement {
                     first,

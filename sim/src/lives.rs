@@ -3,9 +3,9 @@
 //! Invariant: the checkers compare what recovery found before the process begins.
 
 use crate::sometimes::Sometimes;
-use crate::violation::Verdict;
+use crate::violation::{Verdict, Violation, ensure};
 use crate::world::{Event, Opening, World, cannot_open};
-use kontiki_consensus::{Duration, Role};
+use kontiki_consensus::{Duration, Index, Role};
 
 impl World {
     /// A node opens its log. The power may fail while it does.
@@ -58,7 +58,27 @@ impl World {
             return Ok(());
         };
         let seed = self.random.draw();
-        self.replicas[node].begin(now, log, recovered.incarnation, recovered.restored, seed);
+        let id = self.replicas[node].node;
+        self.replicas[node]
+            .begin(now, log, recovered.incarnation, recovered.restored, seed)
+            .map_err(|error| Violation {
+                property: "a machine can always go on",
+                what: format!("{id:?}: {error}"),
+            })?;
+        let resumed = self.with(node, |p| p.resumed).unwrap_or_default();
+        self.checks
+            .counters
+            .hit_if(resumed > Index::ZERO, Sometimes::MachineResumed);
+        ensure(
+            resumed <= self.checks.committed.last(),
+            "a machine applies what is committed",
+            || {
+                format!(
+                    "{id:?} goes on behind {resumed:?}, {:?} is committed",
+                    self.checks.committed.last()
+                )
+            },
+        )?;
         self.trace.event(now, 1, node as u64);
         self.trace.line(now, || format!("n{} is up", node + 1));
         self.schedule_turn(node, now);

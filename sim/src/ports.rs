@@ -9,7 +9,8 @@ use crate::trace::Trace;
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
 use kontiki_log::{Fetch, From, Log};
-use kontiki_node::{Ports, Reply, Token};
+use kontiki_node::machine::Task;
+use kontiki_node::{PIECE_BYTES_MAX, Ports, Reply, Token};
 use kontiki_wire::{PeerMessage, ProposeAnswer};
 use std::collections::BTreeMap;
 
@@ -20,6 +21,8 @@ pub struct Outgoing {
     pub messages: Vec<(NodeId, PeerMessage)>,
     /// To its clients.
     pub replies: Vec<(Token, Reply)>,
+    /// To its machine.
+    pub tasks: Vec<Task>,
     /// From where it cut its log.
     pub truncated: Option<Index>,
     /// The first thing that must not have been.
@@ -127,8 +130,10 @@ impl Ports for SimPorts<'_> {
         self.outgoing.count();
         self.trace
             .line(self.now, || format!("{:?} fetches {fetch:?}", self.node));
-        let for_peer = matches!(fetch.from, From::Index(_)) && fetch.bytes_max > 1;
+        let replay = fetch.bytes_max == PIECE_BYTES_MAX;
+        let for_peer = matches!(fetch.from, From::Index(_)) && fetch.bytes_max > 1 && !replay;
         self.checks.counters.hit_if(for_peer, Sometimes::ReadByFollower);
+        self.checks.counters.hit_if(replay, Sometimes::Replayed);
         self.log.fetch(group, fetch);
     }
 
@@ -144,6 +149,14 @@ impl Ports for SimPorts<'_> {
         }
         self.watch.sees(self.checks, self.node, to, &message);
         self.outgoing.messages.push((to, message));
+    }
+
+    fn work(&mut self, _group: GroupId, task: Task) {
+        self.outgoing.count();
+        self.trace.line(self.now, || {
+            format!("{:?} has its machine do {task:?}", self.node)
+        });
+        self.outgoing.tasks.push(task);
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {

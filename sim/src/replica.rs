@@ -4,12 +4,17 @@
 //! log and inbox; only the disk remains, and the next life begins with `Log::open`.
 
 use crate::disk::SimDisk;
-use crate::swarm::{PAYLOAD_BYTES_MAX, Sizes};
-use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, NodeId, Restored, Time};
+use crate::machine::{Kept, KeyValue};
+use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Sizes};
+use kontiki_consensus::{
+    Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Restored, Time,
+};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
-use kontiki_node::Input;
-use kontiki_node::driver::{Driver, DriverConfig};
-use kontiki_wire::{ClusterId, Identity};
+use kontiki_node::driver::{Counts, Driver, DriverConfig};
+use kontiki_node::machine::{Applier, Task};
+use kontiki_node::{Input, MachineError};
+use kontiki_wire::{ClusterId, Identity, SessionLimits};
+use std::collections::VecDeque;
 
 /// The cluster that is simulated.
 pub const CLUSTER: ClusterId = ClusterId(0x6b6f_6e74_696b_692d_7369_6d75_6c61_7465);
@@ -74,6 +79,16 @@ pub struct Process {
     pub segment: u64,
     /// It stands still until then.
     pub paused_until: Time,
+    /// The shipped applier, if there is a machine, and what it has to do, with when that is done.
+    pub applier: Option<Applier>,
+    /// See `applier`.
+    pub tasks: VecDeque<(Time, Task)>,
+    /// What its driver was last seen to have counted.
+    pub counts: Counts,
+    /// How far its machine was when it began: that was committed, whatever this life has heard of it.
+    pub resumed: Index,
+    /// The record at which it was last compared with others.
+    pub compared: Index,
 }
 
 impl Process {
@@ -102,6 +117,10 @@ pub struct Replica {
     pub date_offset: u64,
     drift: i64,
     sizes: Sizes,
+    limits: SessionLimits,
+    machine: MachineKind,
+    /// What its machine keeps, if it is durable.
+    kept: Kept,
 }
 
 impl Replica {
@@ -114,6 +133,7 @@ impl Replica {
         disk: SimDisk,
         drift: i64,
         sizes: Sizes,
+        (machine, limits): (MachineKind, SessionLimits),
         members: &Configuration,
     ) -> Result<Self, LogError> {
         let identity = Identity {
@@ -130,6 +150,9 @@ impl Replica {
             date_offset: 0,
             drift,
             sizes,
+            limits,
+            machine,
+            kept: Kept::default(),
         })
     }
 
@@ -149,13 +172,23 @@ impl Replica {
         incarnation: Incarnation,
         restored: Restored,
         seed: u64,
-    ) {
+    ) -> Result<(), MachineError> {
         self.life += 1;
         let clock = Clock {
             drift: self.drift,
             began: now,
         };
-        let driver = Driver::new(self.config(incarnation), restored, seed, clock.shows(now));
+        let (config, begins) = (self.config(incarnation), clock.shows(now));
+        let applier = match self.machine {
+            MachineKind::None => None,
+            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory())?),
+            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone()))?),
+        };
+        let driver = match &applier {
+            Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
+            None => Driver::new(config, restored, seed, begins),
+        };
+        let resumed = driver.applied().0;
         self.process = Some(Process {
             driver,
             segment: log.segment(),
@@ -169,7 +202,13 @@ impl Replica {
             disk_failed: false,
             log_failed: false,
             paused_until: Time::ZERO,
+            applier,
+            tasks: VecDeque::new(),
+            counts: Counts::default(),
+            resumed,
+            compared: Index::ZERO,
         });
+        Ok(())
     }
 
     fn config(&self, incarnation: Incarnation) -> DriverConfig {
@@ -192,6 +231,7 @@ impl Replica {
             },
             in_flight_bytes_max: sizes.in_flight_bytes_max,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            sessions: self.limits,
         }
     }
 }

@@ -8,6 +8,7 @@
 use crate::checkers::convergence;
 use crate::disk::SimDisk;
 use crate::ledger::{Record, records_of};
+use crate::linearizability;
 use crate::replica::{CLUSTER, options};
 use crate::sometimes::Counters;
 use crate::trace::{Detail, Trace};
@@ -112,7 +113,8 @@ fn run_world(seed: u64, trace: &Trace, report: &mut Report) -> Verdict {
     let verdict = world
         .storm()
         .and_then(|()| world.liveness())
-        .and_then(|()| world.read_back());
+        .and_then(|()| world.read_back())
+        .and_then(|()| world.judge());
     report.simulated = world.now().since(Time::ZERO);
     report.acknowledged = world.clients.acknowledged();
     report.answered = world.clients.answered_count();
@@ -174,8 +176,10 @@ impl World {
             .iter()
             .map(|n| {
                 let replica = &self.replicas[*n];
-                let shows =
-                    |p: &crate::replica::Process| (p.driver.consensus().commit(), p.driver.applied().0);
+                let shows = |p: &crate::replica::Process| {
+                    let applied = p.driver.applied().0.min(p.driver.meta().at().index);
+                    (p.driver.consensus().commit(), applied)
+                };
                 let (commit, applied) = replica.process.as_ref().map_or((Index::ZERO, Index::ZERO), shows);
                 self.checks.standing(replica.node, commit, applied)
             })
@@ -231,6 +235,14 @@ impl World {
         let done = self.clients.acknowledged();
         ensure(done >= ACKNOWLEDGED_MIN, convergence::PROPERTY, || {
             format!("healthy nodes have acknowledged {done} appends, {ACKNOWLEDGED_MIN} are wanted")
+        })
+    }
+
+    /// Judges what the clients did to keys and were told.
+    fn judge(&self) -> Verdict {
+        let verdict = linearizability::check(self.clients.history(), linearizability::STEPS_PER_KEY);
+        ensure(verdict.is_linearizable(), "the keys are linearizable", || {
+            verdict.to_string()
         })
     }
 

@@ -57,6 +57,13 @@ paths! {
     StaleBehind = "a stale read saw less than a linearizable one would have",
     TailWaited = "a tail waited for an entry and got it",
     BatchAppended = "several entries were appended as one record",
+    RetryAnswered = "a retry was answered from what is remembered of its session",
+    RetryJoined = "a retry joined the append it repeats while that was in flight",
+    SessionEnded = "a session expired or made room",
+    SessionExpired = "a client was told that its session is not known",
+    SessionDoubt = "an append of a session was given up in doubt",
+    Replayed = "records to be applied were read back from disk",
+    MachineResumed = "a durable machine went on where it was",
 }
 
 /// How often each path was taken.

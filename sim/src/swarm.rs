@@ -7,6 +7,7 @@ use crate::disk::DiskProfile;
 use crate::network::NetworkProfile;
 use crate::random::{Ppm, Random};
 use kontiki_consensus::Duration;
+use kontiki_wire::SessionLimits;
 
 /// A fault that comes at times and ends again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -183,6 +184,8 @@ pub struct Sizes {
     pub in_flight_bytes_max: usize,
     /// See `kontiki_log::LogOptions`.
     pub segment_bytes: u64,
+    /// How long a machine takes over a task, about.
+    pub task: Duration,
 }
 
 /// The largest payload a node takes: what fits into the smallest segment with room to spare.
@@ -205,6 +208,21 @@ pub struct Habits {
     pub patience: Duration,
     /// How many clients follow the log.
     pub tails: usize,
+    /// How many clients have sessions.
+    pub sessions: usize,
+    /// How long and how much is remembered of their sessions.
+    pub limits: SessionLimits,
+}
+
+/// The program on top of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MachineKind {
+    /// There is none.
+    None,
+    /// Its state is gone when its node goes down.
+    Memory,
+    /// Its state is kept.
+    Durable,
 }
 
 /// A whole run.
@@ -226,6 +244,8 @@ pub struct Swarm {
     pub plans: Vec<Plan>,
     /// The clients.
     pub habits: Habits,
+    /// The machine of every node.
+    pub machine: MachineKind,
 }
 
 impl Swarm {
@@ -242,6 +262,14 @@ impl Swarm {
             turn: Duration(random.magnitude(2_000, 500_000)),
             plans: RATES.iter().filter_map(|rate| rate.draw(random)).collect(),
             habits: Habits::draw(random),
+            machine: *random
+                .pick(&[
+                    MachineKind::None,
+                    MachineKind::None,
+                    MachineKind::Memory,
+                    MachineKind::Durable,
+                ])
+                .unwrap_or(&MachineKind::None),
         }
     }
 
@@ -291,6 +319,7 @@ impl Sizes {
             tail_bytes_max: random.magnitude(256, 1 << 20) as usize,
             in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
             segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,
+            task: Duration(random.magnitude(5_000, 50_000_000)),
         }
     }
 }
@@ -305,6 +334,12 @@ impl Habits {
             elsewhere: Ppm::percent(random.between(10, 100) as u32),
             patience: Duration::from_millis(random.magnitude(500, 8_000)),
             tails: random.between(0, 2) as usize,
+            sessions: random.between(0, 3) as usize,
+            limits: SessionLimits {
+                ttl: random.magnitude(3, 60) as u32,
+                sessions_max: random.between(2, 8) as u32,
+                answers_bytes_max: random.magnitude(300, 16 << 10) as u32,
+            },
         }
     }
 }

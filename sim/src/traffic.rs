@@ -136,14 +136,18 @@ impl World {
 /// A request in a line: what it carries is told by its size.
 fn summary(ask: &Ask) -> String {
     match ask {
-        Ask::Append { payload, expect } => {
+        Ask::Append {
+            payload,
+            expect,
+            session,
+        } => {
             format!(
-                "append {} entries, {} bytes, if {expect:?}",
+                "append {} entries, {} bytes, if {expect:?}, {session:?}",
                 payload.count,
                 payload.bytes.len()
             )
         }
-        read => format!("{read:?}"),
+        other => format!("{other:?}"),
     }
 }
 

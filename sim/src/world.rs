@@ -36,6 +36,8 @@ pub(crate) enum Event {
     Deadline { node: usize, life: u64 },
     /// A disk has completed something.
     Disk { node: usize, life: u64 },
+    /// A machine has done its next task.
+    Machine { node: usize, life: u64 },
     /// A paused process goes on.
     Resume { node: usize, life: u64 },
     /// A packet comes to the end of its link.
@@ -109,7 +111,8 @@ impl World {
                 random.fork(100 + node.0),
                 swarm.disks[n],
             );
-            let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, &members);
+            let program = (swarm.machine, swarm.habits.limits);
+            let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, program, &members);
             replicas.push(replica.map_err(|e| cannot_open(node, &e.to_string()))?);
         }
         let genesis = Run::new(
@@ -124,7 +127,7 @@ impl World {
             queue: Queue::default(),
             openings: (0..swarm.nodes).map(|_| None).collect(),
             network: Network::new(swarm.nodes, random.fork(2), swarm.network),
-            clients: Clients::new(random.fork(3), swarm.habits, swarm.nodes),
+            clients: Clients::new(random.fork(3), swarm.habits, swarm.machine, swarm.nodes),
             checks,
             trace,
             partition: 0,
@@ -186,9 +189,10 @@ impl World {
                 self.pump_disk(node);
                 Ok(())
             }
+            Event::Machine { node, life } if self.is_live(node, life) => self.work_on_tasks(node),
             Event::Resume { node, life } if self.is_live(node, life) => {
                 self.resume(node);
-                Ok(())
+                self.work_on_tasks(node)
             }
             Event::Dropped { node, peer, life } if self.is_live(node, life) => {
                 self.checks.counters.hit(Sometimes::SendDropped);
@@ -196,7 +200,7 @@ impl World {
                 Ok(())
             }
             Event::Turn { .. } | Event::Deadline { .. } | Event::Disk { .. } => Ok(()),
-            Event::Resume { .. } | Event::Dropped { .. } => Ok(()),
+            Event::Machine { .. } | Event::Resume { .. } | Event::Dropped { .. } => Ok(()),
             Event::Arrive {
                 from,
                 to,
@@ -317,7 +321,9 @@ impl World {
                 self.ask_now(client);
             }
         }
+        self.give_tasks(node, std::mem::take(&mut outgoing.tasks));
         self.outgoing = outgoing;
+        self.compare(node)?;
         self.check_stopped(node)?;
         self.pump_disk(node);
         Ok(())
@@ -411,6 +417,10 @@ const DATE: u64 = 1_700_000_000_000_000_000;
 
 fn view(process: &Process, truncated: Option<Index>) -> View {
     let consensus = process.driver.consensus();
+    let applied = match process.driver.applied().0 {
+        index if index <= process.resumed => index.min(consensus.commit()),
+        index => index,
+    };
     View {
         hard_state: HardState {
             term: consensus.term(),
@@ -419,7 +429,7 @@ fn view(process: &Process, truncated: Option<Index>) -> View {
         role: consensus.role(),
         last: consensus.last(),
         commit: consensus.commit(),
-        applied: process.driver.applied().0,
+        applied,
         held_bytes: consensus.tail_bytes(),
         truncated,
     }

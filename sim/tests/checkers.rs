@@ -15,6 +15,7 @@ use kontiki_sim::checkers::hard_states::HardStates;
 use kontiki_sim::checkers::leader_append_only::LeaderAppendOnly;
 use kontiki_sim::checkers::memory::{self, Allowance};
 use kontiki_sim::checkers::reads::{self, Answer, Floor};
+use kontiki_sim::checkers::replicas::Replicas;
 use kontiki_sim::checkers::tails::Tail;
 use kontiki_sim::checkers::{compare, durability, leader_completeness, log_matching, state_machine_safety};
 use kontiki_sim::committed::{Committed, CommittedRecord};
@@ -47,6 +48,17 @@ fn noop(index: u64, term: u64) -> Run {
 
 fn founded() -> Ledger {
     Ledger::founded(HardState::default(), &[genesis()])
+}
+
+#[test]
+fn nodes_at_the_same_record_must_know_the_same() {
+    let mut replicas = Replicas::default();
+    assert!(replicas.knows(ONE, Index(5), 77).is_ok());
+    assert!(replicas.knows(TWO, Index(5), 77).is_ok());
+    assert!(replicas.knows(TWO, Index(6), 78).is_ok());
+    assert!(replicas.knows(THREE, Index(6), 77).is_err());
+    assert!(replicas.state(THREE, Index(6), 1).is_ok());
+    assert!(replicas.state(ONE, Index(6), 2).is_err());
 }
 
 /// A write with this name.

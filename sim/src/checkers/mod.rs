@@ -16,5 +16,6 @@ pub mod leader_completeness;
 pub mod log_matching;
 pub mod memory;
 pub mod reads;
+pub mod replicas;
 pub mod state_machine_safety;
 pub mod tails;

@@ -1,0 +1,248 @@
+//! The state machine of the simulated programs: numbers by key, run by the shipped applier.
+//!
+//! Every entry is a command: those of the clients that only append change nothing and answer nothing. Invariant:
+//! it does to a key what the model does by which histories are judged, so that a history is wrong only if the log is.
+
+use crate::entries;
+use crate::hash::Hash;
+use crate::linearizability::{Answer, State};
+use bytes::{BufMut, Bytes, BytesMut};
+use kontiki_node::MachineError;
+use kontiki_node::machine::{At, Machine, MetaRows};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How many keys there are, named from 0.
+pub const KEYS: u64 = 4;
+
+/// What a key is called in a history.
+#[must_use]
+pub fn key_name(key: u8) -> String {
+    char::from(b'a' + key).to_string()
+}
+
+/// Numbers by key.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+struct Numbers {
+    by_key: BTreeMap<u8, i64>,
+    /// The last entry that was applied.
+    last: u64,
+}
+
+/// What a machine of this kind keeps through crashes: its numbers, and with them what Kontiki wants kept.
+pub type Kept = Arc<Mutex<(NumbersOnDisk, MetaRows)>>;
+
+/// The numbers of a durable machine.
+#[derive(Clone, Default, Debug)]
+pub struct NumbersOnDisk(Numbers);
+
+/// The machine.
+#[derive(Debug)]
+pub struct KeyValue {
+    numbers: Numbers,
+    /// Where it is kept, if it is durable.
+    kept: Option<Kept>,
+}
+
+impl KeyValue {
+    /// One that knows nothing after a crash.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self {
+            numbers: Numbers::default(),
+            kept: None,
+        }
+    }
+
+    /// One that goes on where it was.
+    #[must_use]
+    pub fn durable(kept: Kept) -> Self {
+        let numbers = kept.lock().unwrap_or_else(PoisonError::into_inner).0.0.clone();
+        Self {
+            numbers,
+            kept: Some(kept),
+        }
+    }
+}
+
+impl Numbers {
+    fn apply(&mut self, at: &At, entry: &[u8]) -> Result<Bytes, MachineError> {
+        if at.index != self.last + 1 {
+            return Err(MachineError {
+                index: Some(at.index),
+                what: format!("the entry before it was {}", self.last),
+            });
+        }
+        self.last = at.index;
+        let Some((key, op)) = entries::op_of(entry) else {
+            return Ok(Bytes::new());
+        };
+        let (state, answer) = op.apply(self.by_key.get(&key).copied());
+        match state {
+            Some(number) => self.by_key.insert(key, number),
+            None => self.by_key.remove(&key),
+        };
+        Ok(encode(answer))
+    }
+}
+
+fn encode(answer: Answer) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(10);
+    bytes.put_u8(answer.ok.into());
+    bytes.put_u8(answer.out.is_some().into());
+    bytes.put_i64_le(answer.out.unwrap_or_default());
+    bytes.freeze()
+}
+
+/// What the bytes of an answer say; `None` if they are none.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Answer> {
+    let (ok, rest) = bytes.split_first()?;
+    let (some, rest) = rest.split_first()?;
+    let out: State = (*some != 0).then_some(i64::from_le_bytes(*rest.first_chunk()?));
+    Some(Answer { ok: *ok != 0, out })
+}
+
+impl Machine for KeyValue {
+    fn apply(
+        &mut self,
+        batch: Vec<(At, Bytes)>,
+        rows: &mut dyn FnMut(&[Bytes]) -> Result<MetaRows, MachineError>,
+    ) -> Result<Vec<Bytes>, MachineError> {
+        let outputs = batch.iter().map(|(at, entry)| self.numbers.apply(at, entry));
+        let outputs = outputs.collect::<Result<Vec<Bytes>, MachineError>>()?;
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.1.merge(rows(&outputs)?);
+            kept.0 = NumbersOnDisk(self.numbers.clone());
+        }
+        Ok(outputs)
+    }
+
+    /// A query is a key.
+    fn query(&self, query: &[u8]) -> Result<Bytes, String> {
+        let key = query.first().ok_or("no key")?;
+        Ok(encode(Answer::found(self.numbers.by_key.get(key).copied())))
+    }
+
+    fn digest(&self) -> Option<u64> {
+        let numbers = self.numbers.by_key.iter();
+        let hash = numbers.fold(Hash::default().with(self.numbers.last), |hash, (key, number)| {
+            hash.with(u64::from(*key)).with(*number as u64)
+        });
+        Some(hash.0)
+    }
+
+    fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
+        let rows = |kept: &Kept| kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
+        Ok(self.kept.as_ref().map(rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entries::EntryId;
+    use crate::linearizability::Op;
+
+    fn batch(from: u64, ops: &[(u8, Op)]) -> Vec<(At, Bytes)> {
+        let command = |(n, (key, op)): (usize, &(u8, Op))| {
+            let id = EntryId {
+                operation: 300 + n as u64,
+                part: 0,
+            };
+            let at = At {
+                index: from + n as u64,
+                raft_index: 9,
+                term: 1,
+                leader_time: 0,
+            };
+            (at, entries::encode_op(id, *key, *op))
+        };
+        ops.iter().enumerate().map(command).collect()
+    }
+
+    fn answers(machine: &mut KeyValue, batch: Vec<(At, Bytes)>) -> Vec<Option<Answer>> {
+        let mut rows = |_: &[Bytes]| Ok(MetaRows::default());
+        let outputs = machine.apply(batch, &mut rows).expect("applied");
+        outputs.iter().map(|o| decode(o)).collect()
+    }
+
+    #[test]
+    fn keys_do_what_the_model_says_and_other_entries_do_nothing() {
+        let ops = [
+            (0, Op::Put(-7)),
+            (1, Op::Increment(2)),
+            (
+                0,
+                Op::CompareAndSet {
+                    expect: Some(-7),
+                    value: 5,
+                },
+            ),
+            (
+                0,
+                Op::CompareAndSet {
+                    expect: None,
+                    value: 6,
+                },
+            ),
+            (1, Op::Delete),
+        ];
+        let mut machine = KeyValue::in_memory();
+        let expected = [
+            Answer::DONE,
+            Answer::sum(2),
+            Answer::did(true),
+            Answer::did(false),
+            Answer::did(true),
+        ];
+        assert_eq!(answers(&mut machine, batch(1, &ops)), expected.map(Some));
+        let before = machine.numbers.by_key.clone();
+        let id = EntryId {
+            operation: u64::MAX,
+            part: 3,
+        };
+        let other: Vec<_> = [0, 12, 13, 40]
+            .iter()
+            .enumerate()
+            .map(|(n, length)| {
+                (
+                    At {
+                        index: 6 + n as u64,
+                        raft_index: 9,
+                        term: 1,
+                        leader_time: 0,
+                    },
+                    entries::encode(id, *length),
+                )
+            })
+            .collect();
+        assert_eq!(answers(&mut machine, other), [None; 4]);
+        assert_eq!(machine.numbers.by_key, before);
+        let found = machine.query(&[0]).expect("an answer");
+        assert_eq!(decode(&found), Some(Answer::found(Some(5))));
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_or_too_early_is_seen() {
+        let mut rows = |_: &[Bytes]| Ok(MetaRows::default());
+        for from in [0, 2] {
+            let mut machine = KeyValue::in_memory();
+            assert!(machine.apply(batch(from, &[(0, Op::Put(1))]), &mut rows).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_goes_on_where_it_was() {
+        let kept = Kept::default();
+        let mut machine = KeyValue::durable(kept.clone());
+        answers(&mut machine, batch(1, &[(2, Op::Put(8))]));
+        let mut again = KeyValue::durable(kept);
+        assert_eq!(again.digest(), machine.digest());
+        assert_eq!(
+            answers(&mut again, batch(2, &[(2, Op::Increment(1))])),
+            [Some(Answer::sum(9))]
+        );
+    }
+}
