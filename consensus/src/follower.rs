@@ -2,7 +2,8 @@
 //!
 //! Invariants: a record is removed only if it conflicts with one the leader sent (never because a
 //! message is short or old), and never one that is committed; an acknowledgement names only what is
-//! known to equal the leader's log *in this term* and is on disk.
+//! known to equal the leader's log *in this term* and is on disk. While the disk is full nothing new is taken:
+//! the log could not write it, and what waits behind it, terms and votes too, would wait with it.
 
 use crate::{Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Time, role::State};
 use alloc::vec::Vec;
@@ -31,8 +32,10 @@ impl Consensus {
         let new_round = round > follower.round;
         follower.round = follower.round.max(round);
         let Some(received) = received else {
-            follower.owes_reply = true;
-            follower.refused = Some(prev);
+            // The leader sent this behind what had no room: a refusal would bring that again at once, in circles.
+            let behind_full = self.disk_full && prev.index > self.log.last().index;
+            follower.owes_reply |= new_round || !behind_full;
+            follower.refused = if behind_full { follower.refused } else { Some(prev) };
             return;
         };
         // What is not on disk yet is answered when it is; only what is there already would stay unanswered.
@@ -64,31 +67,39 @@ impl Consensus {
         true
     }
 
-    /// Appends what is new, removing what conflicts. Gives how far the log now equals the leader's.
+    /// Appends what is new, removing what conflicts, if there is room. Gives how far the log now equals the leader's.
     fn take_runs(&mut self, prev: LogId, runs: &[Run]) -> Index {
         let mut end = prev.index;
         for run in runs {
             if run.first() != end.next() || self.fatal.is_some() {
                 break;
             }
-            end = run.last();
             // Log Matching: if the last record is there, all before it are (§5.3).
-            if end > self.log.base().index && !self.log.holds(run.last_id()) {
+            if run.last() > self.log.base().index && !self.log.holds(run.last_id()) {
+                if self.disk_full {
+                    return end.max(self.agreement_in(run));
+                }
                 self.take_run(run);
             }
+            end = run.last();
         }
         end
     }
 
-    fn take_run(&mut self, run: &Run) {
-        // One term, so that the part that is here already ends where this log's term ends.
+    /// The last record of a run that is here already, if any is. One term, so that the part that is here
+    /// ends where this log's term ends.
+    fn agreement_in(&self, run: &Run) -> Index {
         let base = self.log.base();
         let agreed = self.log.furthest_agreement(run.last_id()).unwrap_or(base);
-        let first_new = if agreed.term == run.term() {
-            agreed.index.next().max(run.first())
+        if agreed.term == run.term() {
+            agreed.index
         } else {
-            run.first()
-        };
+            Index::ZERO
+        }
+    }
+
+    fn take_run(&mut self, run: &Run) {
+        let first_new = self.agreement_in(run).next().max(run.first());
         let Some(new) = run.slice(first_new, run.last()) else {
             return;
         };

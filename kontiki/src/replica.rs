@@ -3,7 +3,7 @@
 //! What arrives (packets, requests, completions of the disk, the time) is put into the inbox, and the driver is called for
 //! all of it at once: by the transport as soon as it has delivered what a datagram brought, and by this thread's loop for
 //! everything else. Invariants: the driver is never called from within itself; callers are answered after the messages of
-//! the turn are on their way; a panic of the driver stops this node, never the host process.
+//! the turn are queued and the status shows what they did; a panic of the driver stops this node, never the host process.
 
 use crate::{
     calls::Calls,
@@ -12,7 +12,7 @@ use crate::{
     storage::Storage,
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
-use kontiki_log::{Fetch, Log};
+use kontiki_log::{Fetch, Log, SnapshotCommand};
 use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver, machine::Task};
 use kontiki_transport::{Sink, TransportEvent};
 use kontiki_wire::{Identity, Packet, PeerMessage};
@@ -228,8 +228,12 @@ impl Replica {
                 ..
             } = &mut *core;
             self.deadline.set(driver.turn(now, wall(), inbox, outside));
-            self.answer(outside);
-            if let Some(why) = driver.stopped() {
+            if !outside.replies.is_empty() {
+                // Whoever is answered sees what it did in the status.
+                self.publish(now, &mut core);
+                self.answer(&mut core.outside);
+            }
+            if let Some(why) = core.driver.stopped() {
                 self.stop(why.to_owned(), true);
                 return self.publish(now, &mut core);
             }
@@ -338,6 +342,14 @@ impl Ports for Outside {
 
     /// A plain log has no machine: its driver never asks for this.
     fn work(&mut self, _: GroupId, _: Task) {}
+
+    fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
+        self.log.snapshot(command);
+    }
+
+    fn retry_room(&mut self) {
+        self.log.retry_room();
+    }
 
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage) {
         let Identity {

@@ -204,7 +204,8 @@ pub enum LogEvent {
     },
     /// Something about snapshots.
     Snapshot(SnapshotEvent),
-    /// Whether there is room for the next segment. While there is none, writes of term and vote still fit.
+    /// Whether there is room for the next segment. While there is none, writes of term and vote still fit, if no more
+    /// records are written; [`Log::retry_room`](crate::Log::retry_room) looks again.
     DiskFull(bool),
     /// A write or sync failed, or the log on disk is not what was written: the node must stop. Said once.
     Failed(Arc<LogError>),

@@ -270,6 +270,14 @@ impl Group {
         self.entries.get(n).map(|entry| (*entry, end))
     }
 
+    /// Where in a segment the first record behind `end` stands that has an entry, if it is in that segment.
+    pub(crate) fn offset_behind(&self, segment: u64, end: Index) -> Option<u32> {
+        let next = self
+            .entries
+            .get(self.entries.partition_point(|e| e.index <= end))?;
+        (next.segment == segment).then_some(next.offset)
+    }
+
     /// How many records have an entry.
     #[cfg(test)]
     pub(crate) fn entry_count(&self) -> usize {

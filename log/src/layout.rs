@@ -39,7 +39,8 @@ pub(crate) fn new_name(number: u64) -> String {
 /// What a name in the folder stands for; `None` if it is not one of ours.
 pub(crate) fn parse(name: &str) -> Option<Named> {
     let (number, kind) = name.split_once('.')?;
-    let number = Some(number).filter(|n| n.len() == 16)?.parse().ok()?;
+    let is_number = number.len() == 16 && number.bytes().all(|b| b.is_ascii_digit());
+    let number = is_number.then(|| number.parse().ok())??;
     match kind {
         "seg" => Some(Named::Segment(number)),
         "new" => Some(Named::New),
@@ -97,6 +98,7 @@ mod tests {
             "lock",
             "0000000000000017.seg~",
             "000000000000001x.seg",
+            "+000000000000017.seg",
             "",
         ] {
             assert_eq!(parse(foreign), None, "{foreign}");

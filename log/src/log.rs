@@ -9,10 +9,11 @@
 //! A full segment is followed by the spare (`room`). While no spare is ready, records leave the last eighth
 //! of the segment alone, and writes of term and vote alone may use it. A write that does not fit
 //! waits, and all writes behind it wait with it, in their order: nothing is lost and nothing overtakes; the node
-//! simply does not acknowledge. In practice that takes a follower that goes on receiving records: a leader
-//! steps down when it hears that the disk is full, which is after the spare was begun and almost a whole
-//! segment before its end. Making a spare is tried again whenever [`Log::poll`] is called.
+//! simply does not acknowledge. Consensus keeps it from coming to that: it takes no more records in, and leads
+//! no longer, once it hears that the disk is full, which is after the spare was begun and almost a whole
+//! segment before its end. Making a spare is tried again when [`Log::retry_room`] is called.
 
+mod end;
 mod read;
 mod snapshots;
 mod sweep;
@@ -26,9 +27,10 @@ use crate::disk::{Completion, Disk, Done, FileId, Op, OpId};
 use crate::files::Files;
 use crate::group::Groups;
 use crate::reader::{Piece, Reading};
-use crate::room::Room;
+use crate::room::{Room, Step};
 use crate::snapshots::{Snapshots, Task};
-use kontiki_consensus::{GroupId, Index, Write};
+use end::End;
+use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
 use std::collections::{BTreeMap, VecDeque};
@@ -77,7 +79,7 @@ pub struct Log<D> {
     /// The disk was said to be full.
     full: bool,
     /// Where the log ends once all that was handed over is written.
-    ends: BTreeMap<GroupId, Index>,
+    ends: BTreeMap<GroupId, End>,
     queue: VecDeque<(GroupId, Write)>,
     /// A frame there is no room for.
     stuck: Option<Batch>,
@@ -110,7 +112,7 @@ impl<D: Disk> Log<D> {
             disk,
             identity,
             options,
-            ends: groups.iter().map(|(g, s)| (*g, s.last.index)).collect(),
+            ends: groups.iter().map(|(g, s)| (*g, End::new(Some(s)))).collect(),
             groups,
             active,
             first,
@@ -155,10 +157,19 @@ impl<D: Disk> Log<D> {
         self.read_on(self.readings_begun);
     }
 
-    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the
-    /// disk wakes, and now and then (once a second will do) while [`LogEvent::DiskFull`] holds.
+    /// Looks whether there is room again. To be called now and then while [`LogEvent::DiskFull`] holds, once a second
+    /// will do: it takes what room there is, if only for a moment. Otherwise it does nothing.
+    pub fn retry_room(&mut self) {
+        if self.failed {
+            return;
+        }
+        if let Some(op) = self.room.retry(self.active.number + 1) {
+            self.room_step(Step::Next(op));
+        }
+    }
+
+    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the disk wakes.
     pub fn poll(&mut self) -> Option<LogEvent> {
-        self.make_room();
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
@@ -200,8 +211,8 @@ impl<D: Disk> Log<D> {
 
     fn completed(&mut self, Completion { id, result }: Completion) {
         match (self.purposes.remove(&id), result) {
-            (Some(Purpose::Frame), Ok(_)) => self.frame_done(),
-            (Some(Purpose::Index | Purpose::Close), Ok(_)) | (None | Some(Purpose::Close), _) => {}
+            (Some(Purpose::Frame), Ok(Done::Unit)) => self.frame_done(),
+            (Some(Purpose::Index | Purpose::Close), Ok(Done::Unit)) | (None | Some(Purpose::Close), _) => {}
             (Some(Purpose::Frame | Purpose::Index), Err(error)) => self.fail(error.into()),
             (Some(Purpose::Create), Ok(Done::Opened(file, _))) => {
                 let step = self.room.filled(Ok(file));
@@ -211,15 +222,26 @@ impl<D: Disk> Log<D> {
                 let step = self.room.filled(Err(error));
                 self.room_step(step);
             }
-            (Some(Purpose::MakeRoom), result) => {
-                let step = self.room.stepped(result.map(|_| ()));
+            (Some(Purpose::MakeRoom), Ok(Done::Unit)) => {
+                let step = self.room.stepped(Ok(()));
+                self.room_step(step);
+            }
+            (Some(Purpose::MakeRoom), Err(error)) => {
+                let step = self.room.stepped(Err(error));
                 self.room_step(step);
             }
             (Some(Purpose::Sweep(step)), result) => self.swept(step, result),
             (Some(Purpose::Snapshot(task)), result) => self.snapshot_step(|s| s.completed(task, result)),
-            (Some(Purpose::Open(segment)), result) => self.opened(segment, result),
-            (Some(Purpose::Read(reading, piece)), result) => self.read(reading, piece, result),
-            (Some(Purpose::Create), Ok(_)) => {}
+            (Some(Purpose::Open(segment)), Ok(Done::Opened(file, _))) => self.opened(segment, Ok(file)),
+            (Some(Purpose::Open(segment)), Err(error)) => self.opened(segment, Err(error)),
+            (Some(Purpose::Read(reading, piece)), Ok(Done::Read(bytes))) => {
+                self.read(reading, piece, Ok(bytes));
+            }
+            (Some(Purpose::Read(reading, piece)), Err(error)) => self.read(reading, piece, Err(error)),
+            (Some(purpose), Ok(done)) => {
+                let what = format!("the disk answers {purpose:?} with something else: {done:?}");
+                self.fail(LogError::Wrong(what));
+            }
         }
     }
 

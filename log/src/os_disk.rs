@@ -11,7 +11,8 @@
 //!
 //! Invariants: one process and one `OsDisk` per directory (a lock on the file `lock`, which no
 //! operation shows or touches); every operation completes once, refused ones too, always from a thread
-//! of the disk; a file or directory whose write or sync has failed is never written or synced again.
+//! of the disk; a file or directory whose write or sync has failed is never written or synced again, but for
+//! a directory that had no room.
 
 mod directory;
 mod file;
@@ -34,8 +35,8 @@ use std::sync::Arc;
 use std::{fmt, process, thread};
 use work::{Answer, Effect, Job, Work};
 
-/// A data directory on a file system, held exclusively. Dropping it carries out what was submitted,
-/// ends its threads, then gives the directory free.
+/// A data directory on a file system, held exclusively. Dropping it carries out what was submitted, but for new
+/// files that are not filled yet, ends its threads, then gives the directory free.
 pub struct OsDisk {
     // Dropped in this order: the threads end before the lock is released.
     writer: Worker,

@@ -1,15 +1,17 @@
 //! Reading records from disk, beside the writes.
 //!
-//! A read begins at the nearest entry of the index, takes in a piece of the file, and walks over frames to
-//! the records that are wanted; it does so again until it has what was asked for. Every checksum on the
-//! way is verified. Invariants: a round either gives a record or reads more than the one before, so that
-//! it ends; if records were removed meanwhile it begins again, so that none of those is ever given.
+//! A read begins at the nearest entry of the index, takes in a piece of the file, and walks from there to
+//! the records that are wanted: over frames up to the next entry, then from that one on, for what
+//! lies just before an entry may have been removed. It does so again until it has what was asked for. Every
+//! checksum on the way is verified. Invariants: a round either gives a record or reads more than the one
+//! before, so that it ends; if records were removed meanwhile it begins again, so that none of those is ever
+//! given; what is given holds on to little more memory than its own length.
 
 use crate::api::{Fetch, From, LogError, LogEvent};
 use crate::group::{Entry, Group};
 use crate::layout::{SECTOR, align};
 use bytes::Bytes;
-use kontiki_consensus::{GroupId, Index, Position, Run};
+use kontiki_consensus::{Body, GroupId, Index, Mark, Position, Records, Run};
 use kontiki_wire::ClusterId;
 use kontiki_wire::frame::FrameHeader;
 use kontiki_wire::record::{RecordError, decode_prefix};
@@ -30,23 +32,30 @@ pub(crate) struct Reading {
     removals: u64,
     /// A piece was too short: read at least so much.
     least: u64,
+    /// Nothing more is wanted, or can be had.
+    done: bool,
 }
 
-/// A piece to be read.
+/// A piece to be read: so many bytes from an entry on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece {
     pub(crate) entry: Entry,
-    /// The last record that is valid where the piece stands.
-    end: Index,
     pub(crate) bytes: u64,
+}
+
+impl Piece {
+    /// Whether something of what stands at an entry was read with it.
+    fn reaches(&self, entry: &Entry, read: &Bytes) -> bool {
+        let skipped = entry.offset.checked_sub(self.entry.offset);
+        entry.segment == self.entry.segment
+            && skipped.is_some_and(|skipped| skipped == 0 || (skipped as usize) < read.len())
+    }
 }
 
 /// What came of a piece.
 pub(crate) enum Progress {
     /// More is to be read.
     GoOn,
-    /// This is the answer.
-    Done(Vec<Run>),
     /// What is wanted is damaged.
     Damaged(Damage),
 }
@@ -69,6 +78,7 @@ impl Reading {
             bytes: 0,
             removals: 0,
             least: 0,
+            done: false,
         }
     }
 
@@ -76,7 +86,8 @@ impl Reading {
     /// was removed since the last piece.
     pub(crate) fn compacted(&mut self, group: &Group) -> Option<Position> {
         if self.removals != group.removals {
-            (self.next, self.bytes, self.removals) = (None, 0, group.removals);
+            (self.next, self.bytes, self.done) = (None, 0, false);
+            self.removals = group.removals;
             self.runs.clear();
         }
         let base = &group.base;
@@ -87,9 +98,38 @@ impl Reading {
         (is_before && group.has_base()).then(|| base.position.next())
     }
 
-    /// The piece to read next; `None` if nothing more is wanted or there.
-    pub(crate) fn next_piece(&mut self, group: &Group, stride: u64) -> Option<Piece> {
-        let end = self.fetch.to.min(group.last.index);
+    /// The piece to read next; `None` if nothing more is wanted or there. `written` is the segment in use, and how
+    /// far it is written. Asked after [`Self::compacted`].
+    pub(crate) fn next_piece(&self, group: &Group, stride: u64, written: (u64, u64)) -> Option<Piece> {
+        let (entry, _) = self.locate(group)?;
+        let room = self.fetch.bytes_max.saturating_sub(self.bytes) as u64;
+        // For less than this no piece is read.
+        let slack = stride.min(self.fetch.bytes_max as u64 / 8);
+        if self.done || (!self.runs.is_empty() && room <= slack) {
+            return None;
+        }
+        let start = u64::from(entry.offset);
+        // Between the records stand the headers of frames.
+        let wanted = room.min(PIECE_BYTES_MAX);
+        let mut end = start + stride + SECTOR + wanted + wanted / 8;
+        if let Some(behind) = group.offset_behind(entry.segment, self.end(group)) {
+            end = end.min(u64::from(behind) + SECTOR);
+        }
+        if entry.segment == written.0 {
+            end = end.min(written.1);
+        }
+        let bytes = end.saturating_sub(start).max(self.least);
+        Some(Piece { entry, bytes })
+    }
+
+    /// The last record to be read.
+    fn end(&self, group: &Group) -> Index {
+        self.fetch.to.min(group.last.index)
+    }
+
+    /// The entry from which the next record is found, and the last record to be read from there.
+    fn locate(&self, group: &Group) -> Option<(Entry, Index)> {
+        let end = self.end(group);
         let found = match (self.next, self.fetch.from) {
             (Some(next), _) | (None, From::Index(next)) => {
                 let wanted = next >= Index(1) && next <= end;
@@ -101,14 +141,7 @@ impl Reading {
             }
         };
         let (entry, valid) = found?;
-        let wanted = self.fetch.bytes_max.saturating_sub(self.bytes) as u64;
-        let bytes = (stride + SECTOR + wanted.min(PIECE_BYTES_MAX)).max(self.least);
-        let full = !self.runs.is_empty() && self.bytes >= self.fetch.bytes_max;
-        (!full).then_some(Piece {
-            entry,
-            end: valid.min(end),
-            bytes,
-        })
+        Some((entry, valid.min(end)))
     }
 
     /// Takes in what was read.
@@ -116,33 +149,69 @@ impl Reading {
         if self.removals != group.removals {
             return Progress::GoOn;
         }
-        let mut walk = Walk::new(cluster, self.group, piece.entry, read.clone());
-        let ended = walk.run(piece.end);
-        if self.keep(&walk.runs, piece.end) {
-            self.least = 0;
-            return Progress::GoOn;
+        let (runs, bytes) = (self.runs.len(), self.bytes);
+        let damage = self.walk(cluster, group, piece, read);
+        let given = self.bytes - bytes;
+        if read.len() > given + given / 4 {
+            self.runs.iter_mut().skip(runs).for_each(detach);
         }
-        if !self.runs.is_empty() {
-            return Progress::Done(std::mem::take(&mut self.runs));
-        }
-        let what = match ended {
-            // A round that gives nothing needs a longer piece, of a file that is that long.
-            Ended::Short(needs) if needs > piece.bytes.max(read.len() as u64) => {
-                self.least = needs;
-                return Progress::GoOn;
+        match damage {
+            Some(damage) if self.runs.is_empty() => Progress::Damaged(damage),
+            found => {
+                // Whoever asks for what is behind hears of the damage.
+                self.done |= found.is_some();
+                Progress::GoOn
             }
-            Ended::Short(_) => "its records end too early".to_owned(),
-            Ended::Bad(what) => what,
-            // The record that holds the position lies beyond the last one asked for.
-            Ended::Limit if self.wanted().is_none() => return Progress::Done(Vec::new()),
-            Ended::Limit => "another record stands there".to_owned(),
-        };
-        Progress::Damaged(Damage {
-            segment: piece.entry.segment,
-            offset: walk.offset(),
-            index: self.wanted(),
-            what,
-        })
+        }
+    }
+
+    /// Keeps what is wanted of a piece, going from entry to entry; gives what is damaged.
+    fn walk(&mut self, cluster: ClusterId, group: &Group, piece: Piece, read: &Bytes) -> Option<Damage> {
+        while let Some((entry, end)) = self.locate(group).filter(|(entry, _)| piece.reaches(entry, read)) {
+            let skipped = (entry.offset - piece.entry.offset) as usize;
+            let mut walk = Walk::new(cluster, self.group, entry, read.slice(skipped..));
+            let ended = walk.run(end);
+            let kept = self.keep(&walk.runs, end);
+            if kept {
+                self.least = 0;
+            }
+            let what = match ended {
+                _ if self.done => return None,
+                Ended::Limit if kept => continue,
+                // The record that holds the position lies beyond the last one asked for.
+                Ended::Limit if self.wanted().is_none() => {
+                    self.done = true;
+                    return None;
+                }
+                Ended::Limit => "another record stands there".to_owned(),
+                Ended::Short { record, .. }
+                    if self.next == Some(walk.next_index()) && !self.has_room_for(record) =>
+                {
+                    self.done = true;
+                    return None;
+                }
+                // The next round begins here; one that gives nothing needs a longer piece, of a file that is that long.
+                Ended::Short { needs, .. }
+                    if kept || skipped > 0 || needs > piece.bytes.max(read.len() as u64) =>
+                {
+                    self.least = if kept { 0 } else { needs };
+                    return None;
+                }
+                Ended::Short { .. } => "its records end too early".to_owned(),
+                Ended::Bad(what) => what,
+            };
+            return Some(Damage {
+                segment: entry.segment,
+                offset: walk.offset(),
+                index: self.wanted(),
+                what,
+            });
+        }
+        None
+    }
+
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.runs.is_empty() || self.bytes + bytes <= self.fetch.bytes_max
     }
 
     fn wanted(&self) -> Option<Index> {
@@ -162,23 +231,20 @@ impl Reading {
             let Some(part) = run.slice(next, end).filter(|p| p.first() == next) else {
                 continue;
             };
-            let Some(head) = self.fitting(&part) else { break };
-            let whole = head.last() == part.last();
+            let head = part.fitting(self.fetch.bytes_max.saturating_sub(self.bytes));
+            if !self.has_room_for(head.weight()) {
+                self.done = true;
+                break;
+            }
             self.bytes += head.weight();
             self.next = Some(head.last().next());
+            self.done = head.last() < part.last();
             self.runs.push(head);
-            if !whole {
+            if self.done {
                 break;
             }
         }
         self.runs.len() > before
-    }
-
-    /// As much of a run as there is room for; at least a record if it is the first.
-    fn fitting(&self, part: &Run) -> Option<Run> {
-        let room = self.fetch.bytes_max.saturating_sub(self.bytes);
-        let head = part.fitting(room);
-        (self.runs.is_empty() || head.weight() <= room).then_some(head)
     }
 
     fn begins_in(&self, run: &Run) -> Option<Index> {
@@ -204,12 +270,32 @@ impl Reading {
     }
 }
 
+/// Gives a run memory of its own, so that it does not hold on to the piece it was found in.
+fn detach(run: &mut Run) {
+    let Body::Records(records) = run.body() else {
+        return;
+    };
+    let (mut end, mut entries) = (0, 0);
+    let mark = |(bytes, _, count): (Bytes, u64, u32)| {
+        end += bytes.len() as u32;
+        entries += count;
+        Mark { end, entries }
+    };
+    let marks = (0..records.len())
+        .filter_map(|n| records.record(n))
+        .map(mark)
+        .collect();
+    if let Some(own) = Records::new(Bytes::copy_from_slice(records.bytes()), marks) {
+        *run = Run::new(run.first(), run.term(), run.first_position(), Body::Records(own));
+    }
+}
+
 /// Why a walk ended.
 enum Ended {
     /// At the last valid record.
     Limit,
-    /// At the end of the piece; so many bytes are needed to go on.
-    Short(u64),
+    /// At the end of the piece: so many bytes of it are needed to go on, and the record there has at least so many.
+    Short { needs: u64, record: usize },
     /// At something that is not sound.
     Bad(String),
 }
@@ -245,6 +331,11 @@ impl Walk {
         u64::from(self.entry.offset) + self.at
     }
 
+    /// The record that comes next.
+    fn next_index(&self) -> Index {
+        self.runs.last().map_or(self.entry.index, |run| run.last().next())
+    }
+
     fn run(&mut self, end: Index) -> Ended {
         loop {
             if let Some(ended) = self.records() {
@@ -271,11 +362,17 @@ impl Walk {
         self.left -= sound as u64;
         match error {
             None if self.left == 0 => None,
-            None => Some(Ended::Short(self.at + SECTOR)),
+            None => Some(Ended::Short {
+                needs: self.at + SECTOR,
+                record: 0,
+            }),
             Some(RecordError::Cut { needs, .. })
                 if there - (sound as u64) < self.left && needs as u64 <= self.left =>
             {
-                Some(Ended::Short(self.at + needs as u64))
+                Some(Ended::Short {
+                    needs: self.at + needs as u64,
+                    record: needs,
+                })
             }
             Some(error) => Some(Ended::Bad(error.to_string())),
         }
@@ -285,7 +382,10 @@ impl Walk {
     fn frame(&mut self) -> Option<Ended> {
         self.at = align(self.offset()) - u64::from(self.entry.offset);
         let Some(sector) = self.piece.get(self.at as usize..(self.at + SECTOR) as usize) else {
-            return Some(Ended::Short(self.at + SECTOR));
+            return Some(Ended::Short {
+                needs: self.at + SECTOR,
+                record: 0,
+            });
         };
         let header = match FrameHeader::read(self.cluster, self.entry.segment, self.offset(), sector) {
             Ok(header) => header,

@@ -16,7 +16,7 @@ use crate::create::holds_log;
 use crate::disk::{Disk, Op};
 use crate::group::{Group, can_follow};
 use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
-use crate::log::{Active, Log, index_of};
+use crate::log::{Active, Log, index_of, segment_header};
 use crate::replay::Replay;
 use crate::room::{Room, Spare};
 use crate::scan::{Behind, Scan, Segment};
@@ -24,7 +24,7 @@ use crate::snapshots::{self, Snapshots};
 use crate::words;
 use bytes::Bytes;
 use kontiki_consensus::{GroupId, LogId, NodeId, Position, Restored};
-use kontiki_wire::frame::FrameHeader;
+use kontiki_wire::frame::{FrameError, FrameHeader};
 use kontiki_wire::segment::{SegmentError, SegmentHeader};
 use kontiki_wire::{ClusterId, Identity};
 use std::collections::VecDeque;
@@ -45,6 +45,7 @@ impl<D: Disk> Log<D> {
         layout::check(&options)?;
         let mut opening = Opening::new(&mut disk, cluster, node, &options)?;
         let (last, spares) = opening.replay()?;
+        let (last, spares) = opening.begun(last, spares)?;
         let end = opening.examine_end(&last, &spares)?;
         opening.check_beginning()?;
         let snapshots = snapshots::open(opening.disk, cluster)?;
@@ -98,6 +99,8 @@ struct Opening<'a, D> {
     starts: Vec<SegmentStart>,
     /// Indexes to be written: segment, where, what.
     indexes: Vec<(u64, u64, Bytes)>,
+    /// The header that the last segment lacks.
+    header: Option<SegmentHeader>,
 }
 
 /// The last segment and those behind it, looked at: what is to be done.
@@ -149,6 +152,7 @@ impl<'a, D: Disk> Opening<'a, D> {
             unfinished,
             starts: Vec::new(),
             indexes: Vec::new(),
+            header: None,
         })
     }
 
@@ -235,7 +239,8 @@ impl<'a, D: Disk> Opening<'a, D> {
                 (None, _) => behind.push(next),
                 (Some(_), Some(damaged)) => return Err(self.bad_header(damaged.number)),
                 (Some(header), None) => {
-                    self.replay_full(&last, header)?;
+                    self.replay_full(&last, header.first_sequence)?;
+                    self.check_start(header)?;
                     perform(self.disk, Op::Close { file: last.file })?;
                     last = next;
                 }
@@ -271,16 +276,53 @@ impl<'a, D: Disk> Opening<'a, D> {
         Ok(newest)
     }
 
+    /// If the first segment without a header has a frame where its first one belongs, only the header is lost, or
+    /// was torn: that segment is the last. Its header is known from what stands before it.
+    fn begun(
+        &mut self,
+        last: Segment,
+        mut behind: Vec<Segment>,
+    ) -> Result<(Segment, Vec<Segment>), LogError> {
+        let Some(next) = behind.first() else {
+            return Ok((last, behind));
+        };
+        let sector = read(self.disk, next.file, SECTOR, SECTOR)?;
+        let frame = match FrameHeader::read(self.identity.cluster, next.number, SECTOR, &sector) {
+            Ok(frame) => frame,
+            Err(FrameError::Absent) => return Ok((last, behind)),
+            Err(newer) => return Err(words::newer(&self.file(next.number), SECTOR, &newer.to_string())),
+        };
+        // It was written after all before it was acknowledged.
+        self.replay_full(&last, frame.sequence)?;
+        perform(self.disk, Op::Close { file: last.file })?;
+        let next = behind.remove(0);
+        let (number, bytes) = (next.number, next.bytes);
+        self.header = Some(segment_header(
+            self.identity,
+            number,
+            bytes,
+            frame.sequence,
+            &self.replay.groups,
+        ));
+        let group = self.replay.groups.get(&GroupId::default());
+        self.starts.extend(group.map(|g| SegmentStart {
+            last: g.last,
+            position: g.last_position,
+            bytes,
+        }));
+        Ok((next, behind))
+    }
+
     fn bad_header(&self, number: u64) -> LogError {
         let what = "its header is not sound";
         words::damaged(&self.file(number), 0, Some(self.replay.next_index()), what)
     }
 
-    /// Applies a segment that is followed by another: everything in it was acknowledged.
-    fn replay_full(&mut self, segment: &Segment, next: &SegmentHeader) -> Result<(), LogError> {
+    /// Applies a segment that is followed by another, which begins with frame `next`: everything in it was acknowledged.
+    fn replay_full(&mut self, segment: &Segment, next: u64) -> Result<(), LogError> {
         let cluster = self.identity.cluster;
         let index = segment.index(self.disk, cluster)?.map(|(index, _)| index);
-        let index = index.filter(|i| i.next_sequence == next.first_sequence);
+        let index = index.filter(|i| i.next_sequence == next);
         match index.filter(|i| can_follow(&self.replay.groups, cluster, i)) {
             Some(index) => {
                 for group in &index.groups {
@@ -288,9 +330,14 @@ impl<'a, D: Disk> Opening<'a, D> {
                     known.restore(cluster, segment.number, group);
                 }
                 self.replay.skip(index.next_sequence);
+                Ok(())
             }
-            None => self.scan_full(segment, next)?,
+            None => self.scan_full(segment, next),
         }
+    }
+
+    /// Whether a segment begins where the one before it ends.
+    fn check_start(&self, next: &SegmentHeader) -> Result<(), LogError> {
         let starts = |start: &kontiki_wire::segment::GroupStart| {
             self.replay
                 .groups
@@ -310,14 +357,14 @@ impl<'a, D: Disk> Opening<'a, D> {
     }
 
     /// The same for one without an index: it is read, and gets one.
-    fn scan_full(&mut self, segment: &Segment, next: &SegmentHeader) -> Result<(), LogError> {
+    fn scan_full(&mut self, segment: &Segment, next: u64) -> Result<(), LogError> {
         let scan = segment.scan(self.disk, &mut self.replay)?;
         let name = self.file(segment.number);
         if let Some(torn) = scan.torn {
             return Err(words::damaged(&name, torn.at, Some(torn.index), &torn.what));
         }
         let (sequence, end) = (self.replay.sequence, align(scan.end));
-        if sequence != next.first_sequence {
+        if sequence != next {
             let what = format!("frame {sequence} should begin here and does not");
             return Err(words::damaged(&name, end, Some(self.replay.next_index()), &what));
         }
@@ -371,6 +418,10 @@ impl<'a, D: Disk> Opening<'a, D> {
         }
         let to = index.as_ref().map_or(last.bytes, |(_, from)| *from);
         let behind = last.behind(self.disk, cluster, sequence, (end, to))?;
+        // The first frame of all was on disk before the log got its name.
+        if last.number == 1 && frame.is_none() {
+            return Err(words::damaged(&self.file(last.number), at, Some(record), &what));
+        }
         if let Some(later) = behind.later {
             let what = format!("{what}, and a later frame stands at byte {later}");
             return Err(words::damaged(&self.file(last.number), at, Some(record), &what));
@@ -416,6 +467,9 @@ impl<'a, D: Disk> Opening<'a, D> {
         let file = segment.file;
         for (_, from, to) in end.dirty.iter().filter(|(number, ..)| *number == segment.number) {
             clear(self.disk, file, *from, *to)?;
+        }
+        if let Some(header) = self.header.take() {
+            write(self.disk, file, 0, vec![header.encode()])?;
         }
         // The first frame was written with the header of the segment.
         let offset = end.last.as_ref().map_or(0, |f| f.offset);

@@ -164,10 +164,10 @@ impl Replay {
         self.sequence = header.sequence + 1;
         for (part, content) in header.parts.iter().zip(contents) {
             if part.group == GroupId::default() {
-                let from = part
-                    .truncate
-                    .or(part.base.filter(|b| b.install).map(|_| Index::ZERO));
-                self.tail.apply(from, &content.runs);
+                if part.base.is_some_and(|b| b.install) {
+                    self.tail.truncate(Index::ZERO);
+                }
+                self.tail.apply(part.truncate, &content.runs);
             }
         }
     }
@@ -273,7 +273,8 @@ struct Tail {
 
 impl Tail {
     fn apply(&mut self, truncate: Option<Index>, runs: &[Run]) {
-        if let Some(from) = truncate {
+        // What is removed and what replaces it belong together.
+        if let Some(from) = truncate.filter(|_| !runs.is_empty()) {
             self.truncate(from);
         }
         for run in runs {

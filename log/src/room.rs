@@ -3,8 +3,9 @@
 //! One is kept ahead, so that a full segment is followed without a wait, and so that a disk without room
 //! is known while there still is some. A segment is made under another name and gets its own once it is
 //! filled with zeros and synced; once the folder is synced too it is ready. So a file with the name of a
-//! segment always has its whole length. If there is no room that is told once, and tried again on the
-//! next occasion: there is no clock here, each call of [`Log::poll`](crate::Log::poll) is one.
+//! segment always has its whole length. If there is no room that is told once, and tried again when it is
+//! asked for by [`Log::retry_room`](crate::Log::retry_room): there is no clock here, and each attempt fills
+//! the disk to its last byte for a moment.
 
 use crate::disk::{DiskError, FileId, Op};
 use crate::layout::{FOLDER, new_name, segment_name};
@@ -27,8 +28,13 @@ enum Making {
     },
     Naming(Spare),
     Syncing(Spare),
-    /// There was no room.
+    /// There was no room for the file.
     Refused,
+    /// There was none for its name, or for making that durable.
+    Unnamed(Spare),
+    Unsynced(Spare),
+    /// Its name is taken back, so that another sync covers one that was given after the one that failed.
+    Renaming(Spare),
     /// A file is in the way, left by an attempt that could not tidy up.
     Clearing {
         number: u64,
@@ -77,8 +83,32 @@ impl Room {
 
     /// The operation that makes segment `number`, the one behind the one in use, if none is ready or being made.
     pub(crate) fn want(&mut self, number: u64) -> Option<Op> {
-        let idle = matches!(self.making, Making::Nothing | Making::Refused);
+        let idle = matches!(self.making, Making::Nothing);
         (idle && self.ready.is_empty()).then(|| self.fill(number))
+    }
+
+    /// The same, after there was no room.
+    pub(crate) fn retry(&mut self, number: u64) -> Option<Op> {
+        match self.making {
+            Making::Refused => Some(self.fill(number)),
+            Making::Unnamed(spare) => Some(self.name(spare)),
+            Making::Unsynced(spare) => {
+                self.making = Making::Renaming(spare);
+                Some(Op::Rename {
+                    from: segment_name(spare.number),
+                    to: new_name(spare.number),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn name(&mut self, spare: Spare) -> Op {
+        self.making = Making::Naming(spare);
+        Op::Rename {
+            from: new_name(spare.number),
+            to: segment_name(spare.number),
+        }
     }
 
     fn fill(&mut self, number: u64) -> Op {
@@ -96,20 +126,16 @@ impl Room {
         };
         let error = match result {
             Ok(file) => {
-                self.making = Making::Naming(Spare {
+                return Step::Next(self.name(Spare {
                     number,
                     file,
                     bytes: self.segment_bytes,
-                });
-                return Step::Next(Op::Rename {
-                    from: new_name(number),
-                    to: segment_name(number),
-                });
+                }));
             }
             Err(error) => error,
         };
         match error.kind {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            _ if is_full(&error) => {
                 self.making = Making::Refused;
                 Step::Full
             }
@@ -126,9 +152,10 @@ impl Room {
     /// A step after that was done, or failed.
     pub(crate) fn stepped(&mut self, result: Result<(), DiskError>) -> Step {
         if let Err(error) = result {
-            return Step::Failed(error);
+            return self.refused(error);
         }
         match self.making {
+            Making::Renaming(spare) => Step::Next(self.name(spare)),
             Making::Naming(spare) => {
                 self.making = Making::Syncing(spare);
                 Step::Next(Op::SyncDirectory {
@@ -141,7 +168,31 @@ impl Room {
                 Step::Ready
             }
             Making::Clearing { number } => Step::Next(self.fill(number)),
-            Making::Nothing | Making::Filling { .. } | Making::Refused => Step::Full,
+            Making::Nothing
+            | Making::Filling { .. }
+            | Making::Refused
+            | Making::Unnamed(_)
+            | Making::Unsynced(_) => Step::Full,
         }
     }
+
+    /// Some file systems need room for names, too.
+    fn refused(&mut self, error: DiskError) -> Step {
+        let retry = match self.making {
+            Making::Naming(spare) => Making::Unnamed(spare),
+            Making::Syncing(spare) | Making::Renaming(spare) => Making::Unsynced(spare),
+            Making::Clearing { .. } => Making::Refused,
+            _ => return Step::Failed(error),
+        };
+        if !is_full(&error) {
+            return Step::Failed(error);
+        }
+        self.making = retry;
+        Step::Full
+    }
+}
+
+/// Whether it failed for lack of room.
+pub(crate) fn is_full(error: &DiskError) -> bool {
+    matches!(error.kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

@@ -7,6 +7,7 @@ mod disk;
 mod golden;
 mod model;
 mod places;
+mod reads;
 mod room;
 mod snapshots;
 mod wrong;

@@ -26,7 +26,10 @@ use kontiki_consensus::{
     Config, Consensus, Duration, Event, GroupId, Index, NodeId, Note, Output, Position, Restored, Time,
 };
 use kontiki_log::LogEvent;
-use kontiki_wire::{Identity, Packet, PeerMessage, Refusal, Session, SessionLimits};
+use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
+
+/// How often a full disk is asked for room: each time takes what room there is, if only for a moment.
+const ROOM_INTERVAL: Duration = Duration::from_millis(1000);
 
 /// Settings of a replica.
 #[derive(Clone, Debug)]
@@ -81,7 +84,8 @@ pub struct Driver {
     pub(crate) leader_time: u64,
     pub(crate) clock: Clock,
     pub(crate) counts: Counts,
-    pub(crate) disk_full: bool,
+    /// When to look again whether there is room on the disk, while it is full.
+    retry_room: Option<Time>,
     pub(crate) stopped: Option<String>,
     /// The next look at what has waited too long.
     next_sweep: Time,
@@ -109,7 +113,7 @@ impl Driver {
             leader_time: 0,
             clock: Clock::new(now),
             counts: Counts::default(),
-            disk_full: false,
+            retry_room: None,
             stopped: None,
             next_sweep: now,
             config,
@@ -147,12 +151,17 @@ impl Driver {
                 self.consensus.step(now, Event::Timeout);
             }
             self.sweep(now, ports);
+            if self.retry_room.is_some_and(|at| now >= at) {
+                self.retry_room = Some(now.after(ROOM_INTERVAL));
+                ports.retry_room();
+            }
             self.settle(now, wall, ports);
         }
         if self.stopped.is_some() {
             Time::MAX
         } else {
-            self.consensus.deadline().min(self.sweep_deadline())
+            let room = self.retry_room.unwrap_or(Time::MAX);
+            self.consensus.deadline().min(self.sweep_deadline()).min(room)
         }
     }
 
@@ -243,7 +252,7 @@ impl Driver {
             LogEvent::Snapshot(event) => self.take_snapshot_event(now, event, ports),
             LogEvent::SegmentBegun { start, .. } => self.segment_begun(start),
             LogEvent::DiskFull(full) => {
-                self.disk_full = full;
+                self.retry_room = full.then(|| now.after(ROOM_INTERVAL));
                 self.consensus.step(now, Event::DiskFull(full));
             }
             LogEvent::Failed(error) => self.stop(error.to_string(), ports),
@@ -321,18 +330,13 @@ impl Driver {
     }
 
     fn expire(&mut self, now: Time, ports: &mut impl Ports) {
-        let no_leader = if self.disk_full {
-            Failure::Refused(Refusal::DiskFull)
-        } else {
-            Failure::NoLeader
-        };
         let unknown = Failure::Unknown("it was proposed, and not committed before the deadline");
         let (mut late, mut tokens) = (Vec::new(), Vec::new());
         self.forwards.expire(now, &mut late);
         self.waiters.expire(now, &mut tokens);
         late.extend(tokens.drain(..).map(|t| (t, unknown.clone())));
         self.parked.expire(now, &mut tokens);
-        late.extend(tokens.drain(..).map(|t| (t, no_leader.clone())));
+        late.extend(tokens.drain(..).map(|t| (t, Failure::NoLeader)));
         self.checks.expire(now, &mut tokens);
         late.extend(tokens.drain(..).map(|t| (t, Failure::NoLeader)));
         for (token, failure) in late {
@@ -344,6 +348,10 @@ impl Driver {
     /// How long an unanswered question is left alone before it is asked again.
     pub(crate) fn patience(&self) -> Duration {
         self.config.consensus.election_timeout_min
+    }
+
+    pub(crate) fn disk_is_full(&self) -> bool {
+        self.retry_room.is_some()
     }
 
     pub(crate) fn node(&self) -> NodeId {

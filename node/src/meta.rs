@@ -111,6 +111,8 @@ impl Meta {
             log_hash,
             output_hash,
             clock,
+            trimmed_index,
+            trimmed_position,
         } = self.head();
         let head = [
             version.into(),
@@ -120,6 +122,8 @@ impl Meta {
             log_hash,
             output_hash,
             clock.into(),
+            trimmed_index,
+            trimmed_position,
         ];
         self.sessions.mix_into(head.into_iter().fold(0, mix), mix)
     }

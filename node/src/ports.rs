@@ -18,6 +18,8 @@ pub trait Ports {
     fn fetch(&mut self, group: GroupId, fetch: Fetch);
     /// Do this with snapshots; what comes of it is told by [`LogEvent::Snapshot`].
     fn snapshot(&mut self, group: GroupId, command: SnapshotCommand);
+    /// The disk was said to be full: look again whether it still is; then [`LogEvent::DiskFull`] if it is not.
+    fn retry_room(&mut self);
     /// Send to a peer. If its queue is full the message is dropped: then [`Input::SendDropped`].
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage);
     /// Have the [`Applier`](crate::machine::Applier) do this, after all earlier tasks; then [`Input::Machine`]. A driver

@@ -395,10 +395,17 @@ impl Driver {
     ) {
         match self.reads.fetches.remove(&token) {
             Some(Purpose::Peer { peer, from }) => {
-                let runs = runs.unwrap_or_else(|error| {
-                    tracing::warn!(%peer, %from, %error, "records for a follower could not be read");
-                    Vec::new()
-                });
+                let runs = match runs {
+                    Ok(runs) => runs,
+                    // What it has acknowledged is gone: whoever counts on this node must not any longer.
+                    Err(error) if matches!(*error, LogError::Damaged(_)) => {
+                        return self.stop(error.to_string(), ports);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%peer, %from, %error, "records for a follower could not be read");
+                        Vec::new()
+                    }
+                };
                 self.consensus.step(now, Event::Fetched { peer, from, runs });
             }
             Some(Purpose::Apply(index)) => match runs {

@@ -1,5 +1,6 @@
 //! The way of a client's append: into the log if this node leads, to the leader if it knows one, else
-//! aside until there is one.
+//! aside until there is one. While this node's disk is full they are refused: it takes no records in, so it
+//! could not tell what became of them.
 //!
 //! Invariants: appends take their way in the order they came; one that comes back, refused by a node
 //! that led no more, stands again before those that came after it; what stands aside is bounded, and
@@ -150,6 +151,9 @@ impl Driver {
         if matches!(proposal.session, Session::In(of) if !of.is_sound()) {
             return self.refuse(token, Refusal::SessionStale, ports);
         }
+        if self.disk_is_full() {
+            return self.refuse(token, Refusal::DiskFull, ports);
+        }
         let ticket = self.parked.ticket();
         let append = Append {
             ticket,
@@ -170,6 +174,12 @@ impl Driver {
 
     /// Sends those on their way that stood aside, in their order, and takes in what was held for peers.
     pub(crate) fn admit(&mut self, now: Time, ports: &mut impl Ports) {
+        if self.disk_is_full() {
+            let parked: Vec<Token> = self.parked.drain().collect();
+            for token in parked {
+                self.refuse(token, Refusal::DiskFull, ports);
+            }
+        }
         while !self.parked.is_empty() && self.leads_somewhere() {
             let Some(append) = self.parked.take_first(self.takes_sessions()) else {
                 break;

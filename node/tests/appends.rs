@@ -631,8 +631,33 @@ fn a_leader_whose_disk_is_full_hands_over_and_appends_go_on() {
     let (mut world, names) = World::led(3, 33);
     disk_full(&mut world, names[0], true);
     let token = world.append(names[0], "a");
+    assert!(matches!(
+        world.failure(token),
+        Failure::Refused(Refusal::DiskFull)
+    ));
+    let token = world.append(names[1], "b");
     assert_eq!(world.position(token), 1);
     assert_ne!(world.leader(), Some(names[0]));
+    assert!(world.log(names[0]).is_empty(), "it takes nothing in");
+    disk_full(&mut world, names[0], false);
+    world.run_until("what was missed", |world| world.log(names[0]) == ["b"]);
+    let token = world.append(names[0], "c");
+    assert_eq!(world.position(token), 2);
+}
+
+#[test]
+fn an_append_that_waits_for_a_leader_is_refused_once_the_disk_is_full() {
+    let (mut world, names) = World::led(3, 33);
+    world.isolate(names[1]);
+    world.run(2_000);
+    let token = world.append(names[1], "a");
+    world.run(1);
+    assert_eq!(world.open(), 1);
+    disk_full(&mut world, names[1], true);
+    assert!(matches!(
+        world.failure(token),
+        Failure::Refused(Refusal::DiskFull)
+    ));
 }
 
 #[test]
@@ -647,6 +672,25 @@ fn where_all_disks_are_full_appends_are_refused_for_that() {
     disk_full(&mut world, names[0], false);
     let token = world.append(names[0], "b");
     assert_eq!(world.position(token), 1);
+}
+
+#[test]
+fn a_full_disk_is_asked_for_room_once_a_second() {
+    let (mut world, names) = World::led(3, 36);
+    for n in &names {
+        disk_full(&mut world, *n, true);
+    }
+    world.run(10_500);
+    for n in &names {
+        let retries = world.node(*n).retries;
+        assert_eq!(retries, 10);
+        disk_full(&mut world, *n, false);
+    }
+    let token = world.append(names[0], "a");
+    assert_eq!(world.position(token), 1);
+    for n in &names {
+        assert_eq!(world.node(*n).retries, 10);
+    }
 }
 
 #[test]

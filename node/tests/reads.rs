@@ -4,6 +4,7 @@ mod common;
 
 use common::World;
 use kontiki_consensus::{Call, Message, NodeId};
+use kontiki_log::{LogError, disk::DiskError};
 use kontiki_node::{
     Consistency::{Linearizable, Stale},
     Failure, Reply,
@@ -221,12 +222,59 @@ fn what_memory_does_not_hold_is_read_from_disk() {
 #[test]
 fn a_log_that_cannot_be_read_fails_the_read_and_not_the_node() {
     let (mut world, names) = small_memory(13, 9);
-    world.node(names[1]).unreadable = true;
+    world.node(names[1]).unreadable = Some(LogError::Damaged("worn out".into()));
     let token = world.read(names[1], 1, 100, Linearizable);
     assert!(matches!(world.failure(token), Failure::Log(_)));
     assert_eq!(world.driver(names[1]).stopped(), None);
     let token = world.append(names[1], "10");
     world.position(token);
+}
+
+/// Two nodes that can read what the third lacks from disk only, and the third, which is down.
+fn far_behind(seed: u64) -> (World, Vec<NodeId>) {
+    let (mut world, names) = filled(3, seed, 1);
+    world.crash(names[2]);
+    world.tail_bytes_max = 0;
+    for n in 2..=9 {
+        let token = world.append(names[0], &n.to_string());
+        world.answer(token);
+    }
+    for n in &names[..2] {
+        world.crash(*n);
+        world.start(*n);
+    }
+    world.run_until("a leader", |world| world.leader().is_some());
+    world.run(100);
+    (world, names)
+}
+
+#[test]
+fn a_node_that_cannot_send_a_follower_what_it_acknowledged_stops() {
+    let (mut world, names) = far_behind(15);
+    let leader = world.leader().expect("a leader");
+    world.node(leader).unreadable = Some(LogError::Damaged("worn out".into()));
+    world.start(names[2]);
+    world.run_until("the stop", |world| world.driver(leader).stopped().is_some());
+    assert_eq!(world.driver(leader).stopped(), Some("worn out"));
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_for_a_while_is_asked_again_for_a_follower() {
+    let (mut world, names) = far_behind(16);
+    let leader = world.leader().expect("a leader");
+    world.node(leader).unreadable = Some(LogError::Disk(DiskError {
+        what: "read".into(),
+        kind: std::io::ErrorKind::Other,
+        message: "not now".into(),
+    }));
+    world.start(names[2]);
+    world.run(3_000);
+    assert_eq!(world.driver(leader).stopped(), None);
+    assert_eq!(world.log(names[2]).len(), 1);
+    let asked = world.node(leader).fetched;
+    assert!((1..100).contains(&asked), "{asked} times");
+    world.node(leader).unreadable = None;
+    world.run_until("what is missing", |world| world.log(names[2]).len() == 9);
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
         listener,
         App {
             handle,
+            http: file.http.clone(),
             batch_bytes_max,
             stopping: Arc::default(),
         },

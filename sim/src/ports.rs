@@ -137,6 +137,11 @@ impl Ports for SimPorts<'_> {
         self.log.fetch(group, fetch);
     }
 
+    fn retry_room(&mut self) {
+        self.outgoing.count();
+        self.log.retry_room();
+    }
+
     fn send(&mut self, _group: GroupId, to: NodeId, message: PeerMessage) {
         self.outgoing.count();
         self.trace.line(self.now, || match &message {

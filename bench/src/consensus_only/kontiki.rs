@@ -42,14 +42,14 @@ impl Kontiki {
         }
     }
 
-    fn dispatch(&mut self, output: Output, post: &mut Vec<Message>) {
+    fn dispatch(&mut self, output: Output, send: &mut impl FnMut(Message)) {
         match output {
             Output::Persist(write) => {
                 assert!(write.truncate.is_none(), "nothing here is ever in doubt");
                 self.log.extend(write.runs);
                 self.consensus.step(self.now, Event::Persisted(write.id));
             }
-            Output::Send(message) => post.push(message),
+            Output::Send(message) => send(message),
             Output::Commit(index) => {
                 let position = self.consensus.position_at(index).expect("it was just appended");
                 self.committed = position.0;
@@ -105,7 +105,7 @@ impl Replica for Kontiki {
         self.consensus.step(self.now, Event::Message(message));
     }
 
-    fn turn(&mut self, post: &mut Vec<Message>) {
+    fn turn(&mut self, mut send: impl FnMut(Message)) {
         let mut outputs = std::mem::take(&mut self.outputs);
         loop {
             self.consensus.flush(self.now, &mut outputs);
@@ -113,7 +113,7 @@ impl Replica for Kontiki {
                 break;
             }
             for output in outputs.drain(..) {
-                self.dispatch(output, post);
+                self.dispatch(output, &mut send);
             }
         }
         self.outputs = outputs;

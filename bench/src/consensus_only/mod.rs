@@ -130,7 +130,7 @@ pub(crate) fn run(options: Options) -> Result<Outcome, String> {
         let ours = measure::<Cluster<kontiki::Kontiki>>;
         let theirs: [(&'static str, Measure); 3] = [
             (RAFT, measure::<Cluster<raft_rs::RaftRs>>),
-            (OMNI, measure::<Cluster<omni::Omni>>),
+            (OMNI, omni_at_its_best(case)),
             (FLOOR, measure::<floor::Floor>),
         ];
         let mut pairs: [Vec<(Cost, Cost)>; 3] = Default::default();
@@ -151,6 +151,14 @@ pub(crate) fn run(options: Options) -> Result<Outcome, String> {
     }
     let notes = notes(&plan, Spread::of(disturbance.into_iter()));
     Ok(Outcome { rows, notes })
+}
+
+fn omni_at_its_best(case: Case) -> Measure {
+    if case.outstanding == 1 {
+        measure::<Cluster<omni::Omni<omni::Apart>>>
+    } else {
+        measure::<Cluster<omni::Omni<omni::Together>>>
+    }
 }
 
 /// Kontiki alone, one case, checked as always: what a profiler is put on. Says what an entry has cost.
@@ -292,7 +300,8 @@ fn notes(plan: &Plan, disturbance: Option<Spread>) -> String {
 Closed loop: all outstanding entries are proposed at once and committed before the next. {} pairs of runs
 of {} ms, ours and theirs in turn; medians; a ratio above 1 means that ours is better.
 Every run checked: each replica's log held exactly what was proposed, in order (hash), with the clock stopped.
-Cost includes copying each entry once into memory it is sent from (one allocation a batch, for all alike),
+Cost includes copying each entry once into memory it is sent from (one allocation a batch, for all alike:
+an allocation for each entry makes the peers slower, except omnipaxos at 1 outstanding, which has that),
 its way into all three logs, and trimming them every {} entries; not: encoding, checksums, reading
 entries back for an application (raft-rs gives committed entries whether wanted or not).
 entries/s is by the clock on the wall, ns by the CPU time of the thread; wall/CPU median {median:.2}, largest {max:.2}
@@ -333,7 +342,8 @@ mod tests {
     fn every_subject_commits_all_entries_in_order() {
         runs::<Cluster<kontiki::Kontiki>>();
         runs::<Cluster<raft_rs::RaftRs>>();
-        runs::<Cluster<omni::Omni>>();
+        runs::<Cluster<omni::Omni<omni::Apart>>>();
+        runs::<Cluster<omni::Omni<omni::Together>>>();
         runs::<floor::Floor>();
     }
 

@@ -9,22 +9,66 @@ use omnipaxos::storage::{Entry, NoSnapshot};
 use omnipaxos::util::LogEntry;
 use omnipaxos::{ClusterConfig, OmniPaxos, ServerConfig};
 use omnipaxos_storage::memory_storage::MemoryStorage;
+use std::sync::Arc;
 
-/// An entry whose bytes are shared by those who hold it: with bytes of its own it is slower.
+/// How an entry holds its bytes. Which is faster depends on how many are proposed at once.
+pub(crate) trait Payload: Entry {
+    /// Makes `n` of them and gives them to `take`, one after the other.
+    fn several(source: &mut Source, n: usize, take: impl FnMut(Self));
+
+    fn bytes(&self) -> &[u8];
+}
+
+/// All that are proposed at once share one piece of memory: best where there are many.
 #[derive(Clone, Debug)]
-pub(crate) struct Payload(Bytes);
+pub(crate) struct Together(Bytes);
 
-impl Entry for Payload {
+/// Each has memory of its own: best where there is only one.
+#[derive(Clone, Debug)]
+pub(crate) struct Apart(Arc<[u8]>);
+
+impl Entry for Together {
     type Snapshot = NoSnapshot;
 }
 
-pub(crate) struct Omni {
-    node: OmniPaxos<Payload, MemoryStorage<Payload>>,
-    leads: bool,
+impl Entry for Apart {
+    type Snapshot = NoSnapshot;
 }
 
-impl Replica for Omni {
-    type Message = Message<Payload>;
+impl Payload for Together {
+    fn several(source: &mut Source, n: usize, mut take: impl FnMut(Self)) {
+        let mut bytes = BytesMut::with_capacity(n * source.entry_len());
+        for _ in 0..n {
+            bytes.put_slice(source.next());
+            take(Self(bytes.split().freeze()));
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Payload for Apart {
+    fn several(source: &mut Source, n: usize, mut take: impl FnMut(Self)) {
+        for _ in 0..n {
+            take(Self(source.next().into()));
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+pub(crate) struct Omni<P: Payload> {
+    node: OmniPaxos<P, MemoryStorage<P>>,
+    leads: bool,
+    outgoing: Vec<Message<P>>,
+}
+
+impl<P: Payload> Replica for Omni<P> {
+    type Message = Message<P>;
 
     const NAME: &'static str = "omnipaxos";
 
@@ -44,6 +88,7 @@ impl Replica for Omni {
             Self {
                 node: node.expect("the configuration is valid"),
                 leads: false,
+                outgoing: Vec::new(),
             }
         })
     }
@@ -58,20 +103,18 @@ impl Replica for Omni {
     }
 
     fn propose(&mut self, source: &mut Source, n: usize) {
-        let mut bytes = BytesMut::with_capacity(n * source.entry_len());
-        for _ in 0..n {
-            bytes.put_slice(source.next());
-            let entry = Payload(bytes.split().freeze());
+        P::several(source, n, |entry| {
             assert!(self.node.append(entry).is_ok(), "no reconfiguration is under way");
-        }
+        });
     }
 
     fn receive(&mut self, message: Self::Message) {
         self.node.handle_incoming(message);
     }
 
-    fn turn(&mut self, post: &mut Vec<Self::Message>) {
-        self.node.take_outgoing_messages(post);
+    fn turn(&mut self, send: impl FnMut(Self::Message)) {
+        self.node.take_outgoing_messages(&mut self.outgoing);
+        self.outgoing.drain(..).for_each(send);
     }
 
     fn addressee(message: &Self::Message) -> usize {
@@ -88,7 +131,7 @@ impl Replica for Omni {
         let trimmed = self.node.get_compacted_idx();
         for entry in self.node.read_decided_suffix(trimmed).into_iter().flatten() {
             if let LogEntry::Decided(entry) = entry {
-                fingerprint.add(&entry.0);
+                fingerprint.add(entry.bytes());
             }
         }
     }

@@ -84,10 +84,10 @@ impl Replica for RaftRs {
         self.node.step(message).expect("it is from a peer");
     }
 
-    fn turn(&mut self, post: &mut Vec<Message>) {
+    fn turn(&mut self, mut send: impl FnMut(Message)) {
         while self.node.has_ready() {
             let mut ready = self.node.ready();
-            post.append(&mut ready.take_messages());
+            ready.take_messages().into_iter().for_each(&mut send);
             self.apply(ready.take_committed_entries());
             {
                 let mut log = self.node.store().wl();
@@ -96,12 +96,12 @@ impl Replica for RaftRs {
                     log.set_hardstate(state.clone());
                 }
             }
-            post.append(&mut ready.take_persisted_messages());
+            ready.take_persisted_messages().into_iter().for_each(&mut send);
             let mut light = self.node.advance(ready);
             if let Some(commit) = light.commit_index() {
                 self.node.store().wl().mut_hard_state().set_commit(commit);
             }
-            post.append(&mut light.take_messages());
+            light.take_messages().into_iter().for_each(&mut send);
             self.apply(light.take_committed_entries());
             self.node.advance_apply();
         }

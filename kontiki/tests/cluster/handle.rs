@@ -297,6 +297,18 @@ fn an_append_goes_on_when_its_future_is_dropped() {
 }
 
 #[test]
+fn whoever_is_answered_sees_it_in_the_status() {
+    let nodes = in_memory::<String>();
+    for n in 0..200 {
+        let node = &nodes[n % 3];
+        let appended = node.append(n.to_string()).unwrap();
+        let commit = node.status().commit;
+        assert!(commit >= appended.last, "{commit}, {appended:?}");
+    }
+    shut_down(&nodes);
+}
+
+#[test]
 fn a_single_node_is_a_cluster_too() {
     let node = start::<String>(Config::in_memory(1).unwrap().remove(0));
     assert_eq!(node.append("alone".to_owned()).unwrap().first, 1);

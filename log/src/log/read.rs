@@ -2,10 +2,11 @@
 
 use super::{Log, Purpose};
 use crate::api::LogError;
-use crate::disk::{Disk, DiskError, Done, Op};
+use crate::disk::{Disk, DiskError, FileId, Op};
 use crate::layout::{segment_name, stride};
 use crate::reader::{Damage, Piece, Progress};
 use crate::words;
+use bytes::Bytes;
 
 impl<D: Disk> Log<D> {
     /// Does what a reading needs next: a piece, a file to read it from, or to be answered.
@@ -18,7 +19,8 @@ impl<D: Disk> Log<D> {
         if let Some(first) = group.and_then(|g| reading.compacted(g)) {
             return self.answer(number, Err(LogError::Compacted { first }));
         }
-        let Some(piece) = group.and_then(|g| reading.next_piece(g, stride)) else {
+        let written = (self.active.number, self.active.offset);
+        let Some(piece) = group.and_then(|g| reading.next_piece(g, stride, written)) else {
             if let Some(reading) = self.readings.remove(&number) {
                 self.events.push_back(reading.into_answer());
             }
@@ -46,16 +48,15 @@ impl<D: Disk> Log<D> {
     }
 
     /// A segment was opened, or could not be.
-    pub(super) fn opened(&mut self, segment: u64, result: Result<Done, DiskError>) {
+    pub(super) fn opened(&mut self, segment: u64, result: Result<FileId, DiskError>) {
         let waiting = self.opening.remove(&segment).unwrap_or_default();
         match result {
-            Ok(Done::Opened(file, _)) => {
+            Ok(file) => {
                 for op in self.files.add(segment, file) {
                     self.submit(op, Purpose::Close);
                 }
                 waiting.into_iter().for_each(|number| self.read_on(number));
             }
-            Ok(_) => {}
             // It was removed meanwhile: what is wanted of it is compacted.
             Err(_) if segment < self.first + u64::from(self.removing) => {
                 waiting.into_iter().for_each(|number| self.read_on(number));
@@ -67,11 +68,10 @@ impl<D: Disk> Log<D> {
     }
 
     /// A piece was read, or could not be.
-    pub(super) fn read(&mut self, number: u64, piece: Piece, result: Result<Done, DiskError>) {
+    pub(super) fn read(&mut self, number: u64, piece: Piece, result: Result<Bytes, DiskError>) {
         self.files.end_read(piece.entry.segment);
         let bytes = match result {
-            Ok(Done::Read(bytes)) => bytes,
-            Ok(_) => return,
+            Ok(bytes) => bytes,
             Err(_) if piece.entry.segment < self.first + u64::from(self.removing) => {
                 return self.read_on(number);
             }
@@ -85,7 +85,6 @@ impl<D: Disk> Log<D> {
         };
         match reading.take(self.identity.cluster, group, piece, &bytes) {
             Progress::GoOn => self.read_on(number),
-            Progress::Done(runs) => self.answer(number, Ok(runs)),
             Progress::Damaged(Damage {
                 segment,
                 offset,

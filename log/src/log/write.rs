@@ -1,5 +1,6 @@
 //! Writing: from the queue to frames, from one segment to the next.
 
+use super::end::End;
 use super::{Active, Log, Purpose};
 use crate::api::{LogError, LogEvent, SegmentStart};
 use crate::batch::{Batch, Part, gather};
@@ -8,7 +9,7 @@ use crate::group::{Groups, apply_frame};
 use crate::layout::{SECTOR, align, frame_bytes_max, reserve, stride};
 use crate::room::Step;
 use bytes::Bytes;
-use kontiki_consensus::{Base, Body, GroupId, Index, Run, Write};
+use kontiki_consensus::{Base, Body, GroupId, Run, Write};
 use kontiki_wire::frame::{FrameHeader, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
 use kontiki_wire::segment::{GroupIndex, SegmentHeader, SegmentIndex};
@@ -32,55 +33,55 @@ impl<D: Disk> Log<D> {
         if !self.ends.contains_key(&group) && self.ends.len() >= GROUPS_MAX {
             return Err(wrong(format!("a log holds at most {GROUPS_MAX} groups")));
         }
-        let mut end = self.ends.get(&group).copied().unwrap_or_default();
+        let bytes_max = self.record_bytes_max();
+        let known = self.groups.get(&group);
+        let end = self.ends.entry(group).or_insert_with(|| End::new(known));
         if let Some(from) = write.truncate {
-            if from == Index::ZERO || from > end.next() || write.runs.is_empty() {
+            if write.runs.is_empty() {
                 return Err(wrong(format!(
-                    "it removes records from {from} of {end} and puts {} runs in their place",
-                    write.runs.len()
+                    "it removes records from {from} on and puts none in their place"
                 )));
             }
-            end = from.prev();
+            end.remove(from).map_err(wrong)?;
         }
         if let Some(base) = &write.install {
             if write.truncate.is_some() {
                 return Err(wrong("it removes records and installs a snapshot".to_owned()));
             }
-            end = base.last.index;
+            end.install(base);
         }
         for run in &write.runs {
-            if run.first() != end.next() {
-                return Err(wrong(format!("record {} comes after {end}", run.first())));
-            }
+            end.add(run).map_err(wrong)?;
             // A configuration stands in the index of its segment once more.
             let share = if matches!(run.body(), Body::Configuration(_)) {
                 4
             } else {
                 1
             };
-            let (largest, limit) = (largest_record(run), self.record_bytes_max() / share);
+            let limit = bytes_max / share;
+            // Almost every run is smaller than its largest record may be: only others are looked into.
+            let largest = if run_bytes(run) > limit {
+                largest_record(run)
+            } else {
+                0
+            };
             if largest > limit {
                 return Err(wrong(format!(
                     "a record of {largest} bytes is above the limit of {limit} that follows from the length of a segment: \
                      set segment_bytes at least as high as on the node that took it in"
                 )));
             }
-            end = run.last();
         }
-        if let Some(base) = write.purge.as_ref().filter(|b| b.last.index > end) {
-            return Err(wrong(format!(
-                "it forgets records up to {} of {end}",
-                base.last.index
-            )));
+        if let Some(base) = &write.purge {
+            end.forget(base).map_err(wrong)?;
         }
         // It stands in a frame of each segment and in its index, beside a record of half a segment.
-        let fits = |base: &Base| base_bytes(base) <= BASE_BYTES_MAX.min(self.record_bytes_max() / 16);
+        let fits = |base: &Base| base_bytes(base) <= BASE_BYTES_MAX.min(bytes_max / 16);
         if !write.install.iter().chain(&write.purge).all(fits) {
             return Err(wrong(
                 "its configuration has too many members for segments so short".to_owned(),
             ));
         }
-        self.ends.insert(group, end);
         Ok(())
     }
 
@@ -95,10 +96,11 @@ impl<D: Disk> Log<D> {
             return;
         };
         self.tell_of_bases(&mut batch);
+        let mut closes = Vec::new();
         let full = match self.spot(&batch) {
             Spot::Here => None,
             Spot::Next => {
-                let full = self.begin_segment();
+                let full = self.begin_segment(&mut closes);
                 self.tell_of_bases(&mut batch);
                 full
             }
@@ -110,6 +112,8 @@ impl<D: Disk> Log<D> {
         self.write_frame(batch);
         if let Some(full) = full {
             self.seal(full);
+            // The full one may be among them: what is written into it comes first.
+            closes.into_iter().for_each(|op| self.submit(op, Purpose::Close));
             self.make_room();
         }
     }
@@ -165,8 +169,8 @@ impl<D: Disk> Log<D> {
         align((SegmentIndex::EMPTY_BYTES + now + more) as u64)
     }
 
-    /// The spare becomes the segment in use; gives the one before it.
-    fn begin_segment(&mut self) -> Option<Active> {
+    /// The spare becomes the segment in use; gives the one before it, and what is to be closed for it.
+    fn begin_segment(&mut self, closes: &mut Vec<Op>) -> Option<Active> {
         let spare = self.room.take()?;
         let next = Active {
             number: spare.number,
@@ -183,9 +187,7 @@ impl<D: Disk> Log<D> {
             let group = *group;
             self.events.push_back(LogEvent::SegmentBegun { group, start });
         }
-        for op in self.files.begin(spare.number, spare.file) {
-            self.submit(op, Purpose::Close);
-        }
+        closes.extend(self.files.begin(spare.number, spare.file));
         Some(std::mem::replace(&mut self.active, next))
     }
 
@@ -263,6 +265,9 @@ impl<D: Disk> Log<D> {
     }
 
     pub(super) fn room_step(&mut self, step: Step) {
+        if self.failed {
+            return;
+        }
         let full = match step {
             Step::Next(op @ Op::Create { .. }) => return self.submit(op, Purpose::Create),
             Step::Next(op) => return self.submit(op, Purpose::MakeRoom),

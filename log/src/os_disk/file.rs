@@ -50,11 +50,12 @@ pub(super) fn open(path: PathBuf, grows: bool) -> Result<OpenFile, DiskError> {
     }
 }
 
-/// Makes a file of zeros and syncs it; `meanwhile` is called now and then. What cannot be finished is removed.
+/// Makes a file of zeros and syncs it; `meanwhile` is called now and then, and says whether to go on. What is not
+/// finished is removed.
 pub(super) fn create(
     path: PathBuf,
     (bytes, grows): (u64, bool),
-    meanwhile: &mut dyn FnMut(),
+    meanwhile: &mut dyn FnMut() -> bool,
 ) -> Result<OpenFile, DiskError> {
     let error = |e: &io::Error| failed(format!("make {} of {bytes} bytes", path.display()), e);
     let mut options = OpenOptions::new();
@@ -71,15 +72,20 @@ pub(super) fn create(
 
 /// Every byte is written, not only promised: a write into it later changes no metadata, hence its sync
 /// is one flush, and the room is taken.
-fn fill(mut file: &File, bytes: u64, meanwhile: &mut dyn FnMut()) -> io::Result<()> {
+fn fill(mut file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> bool) -> io::Result<()> {
     let zeros = vec![0; CHUNK];
     let mut left = bytes;
     while left > 0 {
+        if !meanwhile() {
+            return Err(io::Error::new(
+                ErrorKind::Interrupted,
+                "the directory is given free",
+            ));
+        }
         let step = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
         file.write_all(zeros.get(..step).unwrap_or(&zeros))?;
         file.sync_data()?;
         left -= step as u64;
-        meanwhile();
     }
     file.sync_all()
 }

@@ -6,6 +6,7 @@
 
 use super::work::{Answer, Job};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -60,9 +61,11 @@ impl Queue {
         !jobs.is_empty()
     }
 
-    /// Moves all jobs behind those in `jobs` without waiting.
-    pub(super) fn glance(&self, jobs: &mut VecDeque<Job>) {
-        jobs.append(&mut locked(&self.state).jobs);
+    /// Moves all jobs behind those in `jobs` without waiting; false if none will come any more.
+    pub(super) fn glance(&self, jobs: &mut VecDeque<Job>) -> bool {
+        let mut state = locked(&self.state);
+        jobs.append(&mut state.jobs);
+        !state.stopped
     }
 }
 
@@ -102,8 +105,9 @@ impl Answers {
         if asleep {
             self.added.notify_one();
         }
-        if !told {
-            (self.wake)();
+        // The thread outlives a panic of the one it wakes: who waits for other answers must get them.
+        if !told && catch_unwind(AssertUnwindSafe(|| (self.wake)())).is_err() {
+            tracing::error!("whoever is woken by the disk has panicked");
         }
     }
 

@@ -478,14 +478,40 @@ fn dropping_carries_out_what_was_submitted() {
     for n in 0..1000 {
         disk.submit(write(file, n, &[b"x"], n % 100 == 0));
     }
-    disk.submit(create("seg-2", 3 << 20));
     disk.submit(rename("seg-1", "seg-3"));
     drop(disk);
     assert_eq!(
         fs::read(place.0.join("seg-3")).expect("renamed last"),
         vec![b'x'; 1000]
     );
-    assert_eq!(fs::metadata(place.0.join("seg-2")).expect("made").len(), 3 << 20);
+}
+
+#[test]
+fn a_panic_of_the_one_who_is_woken_costs_no_answer() {
+    let place = Place::new();
+    let mut disk = OsDisk::open(&place.0, || panic!("as a test wants")).expect("a directory nobody uses");
+    for n in 0..3 {
+        done(&mut disk, make_directory(&format!("folder-{n}")));
+        let (file, _) = opened(&mut disk, create(&format!("seg-{n}"), 1));
+        assert_eq!(read(&mut disk, file, 0, 1), [0]);
+    }
+}
+
+/// A long file takes thousands of syncs, and nobody is going to use it.
+#[test]
+fn dropping_does_not_wait_for_new_files() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    for name in ["seg-1", "seg-2"] {
+        disk.submit(create(name, 1 << 40));
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    drop(disk);
+    let left: Vec<_> = fs::read_dir(&place.0)
+        .expect("listed")
+        .map(|e| e.expect("an entry").file_name())
+        .collect();
+    assert_eq!(left, [LOCK]);
 }
 
 #[test]

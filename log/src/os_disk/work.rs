@@ -4,9 +4,11 @@ use super::directory::Directory;
 use super::file::{self, Inode, OpenFile};
 use super::queue::{Answers, Queue};
 use crate::disk::{DiskError, Done, Op, OpId, is_growing};
+use crate::room::is_full;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// One operation, on its way to a thread.
@@ -71,7 +73,7 @@ pub(super) fn in_order(directory: Directory, queue: &Queue, answers: &Answers) {
     let mut jobs = VecDeque::new();
     while queue.take(&mut jobs) {
         for Job { id, work } in jobs.drain(..) {
-            let result = writer.perform(work);
+            let result = guarded(|| writer.perform(work));
             answers.push(Answer { id, result });
         }
     }
@@ -85,16 +87,30 @@ pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
         let Some(Job { id, work }) = jobs.pop_front() else {
             continue;
         };
-        let result = match work {
+        let result = guarded(|| match work {
             Work::Create { name, bytes } => writer.create(&name, bytes, &mut || {
-                queue.glance(&mut jobs);
+                let goes_on = queue.glance(&mut jobs);
                 serve_reads(&mut jobs, answers);
+                goes_on
             }),
             Work::Read { file, offset, bytes } => read(&file, offset, bytes),
             other => writer.perform(other),
-        };
+        });
         answers.push(Answer { id, result });
     }
+}
+
+/// A panic is an error like any other: whoever waits for an answer gets one.
+fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Err(DiskError {
+            what: "carry out an operation".to_owned(),
+            kind: ErrorKind::Other,
+            message: format!("a thread of the disk panicked: {}", text.unwrap_or("(no text)")),
+        })
+    })
 }
 
 fn read(file: &OpenFile, offset: u64, bytes: u64) -> Result<Effect, DiskError> {
@@ -108,7 +124,7 @@ fn serve_reads(jobs: &mut VecDeque<Job>, answers: &Answers) {
                 id,
                 work: Work::Read { file, offset, bytes },
             }) => {
-                let result = read(&file, offset, bytes);
+                let result = guarded(|| read(&file, offset, bytes));
                 answers.push(Answer { id, result });
             }
             // Taken from the front, put behind: after the round the others stand as they stood.
@@ -141,7 +157,12 @@ impl Writer {
         }
     }
 
-    fn create(&mut self, name: &str, bytes: u64, meanwhile: &mut dyn FnMut()) -> Result<Effect, DiskError> {
+    fn create(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        meanwhile: &mut dyn FnMut() -> bool,
+    ) -> Result<Effect, DiskError> {
         let how = (bytes, is_growing(name));
         let file = file::create(self.directory.path(name)?, how, meanwhile)?;
         // It may have the number of one that failed and was removed.
@@ -185,8 +206,11 @@ impl Writer {
     fn sync_directory(&mut self, name: &str) -> Result<Done, DiskError> {
         let (directory, inode) = self.directory.open_directory(name)?;
         self.check_sound(inode, || self.directory.sync_words(name))?;
-        let synced = self.directory.sync(name, &directory);
-        self.remember(inode, synced)
+        match self.directory.sync(name, &directory) {
+            // Nothing was dropped, there is no room for it: whoever gives a name anew may sync that.
+            Err(error) if is_full(&error) => Err(error),
+            synced => self.remember(inode, synced),
+        }
     }
 
     fn check_sound(&self, inode: Inode, what: impl FnOnce() -> String) -> Result<(), DiskError> {
@@ -227,5 +251,18 @@ impl Writer {
             }
         };
         Ok(Effect::Done(done))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_told_as_an_error() {
+        let told = |message: Result<(), DiskError>| message.expect_err("a panic").to_string();
+        assert!(told(guarded(|| panic!("as a test wants"))).ends_with("panicked: as a test wants"));
+        assert!(told(guarded(|| panic!("test {}", 2))).ends_with("panicked: test 2"));
+        assert!(guarded(|| Ok(())).is_ok());
     }
 }

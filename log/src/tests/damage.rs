@@ -1,7 +1,7 @@
 //! Damage: the last write may be torn anywhere, nothing else may.
 
 use super::disk::{Crash, TestDisk};
-use super::model::{Node, entries, made};
+use super::model::{Node, entries, made, open};
 use crate::LogError;
 use kontiki_consensus::{HardState, Index, NodeId, Term};
 
@@ -178,6 +178,26 @@ fn the_text_names_the_place() {
     );
 }
 
+/// It was synced before the log got its name, so it is never a torn write.
+#[test]
+fn a_damaged_genesis_is_refused() {
+    let disk = TestDisk::new(1);
+    made(&disk);
+    let content = disk.content(FIRST);
+    let end = content.iter().rposition(|b| *b != 0).expect("something") + 1;
+    for n in 512..end {
+        let mut flipped = content.clone();
+        flipped[n] ^= 1;
+        let disk = disk.copy();
+        disk.set_content(FIRST, &flipped);
+        match open(&disk) {
+            Err(LogError::Damaged(text)) => assert!(text.contains("Raft index 1:"), "{text}"),
+            other => panic!("byte {n}: {:?}", other.map(|(_, found)| found)),
+        }
+        assert!(disk.content(FIRST) == flipped, "something was changed");
+    }
+}
+
 /// A log of several segments.
 fn long() -> Node {
     let disk = TestDisk::new(9);
@@ -256,7 +276,8 @@ fn a_missing_segment_is_refused() {
 fn a_damaged_header_is_refused_once_its_segment_was_used() {
     let node = long();
     let names = node.disk.names();
-    let used = &names[..names.len() - 1];
+    // The last but one, the newest, can be told from what stands before it.
+    let used = &names[..names.len() - 2];
     for name in used {
         let mut twin = node.twin(node.disk.copy());
         let mut content = twin.disk.content(name);
@@ -265,6 +286,104 @@ fn a_damaged_header_is_refused_once_its_segment_was_used() {
         let text = twin.try_reopen().expect_err("refused").to_string();
         assert!(text.contains(name) && text.contains("header"), "{text}");
     }
+}
+
+/// A log whose newest segment has so many frames, and the name of that segment.
+fn begun(frames: usize) -> (Node, String) {
+    let disk = TestDisk::new(4);
+    made(&disk);
+    let mut node = Node::new(disk);
+    while node.disk.names().len() < 4 {
+        node.append(&[9000]);
+        node.settle();
+    }
+    for n in 1..frames {
+        if n % 2 == 0 {
+            node.append(&[600; 3]);
+        } else {
+            node.vote(9 + n as u64, Some(1));
+        }
+        node.settle();
+    }
+    let names = node.disk.names();
+    (node, names[names.len() - 2].clone())
+}
+
+/// What the header says is known from what stands before it; the frames behind it were acknowledged.
+#[test]
+fn the_header_of_the_newest_segment_is_made_again() {
+    for frames in [1, 2, 5] {
+        let (mut node, newest) = begun(frames);
+        assert!(node.is_settled());
+        node.crash(Crash::LoseAll);
+        let content = node.disk.content(&newest);
+        assert!(content.starts_with(b"KTKS"));
+        let mut rotten = content.clone();
+        rotten[20] ^= 1;
+        let mut zeroed = content.clone();
+        zeroed[..512].fill(0);
+        for damaged in [rotten, zeroed] {
+            let mut twin = node.twin(node.disk.copy());
+            twin.disk.set_content(&newest, &damaged);
+            twin.reopen();
+            assert_eq!(twin.durable, node.durable);
+            assert!(twin.disk.content(&newest) == content, "it is not as it was");
+            twin.check(9000);
+            twin.append(&[100]);
+            twin.settle();
+            twin.crash(Crash::LoseAll);
+            twin.reopen();
+            twin.check(9000);
+        }
+    }
+}
+
+/// Not acknowledged, and begun in a file that is used again: the header of then is still there.
+#[test]
+fn a_first_frame_without_its_header_is_kept_as_far_as_it_is_sound() {
+    let (mut node, newest) = begun(1);
+    let content = node.disk.content(&newest);
+    let old = node.disk.content(FIRST);
+    node.crash(Crash::LoseAll);
+    let sectors = content[512..]
+        .chunks(512)
+        .take_while(|s| s.iter().any(|b| *b != 0))
+        .count();
+    assert!(sectors > 10);
+    for (n, header) in [&old[..512], &[0; 512]].into_iter().enumerate() {
+        for lost in 0..sectors {
+            let mut damaged = content.clone();
+            damaged[..512].copy_from_slice(header);
+            damaged[512 + lost * 512..512 + (lost + 1) * 512].fill(0);
+            let mut twin = node.twin(node.disk.copy());
+            twin.forget_last();
+            twin.disk.set_content(&newest, &damaged);
+            twin.reopen();
+            twin.append(&[100]);
+            twin.settle();
+            assert!(twin.is_settled(), "{n} {lost}");
+            twin.crash(Crash::LoseAll);
+            twin.reopen();
+            assert_eq!(twin.torn_bytes, 0);
+            twin.check(9000);
+        }
+    }
+}
+
+#[test]
+fn damage_before_a_segment_without_a_header_is_a_loss() {
+    let (mut node, newest) = begun(1);
+    node.crash(Crash::LoseAll);
+    let before = "log/0000000000000002.seg";
+    let (mut content, mut rotten) = (node.disk.content(before), node.disk.content(&newest));
+    let end = content.len();
+    content[end - 1] ^= 1;
+    content[30_000] ^= 1;
+    rotten[20] ^= 1;
+    node.disk.set_content(before, &content);
+    node.disk.set_content(&newest, &rotten);
+    assert!(matches!(node.try_reopen(), Err(LogError::Damaged(_))));
+    assert!(node.disk.content(before) == content && node.disk.content(&newest) == rotten);
 }
 
 #[test]

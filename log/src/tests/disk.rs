@@ -136,6 +136,8 @@ struct State {
     power: Option<u64>,
     is_off: bool,
     full: bool,
+    /// Neither is there room for names: from this operation of theirs on.
+    names_full: Option<u64>,
     broken: bool,
     writes: u64,
 }
@@ -159,6 +161,7 @@ impl TestDisk {
             power: None,
             is_off: false,
             full: false,
+            names_full: None,
             broken: false,
             writes: 0,
         })))
@@ -184,6 +187,11 @@ impl TestDisk {
 
     pub(super) fn set_full(&self, full: bool) {
         self.0.borrow_mut().full = full;
+    }
+
+    /// The next `after` operations with names have room, the ones after them have none; `None`: all have.
+    pub(super) fn set_names_full(&self, after: Option<u64>) {
+        self.0.borrow_mut().names_full = after;
     }
 
     pub(super) fn break_writes(&self) {
@@ -295,6 +303,16 @@ impl State {
     }
 
     fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
+        if matches!(
+            op,
+            Op::Rename { .. } | Op::Remove { .. } | Op::SyncDirectory { .. }
+        ) && let Some(left) = &mut self.names_full
+        {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => return Err(failure("a name", ErrorKind::QuotaExceeded)),
+            }
+        }
         match op {
             Op::MakeDirectory { name } => {
                 if !self.seen.folders.contains(&name) {

@@ -8,7 +8,7 @@ use kontiki_consensus::{
     Admission, Base, Body, Configuration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position,
     Run, Term, Write, WriteId,
 };
-use kontiki_wire::record::RunBuilder;
+use kontiki_wire::record::{RecordHeader, RunBuilder};
 use kontiki_wire::snapshot::SnapshotHeader;
 use kontiki_wire::{ClusterId, Codec, Identity, Payload, Session, Stamp};
 use std::collections::VecDeque;
@@ -237,6 +237,24 @@ impl Node {
         }
     }
 
+    /// The last record was handed over and never acknowledged.
+    pub(super) fn forget_last(&mut self) {
+        let (last, position) = (self.last(), self.position());
+        let lost = self.durable.records.pop().expect("a record");
+        self.written = self.durable.clone();
+        self.waiting.clear();
+        let run = entries(last, lost.0.0, position, &[lost.2.len() - RecordHeader::BYTES]);
+        assert_eq!(records_of(std::slice::from_ref(&run))[0].1, lost);
+        self.waiting.push_back(Write {
+            install: None,
+            purge: None,
+            id: WriteId(self.next),
+            hard_state: None,
+            truncate: None,
+            runs: vec![run],
+        });
+    }
+
     pub(super) fn last(&self) -> u64 {
         self.written.end().0.index.0
     }
@@ -374,6 +392,10 @@ impl Node {
             Some(LogEvent::Fetched { .. }) => panic!("nobody asked"),
             None => false,
         }
+    }
+
+    pub(super) fn retry_room(&mut self) {
+        self.log.as_mut().expect("up").retry_room();
     }
 
     pub(super) fn settle(&mut self) {

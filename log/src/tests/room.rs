@@ -2,8 +2,8 @@
 
 use super::disk::{Crash, TestDisk};
 use super::model::{GROUP, Node, entries, made};
-use crate::LogEvent;
-use kontiki_consensus::{Write, WriteId};
+use crate::{From, LogEvent};
+use kontiki_consensus::{Index, Write, WriteId};
 
 fn node() -> Node {
     let disk = TestDisk::new(2);
@@ -61,20 +61,121 @@ fn a_full_disk_is_said_once_and_again_when_it_has_room() {
         node.settle();
     }
     node.disk.set_full(false);
-    node.settle();
+    node.retry_room();
     node.settle();
     assert!(!node.full);
 }
 
+/// Each attempt takes the last room from whoever else needs some.
 #[test]
-fn terms_and_votes_fit_while_records_wait_and_nothing_overtakes() {
+fn a_full_disk_is_tried_when_that_is_asked_for_and_at_no_other_time() {
+    let mut node = node();
+    node.disk.set_full(true);
+    while !node.full {
+        node.append(&[1000]);
+        node.settle();
+    }
+    let before = node.disk.operations();
+    for _ in 0..100 {
+        node.settle();
+    }
+    assert_eq!(node.disk.operations(), before);
+    for tried in 1..=5 {
+        node.retry_room();
+        node.settle();
+        assert_eq!(node.disk.operations(), before + tried);
+    }
+    // Records that do not fit ask for it no more often.
+    while node.is_settled() {
+        node.append(&[5000]);
+        node.settle();
+    }
+    let before = node.disk.operations();
+    for _ in 0..10 {
+        node.append(&[10]);
+        node.settle();
+    }
+    assert_eq!(node.disk.operations(), before);
+    node.disk.set_full(false);
+    node.retry_room();
+    node.retry_room();
+    node.settle();
+    assert!(node.is_settled() && !node.full);
+    let before = node.disk.operations();
+    node.retry_room();
+    assert_eq!(node.disk.operations(), before, "there is room already");
+}
+
+/// A quota, or a file system that writes names elsewhere than where they stood.
+#[test]
+fn room_may_lack_for_the_name_of_a_segment_too() {
+    for after in 0..4 {
+        let mut node = node();
+        node.disk.set_names_full(Some(after));
+        while !node.full {
+            node.append(&[9000]);
+            node.settle();
+        }
+        for again in 0..6 {
+            node.disk.set_names_full(Some(again % 3));
+            node.retry_room();
+            node.settle();
+            assert_eq!(node.failed, None);
+        }
+        node.disk.set_names_full(None);
+        node.retry_room();
+        node.settle();
+        assert!(node.is_settled() && !node.full, "{after}");
+        while node.disk.names().len() < 6 {
+            node.append(&[9000]);
+            node.settle();
+        }
+        node.check(20_000);
+        node.crash(Crash::LoseAll);
+        node.reopen();
+        node.check(20_000);
+    }
+}
+
+#[test]
+fn nothing_is_said_of_room_after_a_failure() {
+    for full in [true, false] {
+        let disk = TestDisk::new(2);
+        made(&disk);
+        disk.set_full(true);
+        let mut node = Node::new(disk);
+        if !full {
+            node.settle();
+            node.disk.set_full(false);
+            node.retry_room();
+        }
+        let wrong = Write {
+            install: None,
+            purge: None,
+            id: WriteId(1),
+            hard_state: None,
+            truncate: None,
+            runs: vec![entries(7, 1, 1, &[1])],
+        };
+        node.log.as_mut().expect("up").persist(GROUP, wrong);
+        node.settle();
+        assert!(node.failed.is_some());
+        assert_eq!(node.full, !full, "it was said before, or never");
+        let before = node.disk.operations();
+        node.retry_room();
+        assert_eq!(node.disk.operations(), before);
+    }
+}
+
+#[test]
+fn what_has_no_room_waits_and_nothing_overtakes_it() {
     let mut node = node();
     node.disk.set_full(true);
     while !node.full {
         node.append(&[5000]);
         node.settle();
     }
-    // A follower goes on taking records until they fit no more.
+    // Consensus takes no more records in now; the log keeps their order even if it is given some.
     while node.is_settled() {
         node.append(&[5000]);
         node.settle();
@@ -84,7 +185,7 @@ fn terms_and_votes_fit_while_records_wait_and_nothing_overtakes() {
     node.settle();
     assert_eq!(node.durable, waiting, "the vote is behind the records");
     node.disk.set_full(false);
-    node.settle();
+    node.retry_room();
     node.settle();
     assert!(node.is_settled() && !node.full);
     node.check(3000);
@@ -94,7 +195,7 @@ fn terms_and_votes_fit_while_records_wait_and_nothing_overtakes() {
 }
 
 #[test]
-fn a_leader_that_stops_at_once_can_still_vote_many_times() {
+fn a_node_that_takes_no_more_records_can_still_vote_many_times() {
     let mut node = node();
     node.disk.set_full(true);
     while !node.full {
@@ -114,6 +215,28 @@ fn a_leader_that_stops_at_once_can_still_vote_many_times() {
     node.vote(40, None);
     node.settle();
     assert!(node.is_settled());
+}
+
+/// The segment that has just become full may be the file that was used longest ago.
+#[test]
+fn a_segment_is_still_open_when_it_is_sealed_however_many_others_are_read() {
+    let mut node = node();
+    while node.disk.names().len() < 70 {
+        node.append(&[9000]);
+        node.settle();
+    }
+    node.crash(Crash::LoseAll);
+    node.reopen();
+    // A record out of each old segment: a follower that catches up, a reader from the beginning.
+    for index in 1..node.last() - 12 {
+        node.fetch(From::Index(Index(index)), Index(index), 1)
+            .expect("read");
+    }
+    for _ in 0..8 {
+        node.append(&[9000]);
+        node.settle();
+        assert_eq!(node.failed, None);
+    }
 }
 
 #[test]
@@ -149,6 +272,29 @@ fn large_writes_are_cut_between_records() {
     node.check(20_000);
 }
 
+/// Recovery takes what a removal leaves for the end, durable or not.
+#[test]
+fn what_follows_a_removal_follows_what_it_leaves() {
+    for settled in [true, false] {
+        for (from, term) in [(4, 1), (4, 2), (4, 3), (3, 0), (3, 1), (2, 0)] {
+            let mut node = node();
+            for index in 2..=5 {
+                let run = entries(index, index - 1, index - 1, &[10]);
+                node.write(None, None, vec![run]);
+            }
+            if settled {
+                node.settle();
+            }
+            let run = entries(from, term, from - 1, &[10]);
+            node.write(None, Some(from), vec![run]);
+            node.settle();
+            // The record before has this term.
+            let before = from - 2;
+            assert_eq!(node.failed.is_none(), term >= before, "term {term} at {from}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
     let write = |truncate: Option<u64>, runs| Write {
@@ -166,7 +312,17 @@ fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
             "comes after",
         ),
         (write(Some(3), vec![entries(3, 1, 1, &[1])]), "removes"),
+        (write(Some(0), vec![entries(1, 1, 1, &[1])]), "removes"),
         (write(Some(1), Vec::new()), "removes"),
+        (write(None, vec![entries(2, 1, 3, &[1])]), "entry"),
+        (
+            write(None, vec![entries(2, 1, 1, &[1, 1]), entries(4, 1, 2, &[1])]),
+            "entry",
+        ),
+        (
+            write(None, vec![entries(2, 5, 1, &[1]), entries(3, 4, 2, &[1])]),
+            "comes after one of",
+        ),
         (write(None, vec![entries(2, 1, 1, &[5, 32_768])]), "segment_bytes"),
     ];
     for (write, expected) in cases {

@@ -12,9 +12,9 @@ use image::Image;
 use kontiki_consensus::{
     Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time, Write,
 };
-use kontiki_log::{Fetch, LogError, LogEvent};
+use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
-    Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, Token,
+    Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, SnapshotConfig, Token,
     machine::{Applier, Task},
 };
 use kontiki_wire::{
@@ -37,6 +37,7 @@ struct Outgoing {
     messages: Vec<(NodeId, PeerMessage)>,
     tasks: Vec<Task>,
     replies: Vec<(Token, Reply)>,
+    retries: usize,
 }
 
 impl Ports for Outgoing {
@@ -45,6 +46,13 @@ impl Ports for Outgoing {
     }
     fn fetch(&mut self, _: GroupId, fetch: Fetch) {
         self.fetches.push(fetch);
+    }
+    fn retry_room(&mut self) {
+        self.retries += 1;
+    }
+    /// In this world everything is kept.
+    fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
+        panic!("{command:?}");
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
@@ -68,14 +76,16 @@ pub(crate) struct Node {
     pub(crate) machine_stuck: bool,
     /// Writes stay under way while this is set.
     pub(crate) stuck: bool,
-    /// Fetches fail while this is set.
-    pub(crate) unreadable: bool,
+    /// Fetches fail like this while it is set.
+    pub(crate) unreadable: Option<LogError>,
     /// How long the log takes to read anything, in ms.
     pub(crate) slow_reads: u64,
     late: Vec<(u64, Input)>,
     pub(crate) inbox: Vec<Input>,
     deadline: Time,
     pub(crate) fetched: usize,
+    /// How often it looked for room on its disk.
+    pub(crate) retries: usize,
 }
 
 /// A small random stream.
@@ -144,12 +154,13 @@ impl World {
             tasks: VecDeque::new(),
             machine_stuck: false,
             stuck: false,
-            unreadable: false,
+            unreadable: None,
             slow_reads: 0,
             late: Vec::new(),
             inbox: Vec::new(),
             deadline: Time::ZERO,
             fetched: 0,
+            retries: 0,
         };
         let mut world = Self {
             nodes: (1..=nodes).map(|n| (NodeId(n), node())).collect(),
@@ -221,6 +232,7 @@ impl World {
             in_flight_bytes_max: self.in_flight_bytes_max,
             payload_bytes_max: self.payload_bytes_max,
             sessions: self.sessions,
+            snapshots: SnapshotConfig::default(),
         };
         let (now, seed, tail) = (self.time(), self.lives, self.tail_bytes_max);
         let applier = (self.makes)(n);
@@ -395,6 +407,7 @@ impl World {
 
     fn give_out(&mut self, n: NodeId, outgoing: Outgoing) {
         let (message_delay, write_delay) = self.delay;
+        self.node(n).retries += outgoing.retries;
         for write in outgoing.writes {
             let earliest = self.nodes[&n].writes.back().map_or(0, |(due, _)| *due);
             let due = (self.now + 1 + self.chance.below(write_delay)).max(earliest);
@@ -409,10 +422,9 @@ impl World {
             let now = self.now;
             let node = self.node(n);
             node.fetched += 1;
-            let runs = if node.unreadable {
-                Err(Arc::new(LogError::Damaged("made unreadable".into())))
-            } else {
-                Ok(node.disk.fetch(&fetch))
+            let runs = match &node.unreadable {
+                Some(error) => Err(Arc::new(error.clone())),
+                None => Ok(node.disk.fetch(&fetch)),
             };
             let event = LogEvent::Fetched {
                 group: GroupId::default(),

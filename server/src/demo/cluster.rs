@@ -132,14 +132,18 @@ impl Cluster {
         Ok(handle.wait_ready(PATIENCE).await?)
     }
 
+    /// Whether enough nodes can be asked to have a leader.
+    pub(super) fn has_majority(&self) -> bool {
+        self.live.all().len() * 2 > self.nodes.len()
+    }
+
     /// Waits until every node that can be asked has heard from a leader, if they are enough to have one. An append
     /// that is sent to a leader which is no more has an unknown outcome, and nothing is appended twice to find out.
     pub(super) async fn settle(&self) {
-        let live = self.live.all();
-        if live.len() * 2 <= self.nodes.len() {
+        if !self.has_majority() {
             return;
         }
-        for (_, handle) in live {
+        for (_, handle) in self.live.all() {
             // A node that hears from none says so to the next command.
             let _ = handle.wait_ready(ATTEMPT).await;
         }
@@ -218,13 +222,13 @@ impl Cluster {
             .one(id)
             .filter(|_| node.frozen.is_none())
             .ok_or_else(down)?;
-        Ok((
-            id,
-            handle
-                .with_timeout(PATIENCE)
-                .read(from..to, Consistency::Linearizable)
-                .await?,
-        ))
+        let read = handle
+            .with_timeout(PATIENCE)
+            .read(from..to, Consistency::Linearizable);
+        match read.await {
+            Ok(entries) => Ok((id, entries)),
+            Err(error) => Err(self.explained(error.into())),
+        }
     }
 
     /// Appends through any node.
@@ -251,11 +255,25 @@ impl Cluster {
             };
             let safe = repeatable || error.outcome == Outcome::NotApplied;
             if !safe || !error.retryable || Instant::now() >= deadline {
-                return Err(error);
+                return Err(CallError {
+                    failure: self.explained(error.failure),
+                    ..error
+                });
             }
             // A refusal may come at once; a leader needs a moment.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The failure, with what to do if there can be no leader.
+    fn explained(&self, failure: Failure) -> Failure {
+        if self.has_majority() {
+            return failure;
+        }
+        let (live, nodes) = (self.live.all().len(), self.nodes.len());
+        failure.advise(format!(
+            "{live} of {nodes} nodes can be asked, which is no majority; `start` one"
+        ))
     }
 
     fn launch(&mut self, id: u64, socket: UdpSocket) -> Result<(), Failure> {

@@ -212,10 +212,10 @@ impl Session {
         let led = self.leads(id);
         self.cluster.kill(id).await?;
         self.cluster.settle().await;
-        let news = if led {
-            "; it was the leader, so the others elect a new one"
-        } else {
-            ""
+        let news = match (led, self.cluster.has_majority()) {
+            (_, false) => ", and those that are left are no majority: nothing can be appended now",
+            (true, true) => "; it was the leader, so the others elected a new one",
+            (false, true) => "",
         };
         say!("Node {id} is dead{news}. `start {id}` starts it again from its directory.");
         Ok(())

@@ -5,9 +5,9 @@
 //! lead to this machine (DNS rebinding) is of the same origin to the browser, but carries that name in `Host`; an address
 //! cannot be made to lead elsewhere.
 
-use super::problem::Refusal;
+use super::{App, problem::Refusal};
 use axum::{
-    extract::Request,
+    extract::{Request, State},
     http::{
         HeaderMap, HeaderValue,
         header::{HOST, ORIGIN},
@@ -17,25 +17,25 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kontiki::Code;
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// Refuses a request that a browser sent for a page of another origin. Other programs send no `Origin`.
-pub(super) async fn same_origin(request: Request, next: Next) -> Response {
-    match foreign(request.headers()) {
+pub(super) async fn same_origin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    match foreign(request.headers(), &app.http) {
         None => next.run(request).await,
         Some(refusal) => refusal.into_response(),
     }
 }
 
-/// Why a request is refused, if it is.
-fn foreign(headers: &HeaderMap) -> Option<Refusal> {
+/// Why a request is refused, if it is. `http` is where the configuration says that HTTP is served.
+fn foreign(headers: &HeaderMap, http: &str) -> Option<Refusal> {
     let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let host = headers.get(HOST);
-    if let Some(host) = host.filter(|host| !is_this_machine(host)) {
+    if let Some(host) = host.filter(|host| !is_this_machine(host, http)) {
         let detail = format!("requests for the host `{}` are refused", shown(host));
         return Some(
             Refusal::new(Code::Forbidden, detail)
-                .advise("ask for an address or for localhost; let a proxy set `Host` to that"),
+                .advise("ask for an address, for localhost, or for the name in the configuration; let a proxy set `Host` to one of these"),
         );
     }
     let origin = headers.get(ORIGIN)?;
@@ -46,13 +46,17 @@ fn foreign(headers: &HeaderMap) -> Option<Refusal> {
     })
 }
 
-/// Whether a host is an address, or the name that always means this machine.
-fn is_this_machine(host: &HeaderValue) -> bool {
+/// Whether a host is an address, or a name that means this machine: `localhost`, or the one in the configuration.
+fn is_this_machine(host: &HeaderValue, http: &str) -> bool {
     let Ok(authority) = Authority::try_from(host.as_bytes()) else {
         return false;
     };
-    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok()
+    let own = http.rsplit_once(':').map_or(http, |(name, _)| name);
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost")
+        || host.eq_ignore_ascii_case(own)
+        || address.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -63,7 +67,7 @@ mod tests {
         let headers = origin.map(|origin| (ORIGIN, origin)).into_iter();
         let headers = headers.chain(std::iter::once((HOST, host)));
         let headers = headers.map(|(name, value)| (name, value.parse().unwrap()));
-        foreign(&headers.collect()).is_some()
+        foreign(&headers.collect(), "my-machine:7501").is_some()
     }
 
     #[test]
@@ -72,7 +76,7 @@ mod tests {
         assert!(refused("127.0.0.1:7501", Some("http://127.0.0.1:80")));
         assert!(refused("127.0.0.1:7501", Some("http://evil.example")));
         assert!(refused("127.0.0.1:7501", Some("null")));
-        assert!(foreign(&HeaderMap::new()).is_none());
+        assert!(foreign(&HeaderMap::new(), "localhost:1").is_none());
     }
 
     #[test]
@@ -82,6 +86,7 @@ mod tests {
             "127.0.0.1:7501",
             "localhost:7501",
             "LOCALHOST",
+            "my-machine:7501",
             "[::1]:7501",
         ] {
             assert!(!refused(host, None), "{host}");

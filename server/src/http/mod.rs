@@ -37,6 +37,8 @@ pub(crate) const LAST_INDEX: HeaderName = HeaderName::from_static("kontiki-last-
 pub(crate) struct App {
     /// The node.
     pub(crate) handle: Handle<Raw>,
+    /// Where HTTP is served, as the configuration names it: `host:port`.
+    pub(crate) http: String,
     /// Largest batch of entries, for bounding request bodies.
     pub(crate) batch_bytes_max: usize,
     /// Set once the process is to stop.
@@ -54,7 +56,7 @@ pub(crate) fn router(app: App) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), turn_away))
-        .layer(middleware::from_fn(guard::same_origin))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::same_origin))
         .with_state(app)
 }
 

@@ -22,6 +22,9 @@ use tokio::sync::mpsc;
 /// Pieces that may wait for the client.
 const PIECES: usize = 2;
 
+/// Bytes of entries in a piece, unless it is a single entry. Encoding more at once would keep a thread from other clients.
+pub(super) const PIECE_BYTES: usize = 64 << 10;
+
 /// Where pieces of a body are put.
 pub(super) struct Sink {
     pieces: mpsc::Sender<Result<Bytes, CutOff>>,
@@ -29,15 +32,25 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Puts entries into the body. False if the client is gone or the body was cut off.
+    /// Puts entries into the body, piece by piece. False if the client is gone or the body was cut off.
     pub(super) async fn put(&self, entries: &[Entry<Raw>]) -> bool {
-        if entries.is_empty() {
-            return true;
+        let mut bytes = 0;
+        let slices = entries.split_inclusive(|entry| {
+            bytes += entry.value.0.len() + crate::frames::LENGTH_BYTES;
+            let full = bytes >= PIECE_BYTES;
+            bytes = if full { 0 } else { bytes };
+            full
+        });
+        for slice in slices {
+            let put = match self.wanted.encode(slice) {
+                Ok(piece) => self.pieces.send(Ok(piece)).await.is_ok(),
+                Err(_) => self.cut_off("an entry cannot be encoded").await,
+            };
+            if !put {
+                return false;
+            }
         }
-        match self.wanted.encode(entries) {
-            Ok(piece) => self.pieces.send(Ok(piece)).await.is_ok(),
-            Err(_) => self.cut_off("an entry cannot be encoded").await,
-        }
+        true
     }
 
     /// Cuts the body off; always false.

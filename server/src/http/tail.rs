@@ -4,7 +4,7 @@ use super::{
     App,
     media::Wanted,
     query::Query,
-    stream::{self, Sink, Streamed},
+    stream::{self, PIECE_BYTES, Sink, Streamed},
 };
 use axum::{
     extract::{RawQuery, State},
@@ -18,9 +18,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-
-/// Entries are gathered into pieces of about this size while they are at hand.
-const PIECE_BYTES: usize = 64 << 10;
 
 pub(super) async fn tail(
     State(app): State<Arc<App>>,
@@ -64,7 +61,7 @@ struct Gathered {
     end: Option<String>,
 }
 
-/// Takes what is at hand, at least one entry or the end.
+/// Takes what is at hand, at least one entry or the end, and about as much as makes a piece.
 fn gather(tail: &mut Tail<Raw>, context: &mut Context<'_>) -> Poll<Gathered> {
     let mut gathered = Gathered::default();
     let mut bytes = 0;

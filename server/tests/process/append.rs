@@ -141,7 +141,41 @@ fn the_leader_is_killed_while_its_client_appends() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();
     let follower = leader % 3 + 1;
-    kill_while_appending(&mut cluster, leader, &[leader, follower, follower % 3 + 1]);
+    let order = [leader, follower, follower % 3 + 1];
+    end_while_appending(&mut cluster, leader, &order, Cluster::kill);
+}
+
+#[test]
+fn the_leader_is_stopped_while_its_client_appends() {
+    let mut cluster = Cluster::start();
+    let leader = cluster.leader();
+    let follower = leader % 3 + 1;
+    let order = [leader, follower, follower % 3 + 1];
+    end_while_appending(&mut cluster, leader, &order, |cluster, id| {
+        assert_eq!(cluster.stop(id, "TERM"), 0);
+    });
+}
+
+#[test]
+fn an_interrupted_append_says_how_far_it_came() {
+    let cluster = Cluster::start();
+    let mut append = cluster.asking(&[1, 2, 3], &["append", "--lines", "-", "--verbose"]);
+    append.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut append = Process(append.spawn().unwrap());
+    let mut stdin = append.0.stdin.take().unwrap();
+    stdin.write_all(b"one\ntwo\nthr").unwrap();
+    let mut told = BufReader::new(append.0.stderr.take().unwrap());
+    let mut first = String::new();
+    told.read_line(&mut first).unwrap();
+    assert!(first.starts_with("lines 1..=2 are entries 1..=2 "), "{first}");
+    append.signal("INT");
+    assert_eq!(append.wait(), 130);
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert_eq!(
+        rest,
+        "2 entries acknowledged, first index 1, last index 2\ninterrupted: lines after 2 were not sent\n"
+    );
 }
 
 #[test]
@@ -149,11 +183,12 @@ fn the_leader_is_killed_while_a_client_of_a_follower_appends() {
     let mut cluster = Cluster::start();
     let leader = cluster.leader();
     let follower = leader % 3 + 1;
-    kill_while_appending(&mut cluster, leader, &[follower, follower % 3 + 1, leader]);
+    let order = [follower, follower % 3 + 1, leader];
+    end_while_appending(&mut cluster, leader, &order, Cluster::kill);
 }
 
-/// Kills `victim` in the middle of an append, and checks that what the client was told is true.
-fn kill_while_appending(cluster: &mut Cluster, victim: u64, order: &[u64]) {
+/// Ends `victim` in the middle of an append, and checks that what the client was told is true.
+fn end_while_appending(cluster: &mut Cluster, victim: u64, order: &[u64], end: impl Fn(&mut Cluster, u64)) {
     let lines = generated(40_000);
     let mut append = cluster.asking(order, &["append", "--lines", "-", "--verbose"]);
     append
@@ -166,7 +201,7 @@ fn kill_while_appending(cluster: &mut Cluster, victim: u64, order: &[u64]) {
     let mut told = BufReader::new(append.0.stderr.take().unwrap());
     let mut first = String::new();
     told.read_line(&mut first).unwrap();
-    cluster.kill(victim);
+    end(cluster, victim);
     let mut rest = String::new();
     told.read_to_string(&mut rest).unwrap();
     let account = Account::read(&(first + &rest));

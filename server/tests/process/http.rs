@@ -1,6 +1,9 @@
 //! HTTP as other programs use it.
 
-use crate::cluster::Cluster;
+use crate::{
+    cluster::Cluster,
+    scratch::{printed, run_with},
+};
 use serde_json::Value;
 use std::{
     io::{Read, Write},
@@ -157,4 +160,29 @@ fn problems_carry_a_code_an_outcome_and_advice() {
         403,
         "forbidden",
     );
+}
+
+/// Clients that take nothing must not keep others waiting.
+#[test]
+fn clients_that_never_read_are_waited_for_alone() {
+    let cluster = Cluster::start();
+    let lines = b"0123456789abcdef0123456789abcdef\n".repeat(100_000);
+    assert!(cluster.run(&["append", "--lines", "-"], &lines).status.success());
+    let mute: Vec<TcpStream> = (0..20)
+        .map(|at| {
+            let mut stream = TcpStream::connect(("127.0.0.1", cluster.http_port(1))).unwrap();
+            let target = if at % 2 == 0 { "/v1/entries" } else { "/v1/tail" };
+            let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+            stream.write_all(request.as_bytes()).unwrap();
+            // The answer has begun.
+            stream.peek(&mut [0; 64]).unwrap();
+            stream
+        })
+        .collect();
+    assert!(cluster.read_from(1, "..") == lines);
+    assert_eq!(
+        printed(&run_with(&mut cluster.asking(&[1], &["append", "one more"]), b"")),
+        "100001\n"
+    );
+    drop(mute);
 }
