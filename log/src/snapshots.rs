@@ -160,6 +160,7 @@ impl Snapshots {
             pieces: Pieces::new(self.cluster, sum),
             at: bytes.len() as u64,
         });
+        self.own.what = Some((last, "new"));
         self.own.push([
             Action::Create(name(last, "new")),
             Action::Write(0, vec![bytes]),
@@ -239,6 +240,7 @@ impl Snapshots {
             last,
             parser: Parser::new(self.cluster),
         });
+        self.incoming.what = Some((last, "part"));
         let there = !self.parts.insert(last);
         let name = name(last, "part");
         if there {
@@ -384,7 +386,7 @@ impl Snapshots {
             return;
         };
         match (action, result) {
-            (_, Err(error)) => self.action_failed(task, error),
+            (action, Err(error)) => self.action_failed(task, &action, error),
             (Action::Create(_) | Action::Open(_), Ok(Done::Opened(file, _))) => {
                 self.lane(task).file = Some(file);
             }
@@ -423,26 +425,26 @@ impl Snapshots {
         });
     }
 
-    fn action_failed(&mut self, task: Task, error: DiskError) {
+    /// Without room there is no snapshot, and the node goes on; whatever else fails is the end of it.
+    fn action_failed(&mut self, task: Task, action: &Action, error: DiskError) {
         let full = matches!(error.kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        let last = match task {
-            Task::Own => self.writing.take().map(|w| (w.header.base.last, "new")),
-            Task::Incoming => self.receiving.take().map(|r| (r.last, "part")),
-            Task::Serving => None,
+        let lane = self.lane(task);
+        let Some((last, ending)) = lane.what.take_if(|_| full) else {
+            self.failed = Some(error);
+            return;
         };
-        match last.filter(|_| full) {
-            Some((last, ending)) => {
-                self.parts.remove(&last);
-                let why = format!("there is no room for it: {error}");
-                let lane = self.lane(task);
-                if lane.file.is_some() {
-                    lane.give_up(name(last, ending));
-                } else {
-                    lane.queue.retain(Action::must_be_done);
-                }
-                lane.push([Action::Tell(SnapshotEvent::Refused { last, why })]);
-            }
-            None => self.failed = Some(error),
+        lane.queue.retain(Action::must_be_done);
+        if !matches!(action, Action::Create(_)) {
+            lane.remove(name(last, ending));
+        }
+        let why = format!("there is no room for it: {error}");
+        lane.push([Action::Tell(SnapshotEvent::Refused { last, why })]);
+        self.parts.remove(&last);
+        self.naming.remove(&last);
+        match task {
+            Task::Own => self.writing = None,
+            Task::Incoming => self.receiving = None,
+            Task::Serving => {}
         }
     }
 
@@ -454,6 +456,7 @@ impl Snapshots {
                 lane::Next::Tell(event) => {
                     if let SnapshotEvent::Written(file) | SnapshotEvent::Staged(file) = &event {
                         self.naming.remove(&file.header.base.last);
+                        self.lane(task).what = None;
                         self.files.insert(file.header.base.last, file.clone());
                     }
                     self.events.push(event);

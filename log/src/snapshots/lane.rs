@@ -51,6 +51,8 @@ pub(super) struct Lane {
     /// Under way.
     pub(super) current: Option<Action>,
     pub(super) file: Option<FileId>,
+    /// The snapshot it is busy with, and how its name ends until it is whole.
+    pub(super) what: Option<(LogId, &'static str)>,
 }
 
 impl Lane {
@@ -64,13 +66,18 @@ impl Lane {
         let is_there = self.file.is_some() || self.current.as_ref().is_some_and(creates);
         self.queue.retain(Action::must_be_done);
         if is_there {
-            let folder = GROWING.to_owned();
-            self.push([
-                Action::Close,
-                Action::Do(Op::Remove { name }),
-                Action::Do(Op::SyncDirectory { name: folder }),
-            ]);
+            self.remove(name);
         }
+    }
+
+    /// The file is closed, if it is open, and removed.
+    pub(super) fn remove(&mut self, name: String) {
+        let folder = GROWING.to_owned();
+        self.push([
+            Action::Close,
+            Action::Do(Op::Remove { name }),
+            Action::Do(Op::SyncDirectory { name: folder }),
+        ]);
     }
 
     /// Takes the next action, unless one is under way.

@@ -252,6 +252,11 @@ fn without_room_there_is_no_snapshot_and_nothing_is_left_of_it() {
         matches!(&told[..], [SnapshotEvent::Refused { why, .. }] if why.contains("no room")),
         "{told:?}"
     );
+    // Nor if everything is asked for at once.
+    node.begin_snapshot(header(b"meta"));
+    node.end_snapshot();
+    let told = events(&mut node);
+    assert!(matches!(&told[..], [SnapshotEvent::Refused { .. }]), "{told:?}");
     disk.set_full(false);
     let told = write(&mut node, b"meta");
     assert!(matches!(told.last(), Some(SnapshotEvent::Written(_))), "{told:?}");
