@@ -54,7 +54,9 @@ pub(crate) struct Snapshots {
     /// The log is to be trimmed here.
     wanted: Option<TrimPoint>,
     /// The snapshot that is being written for it.
-    taking: Option<LogId>,
+    taking: Option<(LogId, TrimPoint)>,
+    /// There was no room for one: it is tried again after a while.
+    again: Option<TrimPoint>,
     /// The log may be forgotten up to here once no transfer needs it.
     forget: Option<(Index, Position)>,
     fetching: Option<fetch::Fetching>,
@@ -75,7 +77,7 @@ impl Snapshots {
 
     /// Whether something waits for time to pass.
     pub(crate) fn is_busy(&self) -> bool {
-        self.fetching.is_some() || self.forget.is_some()
+        self.fetching.is_some() || self.forget.is_some() || self.again.is_some()
     }
 }
 
@@ -199,7 +201,7 @@ impl Driver {
         }
         match encode_meta(&self.applied.meta, self.leader_time) {
             Ok(meta) => {
-                self.snapshots.taking = Some(base.last);
+                self.snapshots.taking = Some((base.last, point));
                 let header = SnapshotHeader {
                     maker: self.config.identity,
                     group: self.config.group,
@@ -277,9 +279,12 @@ impl Driver {
             }
             SnapshotEvent::Refused { last, why } => {
                 tracing::warn!(index = %last.index, "no snapshot: {why}");
-                if self.snapshots.taking.take_if(|taking| *taking == last).is_none() {
-                    self.fetched_whole(last);
-                    self.consensus.step(now, Event::SnapshotFailed(last));
+                match self.snapshots.taking.take_if(|(taking, _)| *taking == last) {
+                    Some((_, point)) => self.snapshots.again = Some(point),
+                    None => {
+                        self.fetched_whole(last);
+                        self.consensus.step(now, Event::SnapshotFailed(last));
+                    }
                 }
             }
             SnapshotEvent::Receiving { last, at, header } => self.receiving(now, last, at, header, ports),
@@ -295,6 +300,9 @@ impl Driver {
 
     /// Proposes to trim the log, if it holds more than is to be kept.
     pub(crate) fn retain(&mut self, now: Time) {
+        if let Some(point) = self.snapshots.again.take() {
+            self.snapshots.trim(point);
+        }
         let config = self.config.snapshots;
         if config.retain_bytes.is_none() && config.retain_age.is_none() {
             return;
