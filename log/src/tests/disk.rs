@@ -363,17 +363,19 @@ impl State {
                 }
                 Ok(Done::Unit)
             }
-            Op::List { name } => {
-                let files = self.seen.files.iter().filter(|(n, _)| folder_of(n) == name);
-                let length = |n: &usize| self.files[*n].seen.len() as u64;
-                let short = |n: &str| n.rsplit('/').next().unwrap_or(n).to_owned();
-                let mut all: Vec<_> = files.map(|(n, f)| (short(n), length(f))).collect();
-                let folders = self.seen.folders.iter().filter(|n| folder_of(n) == name);
-                all.extend(folders.map(|n| (short(n), 0)));
-                all.sort();
-                Ok(Done::Listed(all))
-            }
+            Op::List { name } => self.list(&name),
         }
+    }
+
+    fn list(&self, folder: &str) -> Result<Done, DiskError> {
+        let files = self.seen.files.iter().filter(|(n, _)| folder_of(n) == folder);
+        let length = |n: &usize| self.files[*n].seen.len() as u64;
+        let short = |n: &str| n.rsplit('/').next().unwrap_or(n).to_owned();
+        let mut all: Vec<_> = files.map(|(n, f)| (short(n), length(f))).collect();
+        let folders = self.seen.folders.iter().filter(|n| folder_of(n) == folder);
+        all.extend(folders.map(|n| (short(n), 0)));
+        all.sort();
+        Ok(Done::Listed(all))
     }
 
     fn change(&mut self, change: Change) {

@@ -3,13 +3,11 @@
 
 use super::disk::{Chance, Crash, TestDisk};
 use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered, SnapshotEvent};
-use bytes::Bytes;
 use kontiki_consensus::{
     Admission, Base, Body, Configuration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position,
     Run, Term, Write, WriteId,
 };
 use kontiki_wire::record::{RecordHeader, RunBuilder};
-use kontiki_wire::snapshot::SnapshotHeader;
 use kontiki_wire::{ClusterId, Codec, Identity, Payload, Session, Stamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -117,12 +115,12 @@ impl State {
     }
 
     /// The place of a record in the list.
-    fn place(&self, index: Index) -> usize {
+    pub(super) fn place(&self, index: Index) -> usize {
         (index.0 - self.start.last.index.0 - 1) as usize
     }
 
     /// The base if everything up to here is forgotten.
-    fn base_at(&self, index: Index) -> Base {
+    pub(super) fn base_at(&self, index: Index) -> Base {
         let (term, position, _) = self.records[self.place(index)];
         Base {
             last: LogId::new(term, index),
@@ -191,7 +189,7 @@ pub(super) struct Node {
     pub(super) durable: State,
     pub(super) written: State,
     waiting: VecDeque<Write>,
-    next: u64,
+    pub(super) next: u64,
     pub(super) full: bool,
     pub(super) failed: Option<String>,
     pub(super) torn_bytes: u64,
@@ -271,7 +269,7 @@ impl Node {
         self.write_all(hard_state, truncate, runs, [None, None]);
     }
 
-    fn write_all(
+    pub(super) fn write_all(
         &mut self,
         hard_state: Option<HardState>,
         truncate: Option<u64>,
@@ -304,48 +302,6 @@ impl Node {
             vote: vote.map(NodeId),
         };
         self.write(Some(state), None, Vec::new());
-    }
-
-    /// Puts a snapshot on disk; false if the node did not live to see it, or there was no room.
-    pub(super) fn snapshot(&mut self, base: &Base) -> bool {
-        let log = self.log.as_mut().expect("up");
-        log.begin_snapshot(SnapshotHeader {
-            maker: identity(),
-            group: GROUP,
-            base: base.clone(),
-            meta: Bytes::from_static(b"meta"),
-        });
-        log.snapshot_piece(Bytes::from_static(b"state"));
-        log.end_snapshot();
-        self.settle();
-        self.snapshots.contains(&base.last)
-    }
-
-    /// Removes all snapshots but this one, once the log on disk rests on it.
-    fn drop_older(&mut self, last: LogId) {
-        self.settle();
-        if self.is_settled() {
-            for older in self.snapshots.extract_if(.., |s| *s != last) {
-                self.log.as_mut().expect("up").remove_snapshot(older);
-            }
-        }
-    }
-
-    /// Forgets everything up to here, and may append beside.
-    pub(super) fn purge(&mut self, through: u64, runs: Vec<Run>) {
-        let base = self.written.base_at(Index(through));
-        if self.snapshot(&base) {
-            self.write_all(None, None, runs, [None, Some(base.clone())]);
-            self.drop_older(base.last);
-        }
-    }
-
-    /// Lets the log begin anew after this.
-    pub(super) fn install(&mut self, base: Base, runs: Vec<Run>) {
-        if self.snapshot(&base) {
-            self.write_all(None, None, runs, [Some(base.clone()), None]);
-            self.drop_older(base.last);
-        }
     }
 
     /// Replaces everything from a record on by records of a later term.
@@ -538,38 +494,6 @@ impl Node {
                 let compacted = self.fetch(from, Index(u64::MAX), 1).expect_err("forgotten");
                 assert!(compacted.contains(&format!("begins at entry {}", base.position.next())));
             }
-        }
-    }
-
-    /// Does something that concerns snapshots.
-    pub(super) fn compact(&mut self, chance: &mut Chance) {
-        let base = self.written.base.last.index.0;
-        if chance.below(4) == 0 {
-            let index = base + 1 + chance.below(self.last() + 50 - base);
-            let after = Base {
-                last: LogId::new(Term(self.next * 1000), Index(index)),
-                position: Position(self.written.base.position.0 + chance.below(index - base + 1)),
-                configuration: Arc::new(members()),
-            };
-            let (term, position) = (after.last.term.0, after.position.0 + 1);
-            let runs = chance
-                .coin()
-                .then(|| entries(index + 1, term, position, &[100, 9000]));
-            return self.install(after, runs.into_iter().collect());
-        }
-        // Only what is committed, and therefore on disk, is forgotten.
-        let is_durable = |index: &u64| {
-            let (now, then) = (&self.written, &self.durable);
-            let record = now.records.get(now.place(Index(*index)));
-            now.start == then.start
-                && record == then.records.get(now.place(Index(*index)))
-                && record.is_some()
-        };
-        let far = (base + 1..=self.last()).take_while(is_durable).count() as u64;
-        if far > 0 {
-            let more = entries(self.last() + 1, self.term(), self.position() + 1, &[50]);
-            let more = chance.coin().then_some(more);
-            self.purge(base + 1 + chance.below(far), more.into_iter().collect());
         }
     }
 
