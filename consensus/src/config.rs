@@ -22,6 +22,10 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// How many bytes of the newest records are kept in memory once they are on disk.
     pub tail_bytes_max: usize,
+    /// Turns lease reads on: by how many millionths one member's clock may run faster than another's. It
+    /// must be the same for all members, and so must `election_timeout_min`. A clock that stops while its
+    /// machine sleeps keeps no such bound.
+    pub lease_drift_ppm: Option<u32>,
 }
 
 impl Config {
@@ -36,7 +40,23 @@ impl Config {
             window_bytes_max: 8 << 20,
             message_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
+            lease_drift_ppm: None,
         }
+    }
+
+    /// How close together rounds must begin to count as one for the lease: so few are remembered at a time.
+    pub(crate) const fn lease_rounds_apart(&self) -> Duration {
+        Duration(self.election_timeout_min.0 / 64)
+    }
+
+    /// How long a lease runs, on the leader's clock, from when a round began that a quorum answered: no
+    /// follower's clock can have counted the shortest election timeout by then. Zero without leases.
+    pub(crate) fn lease_length(&self) -> Duration {
+        let Some(ppm) = self.lease_drift_ppm else {
+            return Duration(0);
+        };
+        let scaled = u128::from(self.election_timeout_min.0) * 1_000_000 / (1_000_000 + u128::from(ppm));
+        Duration(scaled as u64)
     }
 
     /// Whether the settings hold together; if not, what is wrong.
@@ -60,6 +80,10 @@ impl Config {
             ),
             (self.window_bytes_max > 0, "window_bytes_max must be above zero"),
             (self.message_bytes_max > 0, "message_bytes_max must be above zero"),
+            (
+                self.lease_drift_ppm.is_none_or(|ppm| ppm < 1_000_000),
+                "lease_drift_ppm must be below a million",
+            ),
         ];
         rules
             .into_iter()

@@ -27,6 +27,13 @@ pub struct Consensus {
     pub(crate) commit: Index,
     /// How far was said to be applicable.
     pub(crate) released: Index,
+    /// The newest snapshot of this server's state and the last user entry in it; nothing but the beginning
+    /// while there is none.
+    pub(crate) snapshot: (LogId, Position),
+    /// The last record of another server's snapshot whose transfer is under way.
+    pub(crate) incoming: Option<LogId>,
+    /// A snapshot that this log will begin after once the disk says so.
+    pub(crate) installing: Option<LogId>,
     /// When a follower or candidate gives up waiting.
     pub(crate) election_deadline: Time,
     /// When a leader was last heard from; votes are refused for a while after.
@@ -42,18 +49,30 @@ impl Consensus {
     #[must_use]
     pub fn new(config: Config, restored: Restored, seed: u64, now: Time) -> Self {
         let hard_state = restored.hard_state;
+        let base = (restored.base, restored.base_position);
+        let snapshot = restored.snapshot.unwrap_or(base);
+        // A snapshot is committed state: what it covers has been applied.
+        let covered = snapshot.0.index;
         let log = Log::new(restored, config.tail_bytes_max);
+        let follower = Follower {
+            received: covered,
+            ..Follower::default()
+        };
         let mut this = Self {
             random: Random::new(seed),
             hard_state,
-            state: State::Follower(Follower::default()),
+            state: State::Follower(follower),
             writes: Writes::new(log.last().index),
             log,
             outbox: Outbox::default(),
-            commit: Index::ZERO,
-            released: Index::ZERO,
+            commit: covered,
+            released: covered,
+            snapshot,
+            incoming: None,
+            installing: None,
             election_deadline: now,
-            heard_at: None,
+            // Before it died it may have promised a leader not to vote for so long.
+            heard_at: config.lease_drift_ppm.map(|_| now),
             disk_full: false,
             said: Vec::new(),
             fatal: None,
@@ -64,6 +83,9 @@ impl Consensus {
         if !alone {
             this.restart_election_timer(now);
         }
+        if !this.log.holds(snapshot.0) {
+            this.fail("the newest snapshot ends at a record that is not in the log");
+        }
         this
     }
 
@@ -72,7 +94,7 @@ impl Consensus {
         if self.fatal.is_some() {
             return;
         }
-        let before = (self.hard_state.term, self.commit);
+        let before = (self.hard_state.term, self.commit, self.log.base().index);
         match event {
             Event::Timeout => self.on_timeout(now),
             Event::Message(message) => self.on_message(now, message),
@@ -89,6 +111,11 @@ impl Consensus {
             Event::Read(id) => self.on_read(id),
             Event::CancelRead(id) => self.on_cancel_read(id),
             Event::DiskFull(full) => self.on_disk_full(now, full),
+            Event::SnapshotTaken { last, position } => self.on_snapshot_taken(last, position),
+            Event::Purge { through, position } => self.on_purge(through, position),
+            Event::SnapshotGone(last) => self.on_snapshot_gone(last),
+            Event::SnapshotStaged(base) => self.on_snapshot_staged(now, base),
+            Event::SnapshotFailed(last) => self.on_snapshot_failed(last),
         }
         self.check_invariants(before);
     }
@@ -115,12 +142,28 @@ impl Consensus {
             self.hard_state.term,
             outputs,
         );
+        self.drop_needless_snapshot();
+        self.release(outputs);
+        outputs.append(&mut self.said);
+    }
+
+    /// Says how far may be applied. While the log is being replaced by a snapshot nothing more may: what is
+    /// committed is in the snapshot, and no longer here to be read.
+    fn release(&mut self, outputs: &mut Vec<Output>) {
+        if let Some(last) = self.installing {
+            if !self.writes.install_is_persisted() {
+                return;
+            }
+            self.installing = None;
+            self.released = last.index;
+            outputs.push(Output::InstallSnapshot { last });
+            self.note(Note::SnapshotInstalled { last });
+        }
         let applicable = self.commit.min(self.writes.persisted());
         if applicable > self.released {
             self.released = applicable;
             outputs.push(Output::Commit(applicable));
         }
-        outputs.append(&mut self.said);
     }
 
     /// When [`Event::Timeout`] is due at the latest.
@@ -158,7 +201,10 @@ impl Consensus {
                 self.on_request_vote(now, from, term, pre, transfer, last)
             }
             Call::RequestVoteReply { pre, granted } => self.on_vote(now, from, term, pre, granted),
-            Call::AppendEntries { .. } if !current => self.refuse_old_leader(from),
+            Call::AppendEntries { .. } | Call::InstallSnapshot { .. } if !current => {
+                self.refuse_old_leader(from);
+            }
+            Call::InstallSnapshot { last, position } => self.on_install_snapshot(now, from, last, position),
             Call::AppendEntries {
                 prev,
                 commit,
@@ -247,10 +293,34 @@ impl Consensus {
         }
     }
 
-    fn check_invariants(&mut self, (term, commit): (Term, Index)) {
+    fn check_invariants(&mut self, (term, commit, base): (Term, Index, Index)) {
+        let now_base = self.log.base().index;
+        let replacing = self.installing.is_some();
         let holds = [
             (self.hard_state.term >= term, "the term went back"),
             (self.commit >= commit, "the commit index went back"),
+            (now_base >= base, "the log grew at its beginning"),
+            (now_base <= self.commit, "the log begins after what is committed"),
+            (
+                now_base <= self.snapshot.0.index,
+                "no snapshot covers what the log lacks",
+            ),
+            (
+                replacing || now_base <= self.released,
+                "the log begins after what may be applied",
+            ),
+            (
+                replacing || now_base <= self.writes.persisted(),
+                "the log begins after what is persisted",
+            ),
+            (
+                self.released <= self.commit,
+                "more may be applied than is committed",
+            ),
+            (
+                self.log.has_configuration_at_base(),
+                "the configuration in use where the log begins is not known",
+            ),
             (
                 self.commit <= self.log.last().index,
                 "more is committed than the log holds",
@@ -342,13 +412,38 @@ impl Consensus {
         self.log.configuration()
     }
 
-    /// The term of the record at `index`; `None` beyond the end of the log.
+    /// The configuration in use at `index`, as a snapshot up to there must carry it; `None` before the base
+    /// and beyond the end of the log.
+    #[must_use]
+    pub fn configuration_at(&self, index: Index) -> Option<&Arc<Configuration>> {
+        self.log.configuration_at(index)
+    }
+
+    /// The last record that the log no longer holds, because a snapshot covers it; zero if it holds all.
+    #[must_use]
+    pub fn base(&self) -> LogId {
+        self.log.base()
+    }
+
+    /// The last user entry that the log no longer holds: the first one it holds is the next.
+    #[must_use]
+    pub fn base_position(&self) -> Position {
+        self.log.base_position()
+    }
+
+    /// The last record that the newest snapshot of this server covers; zero if there is none.
+    #[must_use]
+    pub fn snapshot(&self) -> LogId {
+        self.snapshot.0
+    }
+
+    /// The term of the record at `index`; `None` before the base and beyond the end of the log.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.log.term_at(index)
     }
 
-    /// The term of the user entry at `position`; `None` beyond the end of the log and at zero.
+    /// The term of the user entry at `position`; `None` up to the base, beyond the end of the log and at zero.
     #[must_use]
     pub fn term_of(&self, position: Position) -> Option<Term> {
         self.log.term_of(position)

@@ -5,6 +5,7 @@
 
 use crate::{
     Body, Call, Consensus, HardState, LogId, NodeId, Note, Output, Run, Term, Time,
+    lease::Lease,
     progress::Progress,
     reads::Reads,
     role::{Follower, Leader, State, Votes},
@@ -181,6 +182,7 @@ impl Consensus {
             next_heartbeat: now.after(self.config.heartbeat_interval),
             round_due: true,
             reads: Reads::default(),
+            lease: Lease::default(),
         });
         let position = self.log.last_position().next();
         let noop = Run::new(last.next(), self.hard_state.term, position, Body::Noop);

@@ -1,7 +1,9 @@
 //! What goes into consensus and what comes out of it: plain data, each one readable line.
 
-use crate::{HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Term, WriteId};
-use alloc::{string::String, vec::Vec};
+use crate::{
+    Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Term, WriteId,
+};
+use alloc::{string::String, sync::Arc, vec::Vec};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,35 @@ pub enum Event {
     CancelRead(ReadId),
     /// The disk has no room for more: while this holds, a leader steps down and the node does not stand.
     DiskFull(bool),
+    /// A snapshot of this server's own state is on disk, whole, synced and under its final name. From now on
+    /// it is the one that followers are told of; an older one than is known already changes nothing.
+    SnapshotTaken {
+        /// The last record it covers; no further than [`Output::Commit`] has said.
+        last: LogId,
+        /// The last user entry it covers.
+        position: Position,
+    },
+    /// Forget the log up to here (paper §7); no further than the newest snapshot reaches, or the node stops.
+    /// What is forgotten already is not asked for again.
+    Purge {
+        /// The last record to be forgotten.
+        through: Index,
+        /// The last user entry up to it.
+        position: Position,
+    },
+    /// A leader's snapshot up to `last` is no longer to be had here: followers that were told of it are told
+    /// of the newest one instead. Until this is said they are told of the same one, however many are taken since.
+    SnapshotGone(LogId),
+    /// A snapshot from another server is on disk, whole, checked and synced. It may be a newer one than
+    /// [`Output::FetchSnapshot`] named. Also after a restart, for one that was found and that the log does not
+    /// know of yet.
+    ///
+    /// Either [`Output::InstallSnapshot`] or [`Output::DropSnapshot`] follows, for it or for a later one, unless
+    /// it is the newest of this server already. Until then it must be kept, and after InstallSnapshot until the
+    /// state in it is durable elsewhere: the log may rest on it already.
+    SnapshotStaged(Base),
+    /// The transfer of the snapshot up to here is broken off. It is begun again when the leader next tells of one.
+    SnapshotFailed(LogId),
 }
 
 /// Something to be done.
@@ -45,6 +76,28 @@ pub enum Output {
     Send(Message),
     /// All records up to here are committed and on this disk: they may be applied.
     Commit(Index),
+    /// Fetch the leader's snapshot from this server, beginning where an earlier transfer of it broke off; then
+    /// report [`Event::SnapshotStaged`] or [`Event::SnapshotFailed`]. It takes the place of any other transfer.
+    FetchSnapshot {
+        /// The server that has it.
+        from: NodeId,
+        /// The last record it covers.
+        last: LogId,
+        /// The last user entry it covers.
+        position: Position,
+    },
+    /// The log begins after this snapshot now, durably: replace the state by it. What was said to be
+    /// applicable before and is not applied yet is in it, and may be nowhere else any more. A node that
+    /// dies before it has done so does it when it starts, before anything is applied.
+    InstallSnapshot {
+        /// The last record it covers.
+        last: LogId,
+    },
+    /// This snapshot from another server is needed no more: break off its transfer, or remove what came of it.
+    DropSnapshot {
+        /// The last record it covers.
+        last: LogId,
+    },
     /// Read runs from `from` (included) up to `to` (included), about `bytes_max` bytes, for a follower.
     Fetch {
         /// The follower they are for.
@@ -71,7 +124,7 @@ pub enum Output {
     Fatal(String),
 }
 
-/// One write: everything in it becomes durable together, in the order vote, truncation, runs.
+/// One write: everything in it becomes durable together, in the order vote, truncation or new base, runs, purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
     /// Its name; they rise by one.
@@ -80,8 +133,23 @@ pub struct Write {
     pub hard_state: Option<HardState>,
     /// Remove the record at this index and all after it.
     pub truncate: Option<Index>,
+    /// Remove the whole log; it begins anew just after this base. Never together with a truncation.
+    pub install: Option<Base>,
     /// Append these; the first begins where the log then ends.
     pub runs: Vec<Run>,
+    /// The log begins after this base, which lies in it; what is before may be removed whenever it suits.
+    pub purge: Option<Base>,
+}
+
+/// Where the log begins: what is covered by a snapshot, and all that must be known of it to go on from there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// The last record that is covered (paper §7, "last included index" and "term").
+    pub last: LogId,
+    /// The last user entry that is covered.
+    pub position: Position,
+    /// The configuration in use there.
+    pub configuration: Arc<Configuration>,
 }
 
 /// Evidence, where it arises: feeds tracing, traces for checkers and the dashboard alike.
@@ -117,6 +185,35 @@ pub enum Note {
         /// The next index to send.
         next: Index,
     },
+    /// The log was forgotten up to here: a snapshot covers it.
+    Purged {
+        /// The last record forgotten.
+        through: Index,
+    },
+    /// A follower lacks what the log no longer holds: it is told of this snapshot.
+    SnapshotOffered {
+        /// The follower.
+        peer: NodeId,
+        /// The last record the snapshot covers.
+        last: LogId,
+    },
+    /// A leader told of a snapshot, and it is to be fetched.
+    SnapshotAwaited {
+        /// The server that has it.
+        from: NodeId,
+        /// The last record it covers.
+        last: LogId,
+    },
+    /// The transfer of a snapshot was broken off.
+    SnapshotFailed {
+        /// The last record it covers.
+        last: LogId,
+    },
+    /// A snapshot from another server is durable, and so is that the log begins after it.
+    SnapshotInstalled {
+        /// The last record it covers.
+        last: LogId,
+    },
 }
 
 /// What a restart finds on disk.
@@ -124,14 +221,21 @@ pub enum Note {
 pub struct Restored {
     /// Term and vote.
     pub hard_state: HardState,
+    /// The last record that is no longer in the log, covered by a snapshot; zero if all are there.
+    pub base: LogId,
+    /// The last user entry up to the base.
+    pub base_position: Position,
+    /// The newest snapshot of this server's state, and the last user entry in it; the log holds its last
+    /// record. Where none is named, the base counts as one.
+    pub snapshot: Option<(LogId, Position)>,
     /// For every term in the log, where it begins. Rising in index and term.
     pub terms: Vec<TermStart>,
     /// The last record.
     pub last: LogId,
     /// The last user entry.
     pub last_position: Position,
-    /// Every configuration in the log, with its index; the first is the genesis.
-    pub configurations: Vec<(Index, crate::Configuration)>,
+    /// Every configuration in the log, with its index; the first is the one in use at the base, or the genesis.
+    pub configurations: Vec<(Index, Configuration)>,
     /// The newest records, consecutive up to `last`: a cache, may be empty.
     pub tail: Vec<Run>,
 }

@@ -22,7 +22,9 @@ impl Consensus {
         if !self.follow(now, from) {
             return;
         }
-        let received = self.log.holds(prev).then(|| self.take_runs(prev, &runs));
+        // What a snapshot covers is committed: this leader has it too (paper §7, Leader Completeness).
+        let agrees = prev.index < self.log.base().index || self.log.holds(prev);
+        let received = agrees.then(|| self.take_runs(prev, &runs));
         let on_disk = self.writes.persisted();
         let State::Follower(follower) = &mut self.state else {
             return;
@@ -43,7 +45,7 @@ impl Consensus {
     }
 
     /// Accepts `from` as the leader of this term. False if that breaks Election Safety.
-    fn follow(&mut self, now: Time, from: NodeId) -> bool {
+    pub(crate) fn follow(&mut self, now: Time, from: NodeId) -> bool {
         match &mut self.state {
             State::Leader(_) => {
                 self.fail("another server leads the same term");
@@ -73,7 +75,7 @@ impl Consensus {
                 break;
             }
             // Log Matching: if the last record is there, all before it are (§5.3).
-            if !self.log.holds(run.last_id()) {
+            if run.last() > self.log.base().index && !self.log.holds(run.last_id()) {
                 if self.disk_full {
                     return end.max(self.agreement_in(run));
                 }
@@ -87,7 +89,8 @@ impl Consensus {
     /// The last record of a run that is here already, if any is. One term, so that the part that is here
     /// ends where this log's term ends.
     fn agreement_in(&self, run: &Run) -> Index {
-        let agreed = self.log.furthest_agreement(run.last_id());
+        let base = self.log.base();
+        let agreed = self.log.furthest_agreement(run.last_id()).unwrap_or(base);
         if agreed.term == run.term() {
             agreed.index
         } else {
@@ -138,9 +141,10 @@ impl Consensus {
         }
         follower.owes_reply = false;
         follower.acknowledged = persisted;
+        let base = self.log.base();
         let conflict = follower.refused.take().map(|prev| Conflict {
             prev: prev.index,
-            hint: self.log.furthest_agreement(prev),
+            hint: self.log.furthest_agreement(prev).unwrap_or(base),
         });
         let call = Call::AppendEntriesReply {
             round: follower.round,

@@ -1,10 +1,10 @@
 //! The Raft algorithm, pure and deterministic: events go in, outputs come out.
 //!
-//! This crate is what Figure 2 of the Raft paper describes, with pre-vote, check-quorum and
-//! read-index from the dissertation. It has no clock, no chance, no thread and no I/O: time and
+//! This crate is what Figure 2 of the Raft paper describes, with pre-vote, check-quorum,
+//! read-index and leases from the dissertation, and log compaction from §7. It has no clock, no chance, no thread and no I/O: time and
 //! seed come from outside, and the compiler holds it to that (`no_std`).
 //!
-//! One file a mechanism: `election`, `follower`, `replication`, `commit`, `reads`; `log` is the part of
+//! One file a mechanism: `election`, `follower`, `replication`, `commit`, `reads`, `lease`, `snapshot`; `log` is the part of
 //! the log that consensus keeps in mind, `writes` what is on its way to disk; `outbox` is the only door messages leave by, and holds each until
 //! what it promises is on disk.
 #![no_std]
@@ -18,6 +18,7 @@ mod core;
 mod election;
 mod event;
 mod follower;
+mod lease;
 mod log;
 mod message;
 mod outbox;
@@ -27,13 +28,14 @@ mod reads;
 mod replication;
 mod role;
 mod run;
+mod snapshot;
 mod types;
 mod writes;
 
 pub use self::core::Consensus;
 pub use config::Config;
 pub use configuration::Configuration;
-pub use event::{Admission, Event, Note, Output, Restored, TermStart, Write};
+pub use event::{Admission, Base, Event, Note, Output, Restored, TermStart, Write};
 pub use message::{Call, Conflict, Message};
 pub use run::{Body, Mark, Records, Run};
 pub use types::{

@@ -1,17 +1,23 @@
-//! What consensus keeps in mind of the log: where each term begins, where the log ends, which
-//! configurations stand in it, and the newest records.
+//! What consensus keeps in mind of the log: where it begins, where each term begins, where the log ends,
+//! which configurations stand in it, and the newest records.
 //!
-//! Invariants: `terms` rises in index and term and covers the whole log; `tail` is consecutive and
+//! Invariants: the log begins just after the base, of which a snapshot holds the rest (paper §7); `terms`
+//! rises in index and term from there and covers the whole log; `tail` is consecutive and
 //! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
-use crate::{Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
+use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
 use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Log {
+    /// The last record that a snapshot covers and the log no longer holds.
+    base: LogId,
+    base_position: Position,
+    /// Where each term after that of the base begins.
     terms: Vec<TermStart>,
     last: LogId,
     last_position: Position,
+    /// The configuration in use at the base, unless that is zero, and every one after it.
     configurations: Vec<(Index, Arc<Configuration>)>,
     none: Arc<Configuration>,
     tail: VecDeque<Run>,
@@ -25,6 +31,8 @@ impl Log {
 
     pub(crate) fn new(restored: Restored, tail_bytes_max: usize) -> Self {
         let mut log = Self {
+            base: restored.base,
+            base_position: restored.base_position,
             terms: restored.terms,
             last: restored.last,
             last_position: restored.last_position,
@@ -38,8 +46,18 @@ impl Log {
             tail: restored.tail.into(),
             tail_bytes_max,
         };
+        log.forget_before_base();
         log.evict(log.last.index);
         log
+    }
+
+    /// Where the log begins: the last record that is not in it any more.
+    pub(crate) fn base(&self) -> LogId {
+        self.base
+    }
+
+    pub(crate) fn base_position(&self) -> Position {
+        self.base_position
     }
 
     pub(crate) fn last(&self) -> LogId {
@@ -55,13 +73,30 @@ impl Log {
         self.configurations.last().map_or(&self.none, |(_, c)| c)
     }
 
-    /// The term of the record at `index`; zero at zero, `None` beyond the end.
+    /// The configuration in use at `index`; `None` before the base and beyond the end.
+    pub(crate) fn configuration_at(&self, index: Index) -> Option<&Arc<Configuration>> {
+        if index < self.base.index || index > self.last.index {
+            return None;
+        }
+        let after = self.configurations.partition_point(|(i, _)| *i <= index);
+        Some(
+            after
+                .checked_sub(1)
+                .map_or(&self.none, |n| &self.configurations[n].1),
+        )
+    }
+
+    /// The term of the record at `index`; zero at zero, `None` before the base and beyond the end.
     pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
-        if index > self.last.index {
+        if index < self.base.index || index > self.last.index {
             return None;
         }
         let after = self.terms.partition_point(|t| t.index <= index);
-        Some(after.checked_sub(1).map_or(Term::ZERO, |n| self.terms[n].term))
+        Some(
+            after
+                .checked_sub(1)
+                .map_or(self.base.term, |n| self.terms[n].term),
+        )
     }
 
     pub(crate) fn holds(&self, id: LogId) -> bool {
@@ -70,26 +105,34 @@ impl Log {
 
     /// The term of the user entry at `position`.
     pub(crate) fn term_of(&self, position: Position) -> Option<Term> {
-        if position == Position::ZERO || position > self.last_position {
+        if position <= self.base_position || position > self.last_position {
             return None;
         }
         let after = self.terms.partition_point(|t| t.position_before < position);
-        after.checked_sub(1).map(|n| self.terms[n].term)
+        Some(
+            after
+                .checked_sub(1)
+                .map_or(self.base.term, |n| self.terms[n].term),
+        )
     }
 
     /// The last record at or before `id.index` whose term is no later than `id.term`: the furthest
-    /// that two logs can agree if one of them holds `id` (paper §5.3, skipping whole terms).
-    pub(crate) fn furthest_agreement(&self, id: LogId) -> LogId {
+    /// that two logs can agree if one of them holds `id` (paper §5.3, skipping whole terms). `None` if
+    /// that lies before the base.
+    pub(crate) fn furthest_agreement(&self, id: LogId) -> Option<LogId> {
+        if id.index < self.base.index || id.term < self.base.term {
+            return None;
+        }
         let index = id.index.min(self.last.index);
         let later = self.terms.partition_point(|t| t.term <= id.term);
         let end = self.terms.get(later).map_or(self.last.index, |t| t.index.prev());
         let index = index.min(end);
-        LogId::new(self.term_at(index).unwrap_or_default(), index)
+        self.term_at(index).map(|term| LogId::new(term, index))
     }
 
     /// Adds a run that begins just after the end.
     pub(crate) fn append(&mut self, run: Run) {
-        if run.term() != self.last.term || self.terms.is_empty() {
+        if run.term() != self.last.term {
             let position_before = run.first_position().prev();
             self.terms.push(TermStart {
                 term: run.term(),
@@ -120,9 +163,45 @@ impl Log {
                 break;
             }
         }
-        let term = self.terms.last().map_or(Term::ZERO, |t| t.term);
+        let term = self.terms.last().map_or(self.base.term, |t| t.term);
         self.last = LogId::new(term, from.prev());
         self.last_position = replacement.first_position().prev();
+    }
+
+    /// Forgets everything up to `through`, which is in the log. Gives the base that the log has then.
+    pub(crate) fn purge(&mut self, through: Index, position: Position) -> Option<Base> {
+        let base = Base {
+            last: LogId::new(self.term_at(through)?, through),
+            position,
+            configuration: self.configuration_at(through)?.clone(),
+        };
+        (self.base, self.base_position) = (base.last, position);
+        self.forget_before_base();
+        Some(base)
+    }
+
+    /// Forgets everything: the log begins, and for now ends, at `base`.
+    pub(crate) fn install(&mut self, base: &Base) {
+        (self.base, self.base_position) = (base.last, base.position);
+        (self.last, self.last_position) = (base.last, base.position);
+        self.terms.clear();
+        self.configurations = [(base.last.index, base.configuration.clone())].into();
+        self.tail.clear();
+        self.tail_bytes = 0;
+    }
+
+    fn forget_before_base(&mut self) {
+        let base = self.base;
+        self.terms.retain(|t| t.index > base.index && t.term != base.term);
+        let after = self.configurations.partition_point(|(i, _)| *i <= base.index);
+        self.configurations.drain(..after.saturating_sub(1));
+        while let Some(run) = self.tail.pop_front_if(|r| r.first() <= base.index) {
+            self.tail_bytes -= run.weight();
+            if let Some(rest) = run.slice(base.index.next(), run.last()) {
+                self.tail_bytes += rest.weight();
+                self.tail.push_front(rest);
+            }
+        }
     }
 
     /// Drops the oldest runs beyond the limit, as far as they are on disk.
@@ -193,6 +272,9 @@ impl Log {
         if index >= self.last.index {
             return Some(self.last_position);
         }
+        if index <= self.base.index {
+            return (index == self.base.index).then_some(self.base_position);
+        }
         if let Ok(next) = self.terms.binary_search_by_key(&index.next(), |t| t.index) {
             return Some(self.terms[next].position_before);
         }
@@ -202,13 +284,24 @@ impl Log {
             .or_else(|| (run.first() == index.next()).then(|| run.first_position().prev()))
     }
 
-    /// Whether the terms rise and end at the end: checked after each step.
+    /// Whether the terms rise from the base and end at the end: checked after each step.
     pub(crate) fn is_sound(&self) -> bool {
         let last_term = self.terms.last();
         let risen = |pair: &[TermStart]| pair[0].term < pair[1].term && pair[0].index < pair[1].index;
+        let after_base = |t: &TermStart| t.term > self.base.term && t.index > self.base.index;
         self.terms.windows(2).next_back().is_none_or(risen)
-            && last_term.map_or(Term::ZERO, |t| t.term) == self.last.term
+            && self.terms.first().is_none_or(after_base)
+            && last_term.map_or(self.base.term, |t| t.term) == self.last.term
             && last_term.is_none_or(|t| t.index <= self.last.index)
+            && self.base.index <= self.last.index
+            && self.base_position <= self.last_position
+            && self.tail.front().is_none_or(|r| r.first() > self.base.index)
             && self.tail.back().is_none_or(|r| r.last_id() == self.last)
+    }
+
+    /// Whether it is known which configuration was in use at the base.
+    pub(crate) fn has_configuration_at_base(&self) -> bool {
+        let first = self.configurations.first();
+        self.base == LogId::ZERO || first.is_some_and(|(index, _)| *index <= self.base.index)
     }
 }

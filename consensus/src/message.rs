@@ -1,6 +1,6 @@
 //! The remote procedure calls of the paper, as plain data.
 
-use crate::{Index, LogId, NodeId, ReadId, Round, Run, Term};
+use crate::{Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
 use ::core::fmt;
 use alloc::vec::Vec;
 
@@ -57,6 +57,15 @@ pub enum Call {
         received: Index,
         /// Set where `prev` was not found.
         conflict: Option<Conflict>,
+    },
+    /// InstallSnapshot (paper §7): the records that the follower lacks are in the leader's log no more; a
+    /// snapshot covers them. It announces and carries no data: the follower fetches those at its own pace
+    /// on another road. It is answered by AppendEntriesReply, once what it covers is on disk.
+    InstallSnapshot {
+        /// The last record that the snapshot covers.
+        last: LogId,
+        /// The last user entry that it covers.
+        position: Position,
     },
     /// A follower asks the leader how far it must have applied to answer a linearizable read (dissertation §6.4).
     ReadIndex {

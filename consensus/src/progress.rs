@@ -1,10 +1,12 @@
 //! What a leader knows of one follower, and how fast it may send to it.
 //!
 //! `Probe` looks for the place where the logs agree, one message at a time; `Replicate` sends ahead,
-//! up to a window of bytes that are not yet on the follower's disk. Invariants: `matched` never goes
-//! back and is below `next`; `matched` comes only from what the follower says it has persisted.
+//! up to a window of bytes that are not yet on the follower's disk; `Snapshot` waits until a follower
+//! that lacks what the log no longer holds has fetched it. Invariants: `matched` never goes
+//! back and is below `next`; `matched` comes only from what the follower says it has persisted; a follower
+//! in `Snapshot` is told of the same one until it has it or it is gone.
 
-use crate::{Duration, Index, NodeId, Round, Time};
+use crate::{Duration, Index, LogId, NodeId, Position, Round, Time};
 use alloc::collections::VecDeque;
 
 #[derive(Debug)]
@@ -38,6 +40,12 @@ pub(crate) enum Mode {
         in_flight: VecDeque<(Index, usize)>,
         bytes: usize,
     },
+    /// The snapshot it is told of, and when it was last told.
+    Snapshot {
+        last: LogId,
+        position: Position,
+        told_at: Option<Time>,
+    },
 }
 
 /// A probe that is under way.
@@ -66,11 +74,45 @@ impl Progress {
         }
     }
 
-    /// Where to go on once what is under way is taken for lost: a probe is repeated as it was.
-    pub(crate) fn first_unheard(&self) -> Index {
+    /// What is under way is taken for lost: a probe is repeated as it was, and so is word of a snapshot.
+    pub(crate) fn give_up(&mut self) {
+        match &mut self.mode {
+            Mode::Probe { .. } => self.probe(self.next),
+            Mode::Replicate { .. } => self.probe(self.received.next().min(self.next)),
+            Mode::Snapshot { told_at, .. } => *told_at = None,
+        }
+    }
+
+    /// Sees to it that it is in `Snapshot` just as long as what it lacks is not in the log, which begins
+    /// after `base`. True if it is to be told of `snapshot` now, as the first or after another.
+    pub(crate) fn needs_snapshot(&mut self, base: Index, snapshot: (LogId, Position)) -> bool {
+        let behind = self.next <= base;
         match &self.mode {
-            Mode::Probe { .. } => self.next,
-            Mode::Replicate { .. } => self.received.next().min(self.next),
+            Mode::Snapshot { last, .. } if behind && self.matched < last.index => false,
+            Mode::Snapshot { .. } if !behind => {
+                self.probe(self.next);
+                false
+            }
+            _ => behind && self.offer(snapshot),
+        }
+    }
+
+    /// From now on it is told of this snapshot.
+    pub(crate) fn offer(&mut self, (last, position): (LogId, Position)) -> bool {
+        self.probe(self.next);
+        self.mode = Mode::Snapshot {
+            last,
+            position,
+            told_at: None,
+        };
+        true
+    }
+
+    /// The snapshot it is told of.
+    pub(crate) fn offered(&self) -> Option<LogId> {
+        match &self.mode {
+            Mode::Snapshot { last, .. } => Some(*last),
+            _ => None,
         }
     }
 
@@ -88,8 +130,9 @@ impl Progress {
     pub(crate) fn dropped(&mut self) {
         match &mut self.mode {
             Mode::Probe { sent: Some(sent) } => (sent.last, sent.weight) = (Index::ZERO, 0),
-            Mode::Probe { sent: None } => {}
-            Mode::Replicate { .. } => self.probe(self.first_unheard()),
+            // That it is told again when that is due is enough for a snapshot too.
+            Mode::Probe { sent: None } | Mode::Snapshot { .. } => {}
+            Mode::Replicate { .. } => self.give_up(),
         }
     }
 
@@ -104,6 +147,7 @@ impl Progress {
         match &self.mode {
             Mode::Probe { sent } => sent.is_none(),
             Mode::Replicate { bytes, .. } => *bytes < window_bytes_max && self.fetching.is_none(),
+            Mode::Snapshot { .. } => false,
         }
     }
 
@@ -125,6 +169,7 @@ impl Progress {
                 *bytes += weight;
                 self.next = last.next();
             }
+            Mode::Snapshot { .. } => {}
         }
     }
 
@@ -167,7 +212,7 @@ impl Progress {
                     in_flight: ahead.iter().map(|s| (s.last, s.weight)).collect(),
                 };
             }
-            Mode::Probe { .. } => {}
+            Mode::Probe { .. } | Mode::Snapshot { .. } => {}
             Mode::Replicate { in_flight, bytes } => {
                 while let Some((_, weight)) = in_flight.front().filter(|(last, _)| *last <= self.matched) {
                     *bytes -= weight;
@@ -183,6 +228,7 @@ impl Progress {
         match &self.mode {
             Mode::Probe { .. } => prev == self.next.prev(),
             Mode::Replicate { in_flight, .. } => in_flight.iter().any(|(last, _)| *last == prev),
+            Mode::Snapshot { .. } => false,
         }
     }
 
@@ -193,6 +239,7 @@ impl Progress {
             Mode::Replicate { .. } => {
                 self.received.next() < self.next && now >= self.moved_at.after(patience)
             }
+            Mode::Snapshot { told_at, .. } => told_at.is_some_and(|at| now >= at.after(patience)),
         }
     }
 }

@@ -106,13 +106,13 @@ impl Consensus {
         leader.round_due = true;
     }
 
-    /// Answers every read whose round a quorum has answered.
-    pub(crate) fn confirm_reads(&mut self) {
+    /// Answers every read whose round a quorum has answered, and lets the lease run from it.
+    pub(crate) fn confirm_round(&mut self) {
         let configuration = self.log.configuration();
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        if leader.reads.is_empty() {
+        if leader.reads.is_empty() && leader.lease.is_idle() {
             return;
         }
         let (own, current) = (self.config.node, leader.round);
@@ -121,6 +121,7 @@ impl Consensus {
             None if n == own => current,
             None => Round::ZERO,
         });
+        leader.lease.confirm(round);
         while let State::Leader(leader) = &mut self.state
             && let Some((reader, index)) = leader.reads.confirmed(round)
         {

@@ -41,13 +41,16 @@ impl Consensus {
             self.advance_commit();
         }
         if answered {
-            self.confirm_reads();
+            self.confirm_round();
         }
     }
 
     /// Goes back to where the logs may agree, skipping whole terms (§5.3, end).
     fn on_conflict(&mut self, from: NodeId, conflict: Conflict) {
-        let agreement = self.log.furthest_agreement(conflict.hint).index;
+        // What lies before the base is no longer here to be compared: a snapshot goes out from there.
+        let base = self.log.base().index;
+        let agreement = self.log.furthest_agreement(conflict.hint);
+        let next = agreement.map_or(base, |a| a.index.next());
         let State::Leader(leader) = &mut self.state else {
             return;
         };
@@ -55,7 +58,7 @@ impl Consensus {
         if conflict.prev <= peer.matched || !peer.awaits_answer_at(conflict.prev) {
             return;
         }
-        peer.probe(agreement.next().min(conflict.prev));
+        peer.probe(next.min(conflict.prev));
         let next = peer.next;
         self.note(Note::Backtracked { peer: from, next });
     }
@@ -95,12 +98,16 @@ impl Consensus {
         };
         if ::core::mem::take(&mut leader.round_due) {
             leader.round = leader.round.next();
+            if self.config.lease_drift_ppm.is_some() {
+                let apart = self.config.lease_rounds_apart();
+                leader.lease.begin(leader.round, now, apart);
+            }
         }
         for n in 0..leader.peers.len() {
             self.replicate_to(now, n);
         }
         // A leader that is a quorum by itself has nobody's answer to wait for.
-        self.confirm_reads();
+        self.confirm_round();
     }
 
     fn replicate_to(&mut self, now: Time, n: usize) {
@@ -112,8 +119,13 @@ impl Consensus {
         let round = leader.round;
         let peer = &mut leader.peers[n];
         if peer.is_lost(now, patience) {
-            peer.probe(peer.first_unheard());
+            peer.give_up();
         }
+        self.tell_of_snapshot(now, n);
+        let State::Leader(leader) = &mut self.state else {
+            return;
+        };
+        let peer = &mut leader.peers[n];
         let (id, probing) = (peer.id, matches!(peer.mode, Mode::Probe { .. }));
         while let State::Leader(leader) = &self.state
             && leader.peers[n].may_send(window)
@@ -190,7 +202,10 @@ impl Consensus {
         }
         (peer.told_round, peer.told_commit) = (round, commit);
         let (id, index) = (peer.id, peer.matched);
-        let prev = LogId::new(log.term_at(index).unwrap_or_default(), index);
+        // Before the base nothing but the beginning is sure to agree.
+        let prev = log
+            .term_at(index)
+            .map_or(LogId::ZERO, |term| LogId::new(term, index));
         self.send(
             id,
             Call::AppendEntries {

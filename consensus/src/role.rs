@@ -1,6 +1,8 @@
 //! The role of a server, as an enum that owns what belongs to it: a follower has no `next_index` to misuse.
 
-use crate::{Index, LogId, NodeId, ReadId, Role, Round, Time, progress::Progress, reads::Reads};
+use crate::{
+    Index, LogId, NodeId, ReadId, Role, Round, Time, lease::Lease, progress::Progress, reads::Reads,
+};
 use alloc::{collections::BTreeSet, vec::Vec};
 
 #[derive(Debug)]
@@ -45,6 +47,7 @@ pub(crate) struct Leader {
     /// Whether the next flush begins a round: a heartbeat is due or a read waits for one.
     pub(crate) round_due: bool,
     pub(crate) reads: Reads,
+    pub(crate) lease: Lease,
 }
 
 impl Leader {

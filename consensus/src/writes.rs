@@ -2,9 +2,9 @@
 //!
 //! A write has a name, and its completion means that everything up to it is durable. Invariants:
 //! writes complete in order; `persisted` never covers a record that a later write removes, for a
-//! truncation lowers what every earlier write may still claim.
+//! truncation or a new base lowers what every earlier write may still claim.
 
-use crate::{HardState, Index, Output, Run, Write, WriteId};
+use crate::{Base, HardState, Index, Output, Run, Write, WriteId};
 use alloc::{collections::VecDeque, vec::Vec};
 
 #[derive(Debug)]
@@ -12,7 +12,9 @@ pub(crate) struct Writes {
     /// Gathered since the last flush.
     hard_state: Option<HardState>,
     truncate: Option<Index>,
+    install: Option<Base>,
     runs: Vec<Run>,
+    purge: Option<Base>,
     /// The end of the log as the gathered write will leave it.
     end: Index,
     /// Given out and not yet reported: name, and the end of the log once it is done.
@@ -21,6 +23,8 @@ pub(crate) struct Writes {
     done: WriteId,
     /// The write that makes the current term and vote durable.
     hard_state_in: WriteId,
+    /// The write that lets the log begin after the latest snapshot from another server.
+    install_in: WriteId,
     persisted: Index,
 }
 
@@ -29,12 +33,15 @@ impl Writes {
         Self {
             hard_state: None,
             truncate: None,
+            install: None,
             runs: Vec::new(),
+            purge: None,
             end: persisted,
             under_way: VecDeque::new(),
             next: WriteId(1),
             done: WriteId::ZERO,
             hard_state_in: WriteId::ZERO,
+            install_in: WriteId::ZERO,
             persisted,
         }
     }
@@ -72,16 +79,41 @@ impl Writes {
         if from < gathered_from {
             self.truncate = Some(self.truncate.map_or(from, |t| t.min(from)));
         }
+        self.claim_at_most(keep);
+        self.end = keep;
+    }
+
+    /// The log begins anew after `base`. Until that is on disk, only what is up to `keep` counts.
+    pub(crate) fn install(&mut self, base: Base, keep: Index) {
+        self.runs.clear();
+        (self.truncate, self.purge) = (None, None);
+        self.claim_at_most(keep);
+        self.end = base.last.index;
+        self.install = Some(base);
+        self.install_in = self.next;
+    }
+
+    /// Whether the log on disk begins after the latest snapshot that was installed.
+    pub(crate) fn install_is_persisted(&self) -> bool {
+        self.done >= self.install_in
+    }
+
+    pub(crate) fn purge(&mut self, base: Base) {
+        self.purge = Some(base);
+    }
+
+    /// What is on disk, or will be once a write under way is done, counts up to `keep` only.
+    fn claim_at_most(&mut self, keep: Index) {
         for (_, end) in &mut self.under_way {
             *end = (*end).min(keep);
         }
         self.persisted = self.persisted.min(keep);
-        self.end = keep;
     }
 
     /// Gives out what was gathered as one write, if anything was.
     pub(crate) fn take(&mut self) -> Option<Output> {
-        if self.hard_state.is_none() && self.truncate.is_none() && self.runs.is_empty() {
+        let log_changes = self.truncate.is_some() || self.install.is_some() || self.purge.is_some();
+        if self.hard_state.is_none() && self.runs.is_empty() && !log_changes {
             return None;
         }
         let id = self.next;
@@ -93,7 +125,9 @@ impl Writes {
             id,
             hard_state: self.hard_state.take(),
             truncate: self.truncate.take(),
+            install: self.install.take(),
             runs: ::core::mem::replace(&mut self.runs, room),
+            purge: self.purge.take(),
         }))
     }
 

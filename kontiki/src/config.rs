@@ -6,7 +6,7 @@
 use crate::{ClusterKey, Error, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
-use kontiki_node::driver::DriverConfig;
+use kontiki_node::{SnapshotConfig, driver::DriverConfig};
 use kontiki_transport::Limits;
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
@@ -340,6 +340,7 @@ impl Config {
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
             sessions: SessionLimits::default(),
+            snapshots: SnapshotConfig::default(),
             payload_bytes_max: self.batch_bytes_max,
         }
     }

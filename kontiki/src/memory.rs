@@ -5,10 +5,10 @@
 
 use bytes::Bytes;
 use kontiki_consensus::NodeId;
-use kontiki_log::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
+use kontiki_log::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId, is_growing};
 use kontiki_wire::Packet;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io::ErrorKind,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,6 +31,8 @@ struct Content {
     /// Files by name; a directory has no file.
     names: BTreeMap<String, Option<FileId>>,
     files: BTreeMap<FileId, Vec<u8>>,
+    /// Those of them that grow.
+    growing: BTreeSet<FileId>,
     next: u32,
     #[cfg(test)]
     broken: Broken,
@@ -146,6 +148,9 @@ impl Content {
         let file = FileId(self.next);
         self.next += 1;
         self.files.insert(file, vec![0; length]);
+        if is_growing(&name) {
+            self.growing.insert(file);
+        }
         self.names.insert(name, Some(file));
         Ok(Done::Opened(file, bytes))
     }
@@ -162,8 +167,16 @@ impl Content {
     }
 
     fn write(&mut self, file: FileId, offset: u64, buffers: &[Bytes]) -> Result<Done, ErrorKind> {
+        let grows = self.growing.contains(&file);
         let content = self.files.get_mut(&file).ok_or(ErrorKind::NotFound)?;
         let mut start = usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput)?;
+        let end = buffers
+            .iter()
+            .try_fold(start, |end, buffer| end.checked_add(buffer.len()))
+            .ok_or(ErrorKind::InvalidInput)?;
+        if grows && start <= content.len() && end > content.len() {
+            content.resize(end, 0);
+        }
         for buffer in buffers {
             let end = start.checked_add(buffer.len()).ok_or(ErrorKind::InvalidInput)?;
             content
@@ -198,7 +211,10 @@ impl Content {
 
     fn remove(&mut self, name: &str) -> Result<Done, ErrorKind> {
         let file = self.names.remove(name).ok_or(ErrorKind::NotFound)?;
-        file.map(|file| self.files.remove(&file));
+        if let Some(file) = file {
+            self.files.remove(&file);
+            self.growing.remove(&file);
+        }
         Ok(Done::Unit)
     }
 

@@ -145,8 +145,9 @@ fn open(mut config: Config, shared: &Arc<Shared>) -> Result<Rc<Replica>, Error> 
     let Recovered {
         incarnation,
         restored,
+        snapshots,
+        segments,
         torn_bytes,
-        ..
     } = recovered;
     if torn_bytes > 0 {
         tracing::info!(node = %shared.node, torn_bytes, "cut off a last write that was never acknowledged");
@@ -155,7 +156,8 @@ fn open(mut config: Config, shared: &Arc<Shared>) -> Result<Rc<Replica>, Error> 
         check_addresses(&config, &members.members())?;
     }
     let seed = random::number()?;
-    let driver = Driver::new(config.driver(incarnation), restored, seed, shared.now());
+    let mut driver = Driver::new(config.driver(incarnation), restored, seed, shared.now());
+    driver.restore(shared.now(), snapshots, segments);
     let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log);
     replica.connect(join(&mut config, shared, &replica, incarnation)?);
     Ok(replica)

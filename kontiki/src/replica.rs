@@ -12,7 +12,7 @@ use crate::{
     storage::Storage,
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
-use kontiki_log::{Fetch, Log};
+use kontiki_log::{Fetch, Log, SnapshotCommand};
 use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver, machine::Task};
 use kontiki_transport::{Sink, TransportEvent};
 use kontiki_wire::{Identity, Packet, PeerMessage};
@@ -342,6 +342,10 @@ impl Ports for Outside {
 
     /// A plain log has no machine: its driver never asks for this.
     fn work(&mut self, _: GroupId, _: Task) {}
+
+    fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
+        self.log.snapshot(command);
+    }
 
     fn retry_room(&mut self) {
         self.log.retry_room();

@@ -1,26 +1,44 @@
 //! Group commit: writes that wait become one frame.
 //!
-//! A frame does to each group, in this order: term and vote, truncation, records. Writes are therefore
-//! joined as long as that is also the order they came in: a write of term, vote or truncation behind one
-//! of records begins a frame of its own. Invariant: nothing overtakes; a write is named as done by the
+//! A frame does to each group, in this order: term and vote, truncation or installation, records, purge. Writes are
+//! therefore joined as long as that is also the order they came in: a write of term, vote or truncation behind one
+//! of records begins a frame of its own, and so does an installation. A purge concerns what no write changes any
+//! more, and may join any. Invariant: nothing overtakes; a write is named as done by the
 //! frame that holds the last of it.
 
-use kontiki_consensus::{GroupId, HardState, Index, Run, Write, WriteId};
-use kontiki_wire::frame::{FrameHeader, FramePart, GROUPS_MAX};
+use crate::group::Content;
+use kontiki_consensus::{Base, GroupId, HardState, Index, Run, Write, WriteId};
+use kontiki_wire::frame::{BasePart, FrameHeader, FramePart, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
-use kontiki_wire::{ClusterId, record};
+use kontiki_wire::{ClusterId, base_bytes, encode_base, record};
 use std::collections::VecDeque;
 
-/// What one frame does to one group.
+/// Where the log of a group is to begin.
 #[derive(Clone, Debug)]
+pub(crate) struct NewBase {
+    /// All of the log goes; if not, what is before the base.
+    pub(crate) install: bool,
+    pub(crate) base: Base,
+}
+
+/// What one frame does to one group.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Part {
     pub(crate) group: GroupId,
     pub(crate) hard_state: Option<HardState>,
     pub(crate) truncate: Option<Index>,
+    pub(crate) base: Option<NewBase>,
     pub(crate) runs: Vec<Run>,
     pub(crate) bytes: usize,
     /// The last write that is done once the frame is on disk.
     pub(crate) done: Option<WriteId>,
+}
+
+impl Part {
+    /// What it has in the body.
+    pub(crate) fn content(&self) -> Content<'_> {
+        (self.base.as_ref().map(|b| &b.base), &self.runs)
+    }
 }
 
 /// What one frame does.
@@ -39,10 +57,14 @@ pub(crate) fn gather(queue: &mut VecDeque<(GroupId, Write)>, bytes_max: usize) -
         };
         part.hard_state = write.hard_state.take().or(part.hard_state);
         part.truncate = write.truncate.take().or(part.truncate);
-        if !batch.take_runs(*group, &mut write.runs, bytes_max) {
+        if let Some(base) = write.install.take() {
+            part.base = Some(NewBase { install: true, base });
+        }
+        if !batch.take_runs(*group, &mut write.runs, bytes_max) || !batch.take_purge(*group, &mut write.purge)
+        {
             batch
                 .parts
-                .pop_if(|p| p.hard_state.is_none() && p.runs.is_empty());
+                .pop_if(|p| p.hard_state.is_none() && p.base.is_none() && p.runs.is_empty());
             break;
         }
         batch.done(*group, write.id);
@@ -56,21 +78,20 @@ impl Batch {
     fn part_for(&mut self, group: GroupId, write: &Write) -> Option<&mut Part> {
         let plain = write.hard_state.is_none() && write.truncate.is_none();
         // What is removed and what replaces it stand in one frame: the first record always has room in an empty one.
-        if write.truncate.is_some() && self.bytes > 0 {
+        if (write.truncate.is_some() && self.bytes > 0) || (write.install.is_some() && !self.parts.is_empty())
+        {
             return None;
         }
         if let Some(n) = self.parts.iter().position(|p| p.group == group) {
-            let fits = |part: &&mut Part| plain || (part.runs.is_empty() && part.truncate.is_none());
+            let fits = |part: &&mut Part| {
+                plain || (part.runs.is_empty() && part.truncate.is_none() && part.base.is_none())
+            };
             return self.parts.get_mut(n).filter(fits);
         }
         (self.parts.len() < GROUPS_MAX).then(|| {
             self.parts.push(Part {
                 group,
-                hard_state: None,
-                truncate: None,
-                runs: Vec::new(),
-                bytes: 0,
-                done: None,
+                ..Part::default()
             });
             self.parts.last_mut()
         })?
@@ -102,6 +123,40 @@ impl Batch {
         runs.is_empty()
     }
 
+    /// Takes a purge; false if it must wait for the next frame.
+    fn take_purge(&mut self, group: GroupId, purge: &mut Option<Base>) -> bool {
+        let part = self.parts.iter_mut().find(|p| p.group == group);
+        let free = part.filter(|p| !p.base.as_ref().is_some_and(|b| b.install));
+        if let Some(part) = free
+            && let Some(base) = purge.take()
+        {
+            part.base = Some(NewBase { install: false, base });
+        }
+        purge.is_none()
+    }
+
+    /// Tells of a base once more, unless the batch does so already.
+    pub(crate) fn tell_of(&mut self, group: GroupId, base: &Base) {
+        let again = || NewBase {
+            install: false,
+            base: base.clone(),
+        };
+        match self.parts.iter_mut().find(|p| p.group == group) {
+            Some(part) => drop(part.base.get_or_insert_with(again)),
+            None => self.parts.push(Part {
+                group,
+                base: Some(again()),
+                ..Part::default()
+            }),
+        }
+    }
+
+    /// How many bytes it has in the body of its frame.
+    pub(crate) fn body_bytes(&self) -> usize {
+        let bases = self.parts.iter().filter_map(|p| p.base.as_ref());
+        self.bytes + bases.map(|b| base_bytes(&b.base)).sum::<usize>()
+    }
+
     fn done(&mut self, group: GroupId, id: WriteId) {
         if let Some(part) = self.parts.iter_mut().find(|p| p.group == group) {
             part.done = Some(id);
@@ -119,6 +174,10 @@ impl Batch {
             group: p.group,
             hard_state: p.hard_state,
             truncate: p.truncate,
+            base: p.base.as_ref().map(|b| BasePart {
+                install: b.install,
+                bytes: base_bytes(&b.base) as u16,
+            }),
             first: p.runs.first().map_or(Index::ZERO, Run::first),
             count: p.runs.iter().map(Run::len).sum::<usize>() as u32,
             bytes: p.bytes as u32,
@@ -132,9 +191,14 @@ impl Batch {
         }
     }
 
-    /// Appends the bytes of its records.
+    /// Appends the bytes of its body.
     pub(crate) fn encode_body(&self, cluster: ClusterId, out: &mut Vec<bytes::Bytes>) {
         for part in &self.parts {
+            out.extend(
+                part.base
+                    .as_ref()
+                    .map(|b| encode_base(cluster, part.group, &b.base)),
+            );
             for run in &part.runs {
                 record::encode_run(cluster, part.group, run, out);
             }

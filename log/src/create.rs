@@ -89,6 +89,8 @@ fn first_write(identity: Identity, members: &Configuration, segment_bytes: u64) 
         id: WriteId::ZERO,
         hard_state: None,
         truncate: None,
+        install: None,
+        purge: None,
         runs: vec![Run::new(Index(1), Term::ZERO, Position(1), body)],
     };
     let mut queue = VecDeque::from([(GroupId::default(), write)]);

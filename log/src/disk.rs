@@ -15,6 +15,16 @@ pub struct OpId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FileId(pub u32);
 
+/// The folder of files that grow: they are made empty, and a write may begin anywhere up to their end and go on
+/// beyond it. Only a synced write makes its bytes, and the length, durable. Files elsewhere keep their length.
+pub const GROWING: &str = "snapshots";
+
+/// Whether a name is that folder's or lies in it.
+#[must_use]
+pub fn is_growing(name: &str) -> bool {
+    name.split('/').next() == Some(GROWING)
+}
+
 /// Work for the disk. Names are relative to the data directory; a name holds at most one `/`.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -41,7 +51,8 @@ pub enum Op {
         /// The file.
         file: FileId,
     },
-    /// Write these buffers one behind the other, inside the file's length; then, if `sync`, `fdatasync`.
+    /// Write these buffers one behind the other, inside the file's length unless it is one that grows ([`GROWING`]);
+    /// then, if `sync`, `fdatasync`.
     Write {
         /// The file.
         file: FileId,
@@ -68,7 +79,7 @@ pub enum Op {
         /// Its name then; nothing may have it.
         to: String,
     },
-    /// Remove a file; durable only after `SyncDirectory`.
+    /// Remove a file; durable only after `SyncDirectory`. Does not hold up writes.
     Remove {
         /// Its name.
         name: String,

@@ -1,6 +1,7 @@
 //! Open segments: opened when a read needs one, and not too many at a time.
 //!
-//! Invariant: a file is closed only while no read of it is under way, and never while it is written to.
+//! Invariant: a file is closed only while no read of it is under way, and never while it is written to. One that is
+//! removed is closed at once: the disk finishes the reads before, and nobody wants them any more.
 
 use crate::disk::{FileId, Op};
 use std::collections::BTreeMap;
@@ -54,6 +55,11 @@ impl Files {
             closes.extend(self.open.remove(&oldest).map(|o| Op::Close { file: o.file }));
         }
         closes
+    }
+
+    /// A segment is removed; gives the operation that closes it, if it is open.
+    pub(crate) fn forget(&mut self, segment: u64) -> Option<Op> {
+        self.open.remove(&segment).map(|o| Op::Close { file: o.file })
     }
 
     /// A read of it begins, if it is open.

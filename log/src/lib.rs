@@ -2,7 +2,7 @@
 //!
 //! `layout` says where things stand, `create` makes a log, `recovery` opens one (`scan` reads a segment, `replay`
 //! follows the stream of frames), `log` keeps it open: `batch` joins writes into frames, `room` keeps a segment
-//! ahead, `reader` reads records beside the writes, `group` knows where each stands. The bytes are `wire`'s
+//! ahead, `reader` reads records beside the writes, `group` knows where each stands; `snapshots` keeps snapshots beside it. The bytes are `wire`'s
 //! and drawn in `docs/FORMAT.md`, together with what is assumed of the device.
 
 mod api;
@@ -20,9 +20,13 @@ mod recovery;
 mod replay;
 mod room;
 mod scan;
+mod snapshots;
 mod words;
 
-pub use api::{Fetch, From, LogError, LogEvent, LogOptions, Recovered};
+pub use api::{
+    Fetch, From, LogError, LogEvent, LogOptions, Recovered, SegmentStart, SnapshotCommand, SnapshotEvent,
+    SnapshotFile,
+};
 pub use create::{create, holds_log};
 pub use log::Log;
 pub use os_disk::OsDisk;

@@ -15,6 +15,8 @@
 
 mod end;
 mod read;
+mod snapshots;
+mod sweep;
 mod write;
 
 pub(crate) use write::{index_of, segment_header};
@@ -26,12 +28,14 @@ use crate::files::Files;
 use crate::group::Groups;
 use crate::reader::{Piece, Reading};
 use crate::room::{Room, Step};
+use crate::snapshots::{Snapshots, Task};
 use end::End;
 use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use sweep::Sweep;
 
 /// The segment that is written to.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +54,8 @@ enum Purpose {
     Index,
     Create,
     MakeRoom,
+    Sweep(Sweep),
+    Snapshot(Task),
     Open(u64),
     Read(u64, Piece),
     Close,
@@ -63,6 +69,10 @@ pub struct Log<D> {
     options: LogOptions,
     groups: Groups,
     active: Active,
+    /// The first segment that is there.
+    first: u64,
+    /// It is being removed.
+    removing: bool,
     /// The sequence of the next frame.
     sequence: u64,
     room: Room,
@@ -75,6 +85,7 @@ pub struct Log<D> {
     stuck: Option<Batch>,
     under_way: Option<(Batch, FrameHeader)>,
     failed: bool,
+    snapshots: Snapshots,
     files: Files,
     readings: BTreeMap<u64, Reading>,
     readings_begun: u64,
@@ -85,15 +96,15 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// A log as recovery has found it.
+    /// A log as recovery has found it: its first segment and the one in use, the sequence of the next frame.
     pub(crate) fn new(
         disk: D,
         identity: Identity,
         options: LogOptions,
         groups: Groups,
-        active: Active,
-        sequence: u64,
+        (first, active, sequence): (u64, Active, u64),
         room: Room,
+        snapshots: Snapshots,
     ) -> Self {
         let mut files = Files::default();
         files.begin(active.number, active.file);
@@ -104,6 +115,8 @@ impl<D: Disk> Log<D> {
             ends: groups.iter().map(|(g, s)| (*g, End::new(Some(s)))).collect(),
             groups,
             active,
+            first,
+            removing: false,
             sequence,
             room,
             full: false,
@@ -111,6 +124,7 @@ impl<D: Disk> Log<D> {
             stuck: None,
             under_way: None,
             failed: false,
+            snapshots,
             files,
             readings: BTreeMap::new(),
             readings_begun: 0,
@@ -119,6 +133,7 @@ impl<D: Disk> Log<D> {
             events: VecDeque::new(),
         };
         log.make_room();
+        log.sweep();
         log
     }
 
@@ -176,6 +191,19 @@ impl<D: Disk> Log<D> {
         self.active.number
     }
 
+    /// The number of the first segment that is there.
+    #[must_use]
+    pub fn first_segment(&self) -> u64 {
+        self.first
+    }
+
+    /// How many bytes the files of the log take on disk, about: whole segments, without the spare.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let full = self.active.number.saturating_sub(self.first);
+        full * self.options.segment_bytes + self.active.bytes
+    }
+
     fn submit(&mut self, op: Op, purpose: Purpose) {
         let id = self.disk.submit(op);
         self.purposes.insert(id, purpose);
@@ -202,6 +230,8 @@ impl<D: Disk> Log<D> {
                 let step = self.room.stepped(Err(error));
                 self.room_step(step);
             }
+            (Some(Purpose::Sweep(step)), result) => self.swept(step, result),
+            (Some(Purpose::Snapshot(task)), result) => self.snapshot_step(|s| s.completed(task, result)),
             (Some(Purpose::Open(segment)), Ok(Done::Opened(file, _))) => self.opened(segment, Ok(file)),
             (Some(Purpose::Open(segment)), Err(error)) => self.opened(segment, Err(error)),
             (Some(Purpose::Read(reading, piece)), Ok(Done::Read(bytes))) => {

@@ -1,10 +1,11 @@
 //! The disk of the operating system: [`Disk`] over real files, working on two threads of its own.
 //!
 //! `kontiki-disk` carries out, in the order of submission, everything an append or a change of names
-//! waits for; `kontiki-aside` makes new files and reads, so that neither holds up a write. The only
+//! waits for; `kontiki-aside` makes new files, reads, removes and does everything in the folder of growing
+//! files ([`GROWING`](crate::disk::GROWING)), so that none of it holds up a write. The only
 //! order between the two threads is the one the log makes by waiting for a completion: a name is
 //! opened, renamed or removed only after its `Create` has completed, and bytes are read only after the
-//! `Write` of them has. A [`FileId`] is known to nobody before its completion was taken, hence the
+//! `Write` of them has; nothing else changes a name that is removed. A [`FileId`] is known to nobody before its completion was taken, hence the
 //! table of open files belongs to the one who submits and needs no lock; every job carries its file
 //! with it, and a file is closed when the last job that holds it is done.
 //!
@@ -158,9 +159,10 @@ impl Disk for OsDisk {
         self.submitted += 1;
         let id = OpId(self.submitted);
         let work = self.work(op);
-        let worker = match work {
-            Work::Create { .. } | Work::Read { .. } => &self.aside,
-            _ => &self.writer,
+        let worker = if work.goes_aside() {
+            &self.aside
+        } else {
+            &self.writer
         };
         worker.queue.push(Job { id, work });
         id

@@ -82,14 +82,25 @@ impl Reading {
         }
     }
 
-    /// The piece to read next; `None` if nothing more is wanted or there. `written` is the segment in use, and how
-    /// far it is written.
-    pub(crate) fn next_piece(&mut self, group: &Group, stride: u64, written: (u64, u64)) -> Option<Piece> {
+    /// If what it wants is before the beginning of the log: the first entry there is. Begins again if anything
+    /// was removed since the last piece.
+    pub(crate) fn compacted(&mut self, group: &Group) -> Option<Position> {
         if self.removals != group.removals {
             (self.next, self.bytes, self.done) = (None, 0, false);
             self.removals = group.removals;
             self.runs.clear();
         }
+        let base = &group.base;
+        let is_before = match (self.next, self.fetch.from) {
+            (Some(next), _) | (None, From::Index(next)) => next <= base.last.index,
+            (None, From::Position(position)) => position <= base.position,
+        };
+        (is_before && group.has_base()).then(|| base.position.next())
+    }
+
+    /// The piece to read next; `None` if nothing more is wanted or there. `written` is the segment in use, and how
+    /// far it is written. Asked after [`Self::compacted`].
+    pub(crate) fn next_piece(&self, group: &Group, stride: u64, written: (u64, u64)) -> Option<Piece> {
         let (entry, _) = self.locate(group)?;
         let room = self.fetch.bytes_max.saturating_sub(self.bytes) as u64;
         // For less than this no piece is read.
@@ -385,6 +396,7 @@ impl Walk {
         (self.at, self.left) = (start + (header.end() - header.offset), 0);
         let mut at = start + u64::from(header.header_len);
         for part in &header.parts {
+            at += part.base_len();
             if part.group == self.group && part.bytes > 0 {
                 (self.at, self.left) = (at, part.bytes.into());
             }

@@ -11,19 +11,20 @@
 //! gets, for a sync of theirs may have failed: so the last frame, of which alone that can be true, is written
 //! once more before anything counts on it.
 
-use crate::api::{LogError, LogOptions, Recovered};
+use crate::api::{LogError, LogOptions, Recovered, SegmentStart};
 use crate::blocking::{clear, list, open, perform, read, remove, sync_directory, write};
 use crate::create::holds_log;
 use crate::disk::{Disk, Op};
-use crate::group::can_follow;
+use crate::group::{Group, can_follow};
 use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
 use crate::log::{Active, Log, index_of, segment_header};
 use crate::replay::Replay;
 use crate::room::{Room, Spare};
 use crate::scan::{Behind, Scan, Segment};
+use crate::snapshots::{self, Snapshots};
 use crate::words;
 use bytes::Bytes;
-use kontiki_consensus::NodeId;
+use kontiki_consensus::{GroupId, LogId, NodeId, Position, Restored};
 use kontiki_wire::frame::{FrameError, FrameHeader};
 use kontiki_wire::segment::{SegmentError, SegmentHeader};
 use kontiki_wire::{ClusterId, Identity};
@@ -47,16 +48,26 @@ impl<D: Disk> Log<D> {
         let (last, spares) = opening.replay()?;
         let (last, spares) = opening.begun(last, spares)?;
         let end = opening.examine_end(&last, &spares)?;
+        opening.check_beginning()?;
+        let snapshots = snapshots::open(opening.disk, cluster)?;
+        let newest = opening.check_snapshots(&snapshots)?;
         let active = opening.repair_end(&last, &end)?;
         let spares = opening.repair_spares(spares, &end)?;
         opening.repair_rest()?;
         let torn_bytes = end.torn_bytes;
         let identity = opening.identity;
+        let first = opening.numbers.first().copied().unwrap_or_default();
+        let segments = std::mem::take(&mut opening.starts);
         let mut replay = opening.replay;
         let incarnation = identity.incarnation;
         let recovered = Recovered {
             incarnation,
-            restored: replay.restored(),
+            restored: Restored {
+                snapshot: newest,
+                ..replay.restored()
+            },
+            snapshots: snapshots.files().cloned().collect(),
+            segments,
             torn_bytes,
         };
         let room = Room::new(options.segment_bytes, spares);
@@ -66,9 +77,9 @@ impl<D: Disk> Log<D> {
                 identity,
                 options,
                 replay.groups,
-                active,
-                replay.sequence,
+                (first, active, replay.sequence),
                 room,
+                snapshots,
             ),
             recovered,
         ))
@@ -85,6 +96,8 @@ struct Opening<'a, D> {
     numbers: Vec<u64>,
     /// Files that were never finished.
     unfinished: Vec<String>,
+    /// How the only group stood when each was begun.
+    starts: Vec<SegmentStart>,
     /// Indexes to be written: segment, where, what.
     indexes: Vec<(u64, u64, Bytes)>,
     /// The header that the last segment lacks.
@@ -138,6 +151,7 @@ impl<'a, D: Disk> Opening<'a, D> {
             replay,
             numbers,
             unfinished,
+            starts: Vec::new(),
             indexes: Vec::new(),
             header: None,
         })
@@ -170,6 +184,15 @@ impl<'a, D: Disk> Opening<'a, D> {
         }
         // A file that is used again holds what it held before until it is begun.
         let is_old = header.as_ref().is_some_and(|h| h.segment < number);
+        let groups = header.iter().filter(|_| !is_old).flat_map(|h| &h.groups);
+        let start = groups
+            .filter(|g| g.group == GroupId::default())
+            .map(|g| SegmentStart {
+                last: g.last,
+                position: g.last_position,
+                bytes,
+            });
+        self.starts.extend(start);
         Ok(Segment {
             number,
             file,
@@ -205,13 +228,11 @@ impl<'a, D: Disk> Opening<'a, D> {
             return Err(words::missing(&self.file(before + 1), &segment_name(after)));
         }
         let first = numbers.first().copied().unwrap_or_default();
-        if first != 1 {
-            return Err(words::missing(&self.file(1), &segment_name(first)));
-        }
         let mut last = self.load(first)?;
-        if last.header.is_none() {
+        let Some(header) = &last.header else {
             return Err(self.bad_header(first));
-        }
+        };
+        self.replay.begin(header);
         let mut behind: Vec<Segment> = Vec::new();
         for number in numbers.into_iter().skip(1) {
             let next = self.load(number)?;
@@ -227,6 +248,33 @@ impl<'a, D: Disk> Opening<'a, D> {
             }
         }
         Ok((last, behind))
+    }
+
+    /// Whether all that is missing before the first segment is covered by a snapshot.
+    fn check_beginning(&self) -> Result<(), LogError> {
+        if self.replay.groups.values().all(Group::is_whole) {
+            return Ok(());
+        }
+        let first = self.numbers.first().copied().unwrap_or_default();
+        Err(words::missing(
+            &self.file(first.saturating_sub(1)),
+            &segment_name(first),
+        ))
+    }
+
+    /// The newest snapshot of what the log holds or rests on. If the log begins after a base, there must be one.
+    fn check_snapshots(&self, snapshots: &Snapshots) -> Result<Option<(LogId, Position)>, LogError> {
+        let none = Group::default();
+        let group = self.replay.groups.get(&GroupId::default()).unwrap_or(&none);
+        let bases = snapshots.files().map(|file| &file.header.base);
+        let held = bases.filter(|base| group.holds(base.last));
+        let newest = held
+            .max_by_key(|base| base.last.index)
+            .map(|b| (b.last, b.position));
+        if newest.is_none() && group.has_base() {
+            return Err(words::no_snapshot(&self.disk.name(), group.base.last.index));
+        }
+        Ok(newest)
     }
 
     /// If the first segment without a header has a frame where its first one belongs, only the header is lost, or
@@ -257,6 +305,12 @@ impl<'a, D: Disk> Opening<'a, D> {
             frame.sequence,
             &self.replay.groups,
         ));
+        let group = self.replay.groups.get(&GroupId::default());
+        self.starts.extend(group.map(|g| SegmentStart {
+            last: g.last,
+            position: g.last_position,
+            bytes,
+        }));
         Ok((next, behind))
     }
 
@@ -359,7 +413,7 @@ impl<'a, D: Disk> Opening<'a, D> {
         };
         let (mut is_cut, mut lost, mut torn_bytes) = (false, 0, 0);
         if let Some(torn) = torn.filter(|t| !t.kept.parts.is_empty()) {
-            self.replay.apply(&torn.kept, stride(last.bytes), &torn.runs);
+            self.replay.apply(&torn.kept, stride(last.bytes), &torn.contents);
             (is_cut, lost) = (true, torn.lost);
             (end, frame) = (torn.kept.end(), Some(torn.kept));
         }

@@ -3,12 +3,13 @@
 //! Invariant: what is applied is sound to the last byte and follows what was there before. Of a frame that
 //! is not, the sound beginning is told: everything before its first bad record.
 
-use crate::group::{Group, Groups, apply_frame};
+use crate::group::{self, Group, Groups, apply_frame};
 use bytes::Bytes;
-use kontiki_consensus::{Body, GroupId, Index, Restored, Run};
-use kontiki_wire::ClusterId;
+use kontiki_consensus::{Base, Body, GroupId, Index, LogId, Restored, Run};
 use kontiki_wire::frame::{FrameHeader, FramePart};
 use kontiki_wire::record::{RecordError, decode_prefix};
+use kontiki_wire::segment::SegmentHeader;
+use kontiki_wire::{ClusterId, decode_base};
 use std::collections::VecDeque;
 
 /// What the log is after the frames so far.
@@ -21,11 +22,24 @@ pub(crate) struct Replay {
     tail: Tail,
 }
 
+/// What a part of a frame has in the body.
+#[derive(Debug)]
+pub(crate) struct Content {
+    base: Option<Base>,
+    runs: Vec<Run>,
+}
+
+impl Content {
+    fn as_part(&self) -> group::Content<'_> {
+        (self.base.as_ref(), &self.runs)
+    }
+}
+
 /// What a frame holds.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// It is sound.
-    Sound(Vec<Vec<Run>>),
+    Sound(Vec<Content>),
     /// It is not, from a record on.
     Torn(Torn),
     /// Something in it is of a newer version.
@@ -37,7 +51,7 @@ pub(crate) enum Found {
 pub(crate) struct Torn {
     /// The header of the frame if it ended before the first bad record; without parts if nothing is left.
     pub(crate) kept: FrameHeader,
-    pub(crate) runs: Vec<Vec<Run>>,
+    pub(crate) contents: Vec<Content>,
     /// The first bad record: which it should be, where it should stand, what is wrong.
     pub(crate) index: Index,
     pub(crate) at: u64,
@@ -61,74 +75,99 @@ impl Replay {
         }
     }
 
+    /// Goes on where the first segment begins; those before it, if it is not number 1, are gone.
+    pub(crate) fn begin(&mut self, header: &SegmentHeader) {
+        self.sequence = header.first_sequence;
+        if header.segment > 1 {
+            let groups = header
+                .groups
+                .iter()
+                .map(|start| (start.group, Group::begun(start)));
+            self.groups = groups.collect();
+        }
+    }
+
     /// What stands in a frame; `body` is shorter than the header says if the file ends before.
     pub(crate) fn examine(&self, header: &FrameHeader, body: &Bytes) -> Found {
-        let mut runs: Vec<Vec<Run>> = Vec::new();
+        let mut contents: Vec<Content> = Vec::new();
         let mut at = 0;
         for (n, part) in header.parts.iter().enumerate() {
-            let end = (at + part.bytes as usize).min(body.len());
+            let end = (at + part.body_len() as usize).min(body.len());
             let checked = self.examine_part(part, body.slice(at.min(end)..end));
             if let Some(newer @ RecordError::Unknown { .. }) = checked.error {
                 return Found::Newer(newer);
             }
             if let Some(what) = checked.what(part) {
+                let kept = checked.kept(header, n);
                 let start = header.offset + u64::from(header.header_len) + at as u64;
-                let (kept, at) = (checked.kept(header, n), start + checked.bytes as u64);
+                let block = kept.parts.get(n).map_or(0, FramePart::base_len);
+                let at = start + block + checked.bytes as u64;
                 let index = Index(checked.expected.0 + checked.count());
-                runs.push(checked.runs);
-                runs.truncate(kept.parts.len());
+                contents.push(checked.content);
+                contents.truncate(kept.parts.len());
                 let lost = header.end() - kept.end();
                 return Found::Torn(Torn {
                     kept,
-                    runs,
+                    contents,
                     index,
                     at,
                     lost,
                     what,
                 });
             }
-            runs.push(checked.runs);
+            contents.push(checked.content);
             at = end;
         }
-        Found::Sound(runs)
+        Found::Sound(contents)
     }
 
     fn examine_part(&self, part: &FramePart, bytes: Bytes) -> Checked {
         let none = Group::default();
         let group = self.groups.get(&part.group).unwrap_or(&none);
-        let next = group.last.index.next();
-        let expected = part.truncate.unwrap_or(next);
-        let (runs, sound, error) = decode_prefix(self.cluster, part.group, bytes);
+        let block = bytes.slice(..bytes.len().min(part.base_len() as usize));
+        let base = decode_base(self.cluster, part.group, &block).filter(|_| part.base.is_some());
+        let install = base.as_ref().filter(|_| part.base.is_some_and(|b| b.install));
+        let (last, position) = install.map_or((group.last, group.last_position), |b| (b.last, b.position));
+        let expected = part.truncate.unwrap_or(last.index.next());
+        let term_before = install.map_or_else(|| group.term_before(expected), |b| b.last.term);
+        let (runs, sound, error) = decode_prefix(self.cluster, part.group, bytes.slice(block.len()..));
         let follows = |first: &Run| {
-            let position = part.truncate.is_some() || first.first_position() == group.last_position.next();
-            first.first() == expected && position && first.term() >= group.term_before(expected)
+            let position = part.truncate.is_some() || first.first_position() == position.next();
+            first.first() == expected && position && first.term() >= term_before
         };
-        let place = expected >= Index(1) && expected <= next;
-        if !place || runs.first().is_some_and(|first| !follows(first)) {
-            return Checked {
-                expected,
-                runs: Vec::new(),
-                bytes: 0,
-                misplaced: true,
-                error: None,
-            };
-        }
-        Checked {
+        let place = expected >= Index(1) && expected <= last.index.next();
+        let end = runs.last().map_or(last.index, Run::last);
+        let beyond = base.as_ref().is_some_and(|b| b.last.index > end);
+        let mut checked = Checked {
             expected,
-            runs,
             bytes: sound,
-            misplaced: false,
+            content: Content { base, runs },
+            misplaced: None,
             error,
+        };
+        if part.base.is_some() && checked.content.base.is_none() {
+            checked.misplace("the block of its base is damaged");
+        } else if !place || beyond || checked.content.runs.first().is_some_and(|first| !follows(first)) {
+            checked.misplace("its records do not follow those before them");
         }
+        checked
     }
 
-    /// Applies a frame, of which these are the records, part by part.
-    pub(crate) fn apply(&mut self, header: &FrameHeader, stride: u64, runs: &[Vec<Run>]) {
-        apply_frame(&mut self.groups, header, stride, runs.iter().map(Vec::as_slice));
+    /// Applies a frame, of which these are the contents, part by part.
+    pub(crate) fn apply(&mut self, header: &FrameHeader, stride: u64, contents: &[Content]) {
+        apply_frame(
+            &mut self.groups,
+            header,
+            stride,
+            contents.iter().map(Content::as_part),
+        );
         self.sequence = header.sequence + 1;
-        for (part, runs) in header.parts.iter().zip(runs) {
+        for (part, content) in header.parts.iter().zip(contents) {
             if part.group == GroupId::default() {
-                self.tail.apply(part.truncate, runs);
+                if part.base.is_some_and(|b| b.install) {
+                    self.tail.truncate(Index::ZERO);
+                }
+                self.tail.apply(part.truncate, &content.runs);
             }
         }
     }
@@ -155,12 +194,18 @@ impl Replay {
             Body::Configuration(configuration) => Some((run.first(), (**configuration).clone())),
             _ => None,
         };
+        let base = &group.base;
+        let at_base = (base.last != LogId::ZERO).then(|| (base.last.index, (*base.configuration).clone()));
+        let after = group.configurations.iter().filter_map(configuration);
         Restored {
             hard_state: group.hard_state,
+            base: base.last,
+            base_position: base.position,
+            snapshot: None,
             terms: group.terms.clone(),
             last: group.last,
             last_position: group.last_position,
-            configurations: group.configurations.iter().filter_map(configuration).collect(),
+            configurations: at_base.into_iter().chain(after).collect(),
             tail: std::mem::take(&mut self.tail.runs).into(),
         }
     }
@@ -170,26 +215,34 @@ impl Replay {
 struct Checked {
     /// The index its first record must have.
     expected: Index,
-    /// Sound records.
-    runs: Vec<Run>,
-    /// How many bytes they are.
+    /// Its base, and sound records.
+    content: Content,
+    /// How many bytes those are.
     bytes: usize,
-    misplaced: bool,
+    /// Why nothing of it counts but term and vote.
+    misplaced: Option<&'static str>,
     error: Option<RecordError>,
 }
 
 impl Checked {
+    /// Nothing of it counts but term and vote.
+    fn misplace(&mut self, why: &'static str) {
+        self.content.base = None;
+        self.content.runs.clear();
+        (self.bytes, self.misplaced) = (0, Some(why));
+    }
+
     fn count(&self) -> u64 {
-        self.runs.iter().map(|r| r.len() as u64).sum()
+        self.content.runs.iter().map(|r| r.len() as u64).sum()
     }
 
     /// What is wrong with it, if anything is.
     fn what(&self, part: &FramePart) -> Option<String> {
         let whole = self.count() == u64::from(part.count) && self.bytes == part.bytes as usize;
-        match &self.error {
-            Some(error) => Some(error.to_string()),
-            None if self.misplaced => Some("its records do not follow those before them".to_owned()),
-            None => (!whole).then(|| "it does not have the records its header says".to_owned()),
+        match (&self.error, self.misplaced) {
+            (_, Some(why)) => Some(why.to_owned()),
+            (Some(error), None) => Some(error.to_string()),
+            (None, None) => (!whole).then(|| "it does not have the records its header says".to_owned()),
         }
     }
 
@@ -198,12 +251,14 @@ impl Checked {
         let mut kept = header.clone();
         kept.parts.truncate(n + 1);
         if let Some(part) = kept.parts.last_mut() {
-            part.first = self.runs.first().map_or(Index::ZERO, Run::first);
+            part.base = part.base.filter(|_| self.content.base.is_some());
+            part.first = self.content.runs.first().map_or(Index::ZERO, Run::first);
             (part.count, part.bytes) = (self.count() as u32, self.bytes as u32);
             // What is removed and what replaces it belong together.
             part.truncate = part.truncate.filter(|_| part.count > 0);
         }
-        kept.parts.pop_if(|p| p.count == 0 && p.hard_state.is_none());
+        kept.parts
+            .pop_if(|p| p.count == 0 && p.hard_state.is_none() && p.base.is_none());
         kept
     }
 }

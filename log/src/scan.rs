@@ -70,8 +70,8 @@ impl Segment {
             };
             let body = pieces.get(disk, at + u64::from(header.header_len), header.body_len())?;
             match replay.examine(&header, &body) {
-                Found::Sound(runs) => {
-                    replay.apply(&header, stride(self.bytes), &runs);
+                Found::Sound(contents) => {
+                    replay.apply(&header, stride(self.bytes), &contents);
                     scan.end = header.end();
                     scan.last = Some(header);
                 }

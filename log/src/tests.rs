@@ -1,5 +1,6 @@
 //! Tests of the whole log, on a disk in memory that can be torn, stopped and damaged.
 
+mod compaction;
 mod crash;
 mod damage;
 mod disk;
@@ -8,4 +9,5 @@ mod model;
 mod places;
 mod reads;
 mod room;
+mod snapshots;
 mod wrong;

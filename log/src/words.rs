@@ -50,6 +50,13 @@ pub(crate) fn missing(file: &str, next: &str) -> LogError {
     LogError::Damaged(format!("{file} is missing, although {next} is there. {REPLACE}."))
 }
 
+/// The log begins after a snapshot, and there is none.
+pub(crate) fn no_snapshot(directory: &str, base: Index) -> LogError {
+    LogError::Damaged(format!(
+        "{directory}: the log begins after record {base}, and no sound snapshot of what was before is there. {REPLACE}."
+    ))
+}
+
 /// Written by a newer version.
 pub(crate) fn newer(file: &str, offset: u64, what: &str) -> LogError {
     LogError::Wrong(format!(

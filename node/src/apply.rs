@@ -102,6 +102,18 @@ impl Applied {
         }
     }
 
+    /// The state becomes that of a snapshot. What is kept may be further: then it stays, and records up to there
+    /// have no effect on it again.
+    pub(crate) fn install(&mut self, at: LogId, position: Position, meta: Meta) {
+        (self.at, self.position) = (at, position);
+        self.target = self.target.max(at.index);
+        if meta.at.index > self.meta.at.index {
+            self.meta = meta;
+        }
+        self.handed = self.meta.at.index;
+        (self.asked, self.fetching) = (false, false);
+    }
+
     /// What the machine answered to an applied record, if that is still remembered.
     pub(crate) fn outputs(&self, at: LogId, session: Session) -> Option<Bytes> {
         if !self.machine {
@@ -160,7 +172,7 @@ impl Driver {
     }
 
     /// More is applied: answers everyone who waited for it.
-    fn serve_waiting(&mut self, ports: &mut impl Ports) {
+    pub(crate) fn serve_waiting(&mut self, ports: &mut impl Ports) {
         self.answer_waiters(ports);
         self.answer_checks(ports);
         self.serve_applied(ports);
@@ -200,6 +212,8 @@ impl Driver {
                 self.hand(runs, ports);
                 self.hand_over(ports);
             }
+            // A snapshot takes their place, and that will be told.
+            Err(_) if self.consensus.base().index > self.applied.handed => {}
             Err(error) => self.stop(error.to_string(), ports),
         }
     }
@@ -254,12 +268,18 @@ impl Driver {
             self.waiters.lands_in_session(*key);
         }
         self.counts.expired += changes.gone.len() as u64;
+        if let Some(point) = changes.trim {
+            self.snapshots.trim(point);
+        }
         changes.clear();
     }
 
-    /// Whether this very record is applied.
-    pub(crate) fn has_applied(&self, at: LogId) -> bool {
-        at.index <= self.applied.at.index && self.consensus.term_at(at.index) == Some(at.term)
+    /// Whether this very record is applied; `None` if the log has forgotten what stood there.
+    pub(crate) fn has_applied(&self, at: LogId) -> Option<bool> {
+        if at.index > self.applied.at.index {
+            return Some(false);
+        }
+        self.consensus.term_at(at.index).map(|term| term == at.term)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
     reads::Reads,
     request::{Ask, Failure, Reply, Request, Token},
     route::{Parked, Proposal},
+    snapshots::{SnapshotConfig, Snapshots},
     taken::Taken,
     waiters::Waiters,
 };
@@ -47,6 +48,8 @@ pub struct DriverConfig {
     pub payload_bytes_max: usize,
     /// What is remembered of sessions that are opened while this node leads.
     pub sessions: SessionLimits,
+    /// How much of the log is kept, and how snapshots are sent.
+    pub snapshots: SnapshotConfig,
 }
 
 /// How often something rare happened in this life of a node.
@@ -76,6 +79,7 @@ pub struct Driver {
     pub(crate) taken: Taken,
     pub(crate) reads: Reads,
     pub(crate) applied: Applied,
+    pub(crate) snapshots: Snapshots,
     /// The latest time a leader put into a record, ns since 1970: what the next one may not go behind.
     pub(crate) leader_time: u64,
     pub(crate) clock: Clock,
@@ -105,6 +109,7 @@ impl Driver {
             taken: Taken::new(boot_term),
             reads: Reads::new(seed),
             applied: Applied::default(),
+            snapshots: Snapshots::default(),
             leader_time: 0,
             clock: Clock::new(now),
             counts: Counts::default(),
@@ -166,6 +171,7 @@ impl Driver {
             self.admit(now, ports);
             self.seal(now, wall, ports);
             self.ask_reads(now);
+            self.see_to_snapshots(now, ports);
             let mut outputs = std::mem::take(&mut self.outputs);
             self.consensus.flush(now, &mut outputs);
             let quiet = outputs.is_empty();
@@ -234,6 +240,8 @@ impl Driver {
             PeerMessage::Raft(_) => {}
             PeerMessage::Propose(propose) => self.take_forwarded(packet.from, propose, ports),
             PeerMessage::ProposeReply(reply) => self.take_answer(packet.from, reply, ports),
+            PeerMessage::SnapshotRequest(request) => self.serve_snapshot(now, packet.from, request, ports),
+            PeerMessage::SnapshotChunk(chunk) => self.take_chunk(now, packet.from, chunk),
         }
     }
 
@@ -241,6 +249,8 @@ impl Driver {
         match event {
             LogEvent::Persisted { id, .. } => self.consensus.step(now, Event::Persisted(id)),
             LogEvent::Fetched { token, runs, .. } => self.take_fetched(now, token, runs, ports),
+            LogEvent::Snapshot(event) => self.take_snapshot_event(now, event, ports),
+            LogEvent::SegmentBegun { start, .. } => self.segment_begun(start),
             LogEvent::DiskFull(full) => {
                 self.retry_room = full.then(|| now.after(ROOM_INTERVAL));
                 self.consensus.step(now, Event::DiskFull(full));
@@ -267,6 +277,9 @@ impl Driver {
                 let fetch = self.reads.fetch_for_peer(peer, from, to, bytes_max);
                 ports.fetch(group, fetch);
             }
+            Output::FetchSnapshot { from, last, .. } => self.fetch_snapshot(now, from, last),
+            Output::InstallSnapshot { last } => self.install_snapshot(now, last, ports),
+            Output::DropSnapshot { last } => self.drop_snapshot(last),
             Output::ReadReady { id, index } => self.read_ready(id, index, ports),
             Output::ReadRefused(id) => self.read_refused(now, id, ports),
             Output::Note(note) => {
@@ -302,6 +315,8 @@ impl Driver {
         self.expire(now, ports);
         self.resend_forwards(now, ports);
         self.ask_overdue(now);
+        self.ask_for_chunk(now, ports);
+        self.retain(now);
     }
 
     fn sweep_deadline(&self) -> Time {
@@ -309,7 +324,8 @@ impl Driver {
             && self.waiters.is_empty()
             && self.forwards.is_empty()
             && self.checks.is_empty()
-            && self.reads.is_empty();
+            && self.reads.is_empty()
+            && !self.snapshots.is_busy();
         if idle { Time::MAX } else { self.next_sweep }
     }
 

@@ -133,7 +133,7 @@ impl Driver {
             .extract_if(.., |c| c.confirmed && c.end <= applied)
             .collect();
         for check in ready {
-            let refusal = if self.has_applied(check.end) {
+            let refusal = if self.has_applied(check.end) == Some(true) {
                 check.refusal
             } else {
                 Refusal::NotLeader {

@@ -18,6 +18,7 @@ pub mod request;
 mod route;
 pub mod session;
 mod sessions;
+mod snapshots;
 mod taken;
 mod waiters;
 
@@ -27,6 +28,7 @@ pub use machine::{At, MachineError, StateMachine};
 pub use meta::Meta;
 pub use ports::{Input, Ports};
 pub use request::{Ask, Consistency, Failure, Reply, Request, Token};
+pub use snapshots::SnapshotConfig;
 
 /// Numbers that differ from seed to seed, and from stream to stream of one seed (SplitMix64).
 pub(crate) fn drawn(seed: u64, stream: u64) -> u64 {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, NodeId, Position, Run, Term};
 use kontiki_wire::{
     SessionLimits,
-    record::{Kind, RecordHeader, records},
+    record::{Kind, RecordHeader, TrimPoint, records},
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,7 @@ pub struct Meta {
     pub(crate) log_hash: u64,
     pub(crate) output_hash: u64,
     pub(crate) sessions: Sessions,
+    trimmed: TrimPoint,
 }
 
 /// The row of all that is not a session.
@@ -41,6 +42,8 @@ struct Head {
     log_hash: u64,
     output_hash: u64,
     clock: u32,
+    trimmed_index: u64,
+    trimmed_position: u64,
 }
 
 /// What applying has changed.
@@ -50,6 +53,8 @@ pub(crate) struct Changes {
     changed: Vec<u64>,
     /// Sessions that are over.
     pub(crate) gone: Vec<u64>,
+    /// Where the log is to be trimmed.
+    pub(crate) trim: Option<TrimPoint>,
     /// Session and number of what took effect.
     pub(crate) answered: Vec<(u64, u64)>,
 }
@@ -60,6 +65,7 @@ impl Changes {
         self.changed.clear();
         self.gone.clear();
         self.answered.clear();
+        self.trim = None;
     }
 }
 
@@ -105,6 +111,8 @@ impl Meta {
             log_hash,
             output_hash,
             clock,
+            trimmed_index,
+            trimmed_position,
         } = self.head();
         let head = [
             version.into(),
@@ -114,6 +122,8 @@ impl Meta {
             log_hash,
             output_hash,
             clock.into(),
+            trimmed_index,
+            trimmed_position,
         ];
         self.sessions.mix_into(head.into_iter().fold(0, mix), mix)
     }
@@ -178,6 +188,13 @@ impl Meta {
                 changes.changed.push(of.session);
                 changes.answered.push((of.session, of.sequence));
             }
+            (Kind::Trim, None) => {
+                let point = TrimPoint::of(payload).unwrap_or_default();
+                if point > self.trimmed {
+                    self.trimmed = point;
+                    changes.trim = Some(point);
+                }
+            }
             (_, None) => {}
         }
     }
@@ -201,6 +218,21 @@ impl Meta {
         Ok(MetaRows(rows))
     }
 
+    /// All rows.
+    pub(crate) fn all_rows(&self) -> Result<MetaRows, MachineError> {
+        let mut changes = Changes {
+            changed: self.sessions.names(),
+            ..Changes::default()
+        };
+        self.rows(&mut changes)
+    }
+
+    /// What is before the first entry of the log.
+    #[must_use]
+    pub fn trimmed(&self) -> TrimPoint {
+        self.trimmed
+    }
+
     fn head(&self) -> Head {
         Head {
             version: VERSION,
@@ -210,6 +242,8 @@ impl Meta {
             log_hash: self.log_hash,
             output_hash: self.output_hash,
             clock: self.sessions.clock(),
+            trimmed_index: self.trimmed.index.0,
+            trimmed_position: self.trimmed.position.0,
         }
     }
 
@@ -230,6 +264,10 @@ impl Meta {
                 }
                 meta.at = LogId::new(Term(head.term), Index(head.index));
                 meta.position = Position(head.position);
+                meta.trimmed = TrimPoint {
+                    index: Index(head.trimmed_index),
+                    position: Position(head.trimmed_position),
+                };
                 (meta.log_hash, meta.output_hash, clock) = (head.log_hash, head.output_hash, head.clock);
             } else {
                 let row: Row = postcard::from_bytes(bytes).map_err(|_| wrong(key))?;

@@ -7,7 +7,7 @@ use crate::{
     request::{Reply, Request, Token},
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Write};
-use kontiki_log::{Fetch, LogEvent};
+use kontiki_log::{Fetch, LogEvent, SnapshotCommand};
 use kontiki_wire::{Packet, PeerMessage};
 
 /// Where a replica's outputs go.
@@ -16,6 +16,8 @@ pub trait Ports {
     fn persist(&mut self, group: GroupId, write: Write);
     /// Read records; then [`LogEvent::Fetched`].
     fn fetch(&mut self, group: GroupId, fetch: Fetch);
+    /// Do this with snapshots; what comes of it is told by [`LogEvent::Snapshot`].
+    fn snapshot(&mut self, group: GroupId, command: SnapshotCommand);
     /// The disk was said to be full: look again whether it still is; then [`LogEvent::DiskFull`] if it is not.
     fn retry_room(&mut self);
     /// Send to a peer. If its queue is full the message is dropped: then [`Input::SendDropped`].

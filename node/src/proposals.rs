@@ -112,10 +112,7 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         self.leader_time = self.leader_time.max(wall);
-        let stamp = Stamp {
-            leader_time: self.leader_time,
-            clock: self.clock.second(now).max(self.applied.meta.sessions.clock()),
-        };
+        let stamp = self.stamp(now);
         let (cluster, group) = (self.config.identity.cluster, self.config.group);
         let (records, bytes) = (gathered.list.len(), gathered.bytes);
         let mut builder = RunBuilder::with_capacity(cluster, group, admission, records, bytes);
@@ -154,6 +151,14 @@ impl Driver {
             next.position = Position(next.position.0 + u64::from(payload.count));
         }
         self.propose(now, builder);
+    }
+
+    /// When a record that is made now was made.
+    pub(crate) fn stamp(&self, now: Time) -> Stamp {
+        Stamp {
+            leader_time: self.leader_time,
+            clock: self.clock.second(now).max(self.applied.meta.sessions.clock()),
+        }
     }
 
     /// Whether all sessions are known: then what is known of them and what is in flight is the whole prefix.
@@ -326,8 +331,17 @@ impl Driver {
     /// and then it never will be: terms do not fall along a log.
     fn answer_applied(&self, at: LogId, waiter: Waiter, ports: &mut impl Ports) {
         // What is remembered is applied, even where the log no longer reaches back to it.
-        let applied = self.has_applied(at) || self.applied.remembered(at, waiter.session).is_some();
-        let reply = if !applied {
+        let remembered = self.applied.remembered(at, waiter.session).is_some();
+        let applied = if remembered {
+            Some(true)
+        } else {
+            self.has_applied(at)
+        };
+        let reply = if applied.is_none() {
+            Reply::Failed(Failure::Unknown(
+                "a snapshot has taken the place of the records among which it was or was not",
+            ))
+        } else if applied == Some(false) {
             Reply::Failed(Failure::Superseded)
         } else if waiter.session == Session::Open {
             Reply::SessionOpened { session: at.index.0 }

@@ -155,6 +155,12 @@ impl Reads {
         }
     }
 
+    /// What was being read to be applied is not needed any more: a late answer finds nobody.
+    pub(crate) fn forget_replay(&mut self) {
+        self.fetches
+            .retain(|_, purpose| !matches!(purpose, Purpose::Apply(_) | Purpose::Replay));
+    }
+
     /// What was refused is asked again: there is news of the leader.
     pub(crate) fn ask_again(&mut self) {
         self.fresh
@@ -352,7 +358,10 @@ impl Driver {
             bytes_max,
             wait,
         } = reader.range;
-        if from >= to || (from > last && !wait) {
+        if from < self.first() {
+            let first = self.first();
+            ports.reply(reader.token, Reply::Failed(Failure::Compacted { first }));
+        } else if from >= to || (from > last && !wait) {
             ports.reply(
                 reader.token,
                 Reply::Read {
@@ -407,6 +416,8 @@ impl Driver {
                         ports,
                     ),
                 },
+                // A snapshot takes its place, and that will be told.
+                Err(_) if self.consensus.base().index >= index => {}
                 Err(error) => self.stop(error.to_string(), ports),
             },
             Some(Purpose::Replay) => self.replay_fetched(runs, ports),
@@ -433,7 +444,10 @@ impl Driver {
                 runs: up_to(to, runs),
                 last: self.applied.position,
             },
-            Err(error) => Reply::Failed(Failure::Log(error)),
+            Err(error) => match *error {
+                LogError::Compacted { first } => Reply::Failed(Failure::Compacted { first }),
+                _ => Reply::Failed(Failure::Log(error)),
+            },
         };
         ports.reply(reader.token, reply);
     }

@@ -118,6 +118,11 @@ pub enum Failure {
     Unknown(&'static str),
     /// The deadline passed before the read could be confirmed.
     Timeout,
+    /// What was to be read is no longer in the log, which begins here.
+    Compacted {
+        /// The first entry there is.
+        first: Position,
+    },
     /// The entries could not be read from this node's log.
     Log(std::sync::Arc<kontiki_log::LogError>),
     /// The machine gave no answer to the query, and why.

@@ -105,6 +105,11 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
+    /// The names of all that are open.
+    pub(crate) fn names(&self) -> Vec<u64> {
+        self.rows.keys().copied().collect()
+    }
+
     /// The cluster's clock at the last record that was applied, in seconds.
     pub(crate) fn clock(&self) -> u32 {
         self.clock

@@ -4,7 +4,8 @@ use crate::archive::Archive;
 use crate::checkers::{
     appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
     election_safety::ElectionSafety, hard_states::HardStates, leader_append_only::LeaderAppendOnly,
-    leader_completeness, log_matching, memory, memory::Allowance, replicas::Replicas, state_machine_safety,
+    leader_completeness, log_matching, memory, memory::Allowance, replicas::Replicas, snapshots,
+    state_machine_safety,
 };
 use crate::committed::{Committed, CommittedRecord};
 use crate::ledger::Ledger;
@@ -86,8 +87,15 @@ impl Checks {
         if let Some(state) = write.hard_state {
             self.hard_states.seen(node, state)?;
         }
+        let covered = match &write.install {
+            Some(base) => Some(snapshots::covered(node, base, &self.committed)?),
+            None => None,
+        };
         let ledger = &mut self.ledgers[node.0 as usize - 1];
-        ledger.write(write)?;
+        ledger.follow(write, covered)?;
+        if let Some(base) = &write.purge {
+            snapshots::forgets(node, base, ledger, &self.committed)?;
+        }
         for run in &write.runs {
             let first = run.first().prev().0 as usize;
             let records = &ledger.written()[first..run.last().0 as usize];

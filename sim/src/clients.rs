@@ -423,6 +423,11 @@ impl Clients {
                     .counters
                     .hit_if(matches!(failure, Failure::Timeout), Sometimes::ReadTimedOut);
             }
+            (Question::Tail, Reply::Failed(Failure::Compacted { first })) => {
+                checks.counters.hit(Sometimes::ReadCompacted);
+                let tail = &mut self.tails[open.client - self.habits.clients];
+                tail.compacted(first, checks.committed.last_position())?;
+            }
             (Question::Tail, Reply::Failed(_)) => {}
             (Question::Session(wish), reply) => {
                 if let Some(n) = self.with_session(open.client) {

@@ -66,6 +66,8 @@ struct Pending {
     id: WriteId,
     hard_state: Option<HardState>,
     truncate: Option<Index>,
+    /// What a snapshot that is installed covers: it takes the place of everything.
+    install: Option<Vec<Record>>,
     records: Vec<Record>,
 }
 
@@ -97,6 +99,9 @@ impl State {
         if let Some(from) = write.truncate {
             self.truncate(from);
         }
+        if let Some(covered) = &write.install {
+            self.records.clone_from(covered);
+        }
         self.records.extend(&write.records);
     }
 
@@ -105,8 +110,21 @@ impl State {
         last_id(&self.records) == found.last
             && self.hard_state == found.hard_state
             && self.records.last().map_or(Position::ZERO, |r| r.position) == found.last_position
-            && term_starts(&self.records) == found.terms
+            && self.rests_on(found)
             && self.holds_tail(&found.tail)
+    }
+
+    /// Whether what is forgotten is what stood there, and the terms after that are these.
+    fn rests_on(&self, found: &Restored) -> bool {
+        let (base, position) = (found.base, found.base_position);
+        let stood = at(&self.records, base.index);
+        let is_base = base == LogId::ZERO
+            || stood.is_some_and(|record| (record.term, record.position) == (base.term, position));
+        let mut starts = term_starts(&self.records);
+        if base != LogId::ZERO {
+            starts.retain(|start| start.index > base.index && start.term != base.term);
+        }
+        is_base && starts == found.terms
     }
 
     fn holds_tail(&self, tail: &[Run]) -> bool {
@@ -177,11 +195,12 @@ impl Ledger {
         }
     }
 
-    /// Follows a write to the log; gives the index of its first record.
+    /// Follows a write to the log; gives the index of its first record. `covered` is what a snapshot that it installs
+    /// covers.
     ///
     /// # Errors
     /// If it does not follow the one before, leaves a gap, or truncates beyond the end.
-    pub fn write(&mut self, write: &Write) -> Result<Index, Violation> {
+    pub fn follow(&mut self, write: &Write, covered: Option<Vec<Record>>) -> Result<Index, Violation> {
         if let Some(last) = self.pending.back() {
             ensure(write.id == last.id.next(), WRITES, || {
                 format!("{:?} came after {:?}", write.id, last.id)
@@ -193,6 +212,9 @@ impl Ledger {
                 format!("truncated from {from:?}, the log ends at {:?}", self.last())
             })?;
             self.written.truncate(from.prev().0 as usize);
+        }
+        if let Some(covered) = &covered {
+            self.written.clone_from(covered);
         }
         let first = self.last().index.next();
         for run in &write.runs {
@@ -214,9 +236,18 @@ impl Ledger {
             id,
             hard_state,
             truncate,
+            install: covered,
             records,
         });
         Ok(first)
+    }
+
+    /// Follows a write that installs nothing.
+    ///
+    /// # Errors
+    /// See [`Self::follow`].
+    pub fn write(&mut self, write: &Write) -> Result<Index, Violation> {
+        self.follow(write, None)
     }
 
     /// This write and all before it are reported as persisted.
@@ -266,6 +297,10 @@ impl Ledger {
             look(&state);
             if let Some(from) = write.truncate {
                 state.truncate(from);
+                look(&state);
+            }
+            if let Some(covered) = &write.install {
+                state.records.clone_from(covered);
                 look(&state);
             }
             for record in &write.records {

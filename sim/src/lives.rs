@@ -60,7 +60,7 @@ impl World {
         let seed = self.random.draw();
         let id = self.replicas[node].node;
         self.replicas[node]
-            .begin(now, log, recovered.incarnation, recovered.restored, seed)
+            .begin(now, log, recovered, seed)
             .map_err(|error| Violation {
                 property: "a machine can always go on",
                 what: format!("{id:?}: {error}"),

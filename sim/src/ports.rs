@@ -8,7 +8,7 @@ use crate::sometimes::Sometimes;
 use crate::trace::Trace;
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
-use kontiki_log::{Fetch, From, Log};
+use kontiki_log::{Fetch, From, Log, SnapshotCommand};
 use kontiki_node::machine::Task;
 use kontiki_node::{PIECE_BYTES_MAX, Ports, Reply, Token};
 use kontiki_wire::{PeerMessage, ProposeAnswer};
@@ -89,7 +89,7 @@ impl Watch {
                 ProposeAnswer::Assigned { .. } => Sometimes::Assigned,
                 ProposeAnswer::Refused(_) => Sometimes::ForwardRefused,
             }),
-            PeerMessage::Propose(_) => {}
+            PeerMessage::Propose(_) | PeerMessage::SnapshotRequest(_) | PeerMessage::SnapshotChunk(_) => {}
         }
     }
 }
@@ -142,6 +142,13 @@ impl Ports for SimPorts<'_> {
         self.log.retry_room();
     }
 
+    fn snapshot(&mut self, _group: GroupId, command: SnapshotCommand) {
+        self.outgoing.count();
+        self.trace
+            .line(self.now, || format!("{:?} has snapshots {command:?}", self.node));
+        self.log.snapshot(command);
+    }
+
     fn send(&mut self, _group: GroupId, to: NodeId, message: PeerMessage) {
         self.outgoing.count();
         self.trace.line(self.now, || match &message {
@@ -180,6 +187,9 @@ impl Ports for SimPorts<'_> {
         match note {
             Note::SteppedDown(_) => counters.hit(Sometimes::SteppedDown),
             Note::Backtracked { .. } => counters.hit(Sometimes::Backtracked),
+            Note::Purged { .. } => counters.hit(Sometimes::Forgotten),
+            Note::SnapshotInstalled { .. } => counters.hit(Sometimes::SnapshotInstalled),
+            Note::SnapshotFailed { .. } => counters.hit(Sometimes::SnapshotFailed),
             Note::Role {
                 role: Role::Leader,
                 term,

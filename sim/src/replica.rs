@@ -6,10 +6,9 @@
 use crate::disk::SimDisk;
 use crate::machine::{Kept, KeyValue};
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Sizes};
-use kontiki_consensus::{
-    Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Restored, Time,
-};
+use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
+use kontiki_node::SnapshotConfig;
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
 use kontiki_node::machine::{Applier, Task};
 use kontiki_node::{Input, MachineError};
@@ -169,11 +168,17 @@ impl Replica {
         &mut self,
         now: Time,
         log: Log<SimDisk>,
-        incarnation: Incarnation,
-        restored: Restored,
+        recovered: Recovered,
         seed: u64,
     ) -> Result<(), MachineError> {
         self.life += 1;
+        let Recovered {
+            incarnation,
+            restored,
+            snapshots,
+            segments,
+            ..
+        } = recovered;
         let clock = Clock {
             drift: self.drift,
             began: now,
@@ -184,10 +189,11 @@ impl Replica {
             MachineKind::Memory => Some(Applier::new(KeyValue::in_memory())?),
             MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone()))?),
         };
-        let driver = match &applier {
+        let mut driver = match &applier {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
             None => Driver::new(config, restored, seed, begins),
         };
+        driver.restore(begins, snapshots, segments);
         let resumed = driver.applied().0;
         self.process = Some(Process {
             driver,
@@ -230,6 +236,11 @@ impl Replica {
                 ..Config::new(self.node)
             },
             in_flight_bytes_max: sizes.in_flight_bytes_max,
+            snapshots: SnapshotConfig {
+                retain_bytes: sizes.retain_bytes,
+                chunk_bytes: sizes.chunk_bytes,
+                ..SnapshotConfig::default()
+            },
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             sessions: self.limits,
         }

@@ -6,6 +6,7 @@
 //! is certain to be on its disk.
 
 use crate::checkers::convergence;
+use crate::committed::CommittedRecord;
 use crate::disk::SimDisk;
 use crate::ledger::{Record, records_of};
 use crate::linearizability;
@@ -250,7 +251,8 @@ impl World {
     fn read_back(&mut self) -> Verdict {
         for replica in &self.replicas {
             let image = replica.disk.image();
-            let records = read_all(&image, replica.node, &self.swarm.sizes)?;
+            let known = self.checks.committed.records();
+            let records = read_all(&image, replica.node, &self.swarm.sizes, known)?;
             let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
             let committed = self.checks.committed.records();
             let whole = records.len() >= committed.len()
@@ -271,8 +273,13 @@ impl World {
     }
 }
 
-/// All records of a log, read through a log that is opened on a copy of its disk.
-fn read_all(image: &SimDisk, node: NodeId, sizes: &crate::swarm::Sizes) -> Result<Vec<Record>, Violation> {
+/// All records of a log, those that it has forgotten as they are committed, read through a log that is opened on a copy of its disk.
+fn read_all(
+    image: &SimDisk,
+    node: NodeId,
+    sizes: &crate::swarm::Sizes,
+    committed: &[CommittedRecord],
+) -> Result<Vec<Record>, Violation> {
     let fail = |what: String| Violation {
         property: "a log can be read back",
         what: format!("{node:?}: {what}"),
@@ -280,7 +287,9 @@ fn read_all(image: &SimDisk, node: NodeId, sizes: &crate::swarm::Sizes) -> Resul
     let opened = Log::open(image.clone(), CLUSTER, node, options(sizes));
     let (mut log, recovered) = opened.map_err(|e| fail(e.to_string()))?;
     let last = recovered.restored.last.index;
-    let mut records: Vec<Record> = Vec::new();
+    // What is forgotten cannot be read; that it was committed was checked when it was forgotten.
+    let forgotten = recovered.restored.base.index.0 as usize;
+    let mut records: Vec<Record> = committed.iter().take(forgotten).map(|c| c.record).collect();
     while (records.len() as u64) < last.0 {
         let from = From::Index(Index(records.len() as u64 + 1));
         log.fetch(

@@ -63,6 +63,10 @@ paths! {
     SessionExpired = "a client was told that its session is not known",
     SessionDoubt = "an append of a session was given up in doubt",
     Replayed = "records to be applied were read back from disk",
+    Forgotten = "a log was trimmed and what was before was forgotten",
+    SnapshotInstalled = "a follower began anew after a leader's snapshot",
+    SnapshotFailed = "the transfer of a snapshot was broken off",
+    ReadCompacted = "a read was told that its entries are gone",
     MachineResumed = "a durable machine went on where it was",
 }
 

@@ -184,6 +184,10 @@ pub struct Sizes {
     pub in_flight_bytes_max: usize,
     /// See `kontiki_log::LogOptions`.
     pub segment_bytes: u64,
+    /// See `kontiki_node::SnapshotConfig`.
+    pub retain_bytes: Option<u64>,
+    /// See `kontiki_node::SnapshotConfig`.
+    pub chunk_bytes: u32,
     /// How long a machine takes over a task, about.
     pub task: Duration,
 }
@@ -320,6 +324,8 @@ impl Sizes {
             in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
             segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,
             task: Duration(random.magnitude(5_000, 50_000_000)),
+            retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
+            chunk_bytes: random.magnitude(16, 64 << 10) as u32,
         }
     }
 }

@@ -64,6 +64,8 @@ fn nodes_at_the_same_record_must_know_the_same() {
 /// A write with this name.
 fn write(id: u64, truncate: Option<u64>, runs: Vec<Run>) -> Write {
     Write {
+        install: None,
+        purge: None,
         id: WriteId(id),
         hard_state: None,
         truncate: truncate.map(Index),

@@ -1,8 +1,9 @@
 //! Frames: what one write puts on disk, drawn in `docs/FORMAT.md`.
 //!
 //! A frame is a header and a body. The header says where the frame stands, which in the row of all writes
-//! it is, and for each group what it does: term and vote, then a truncation, then records. The body is
-//! those records, exactly as on the wire; they carry checksums of their own and are not summed twice.
+//! it is, and for each group what it does: term and vote, then a truncation or a new base, then records. The body
+//! is, for each group, the block of its base (`base`), if it has one, and those records, exactly as on the
+//! wire; all of them carry checksums of their own and are not summed twice.
 //! Invariants: a frame begins at a sector and its header ends within that sector, which a device writes
 //! whole or not at all; the header's CRC is begun with the cluster's id; segment and offset stand in it,
 //! so that a frame anywhere else is no frame.
@@ -24,7 +25,9 @@ const PART_BYTES: usize = 48;
 const REQUIRED_FLAGS: u16 = 0x00ff;
 const HARD_STATE: u16 = 1;
 const TRUNCATE: u16 = 2;
-const KNOWN_PART_FLAGS: u16 = HARD_STATE | TRUNCATE;
+const INSTALL: u16 = 4;
+const PURGE: u16 = 8;
+const KNOWN_PART_FLAGS: u16 = HARD_STATE | TRUNCATE | INSTALL | PURGE;
 
 /// The header of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,7 +44,7 @@ pub struct FrameHeader {
     pub parts: Vec<FramePart>,
 }
 
-/// What a frame does in one group, in this order: term and vote, truncation, records.
+/// What a frame does in one group, in this order: term and vote, truncation or installation, records, purge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FramePart {
     /// The group.
@@ -50,12 +53,24 @@ pub struct FramePart {
     pub hard_state: Option<HardState>,
     /// The first record that is removed, with all after it.
     pub truncate: Option<Index>,
+    /// The log begins after another base, whose block stands in the body before the records.
+    pub base: Option<BasePart>,
     /// Index of the first record in the body; zero if there is none.
     pub first: Index,
     /// How many records it has in the body.
     pub count: u32,
     /// How many bytes they are.
     pub bytes: u32,
+}
+
+/// What a frame does to the beginning of a group's log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BasePart {
+    /// Whether the whole log is removed and begins anew after the base; if not, the base lies in the log,
+    /// and what is before it is forgotten.
+    pub install: bool,
+    /// Length of the block, in bytes.
+    pub bytes: u16,
 }
 
 /// Why there is no frame to be read.
@@ -86,7 +101,7 @@ impl FrameHeader {
     /// Length of the body.
     #[must_use]
     pub fn body_len(&self) -> u64 {
-        self.parts.iter().map(|p| u64::from(p.bytes)).sum()
+        self.parts.iter().map(FramePart::body_len).sum()
     }
 
     /// Where the frame ends, as an offset in its file. The next begins at the next sector.
@@ -163,12 +178,33 @@ impl FrameHeader {
 }
 
 impl FramePart {
+    /// Length of the block of its base, in bytes.
+    #[must_use]
+    pub fn base_len(&self) -> u64 {
+        self.base.map_or(0, |b| u64::from(b.bytes))
+    }
+
+    /// Length of all that it has in the body: the block of its base, and records.
+    #[must_use]
+    pub fn body_len(&self) -> u64 {
+        self.base_len() + u64::from(self.bytes)
+    }
+
+    fn flags(&self) -> u16 {
+        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
+        let base = match self.base {
+            Some(base) if base.install => INSTALL,
+            Some(_) => PURGE,
+            None => 0,
+        };
+        flag(self.hard_state.is_some(), HARD_STATE) | flag(self.truncate.is_some(), TRUNCATE) | base
+    }
+
     fn encode(&self, out: &mut BytesMut) {
         let state = self.hard_state.unwrap_or_default();
-        let flag = |set: bool, flag: u16| if set { flag } else { 0 };
         out.put_u32_le(self.group.0);
-        out.put_u16_le(flag(self.hard_state.is_some(), HARD_STATE) | flag(self.truncate.is_some(), TRUNCATE));
-        out.put_u16_le(0);
+        out.put_u16_le(self.flags());
+        out.put_u16_le(self.base.map_or(0, |b| b.bytes));
         out.put_u64_le(state.term.0);
         out.put_u64_le(state.vote.unwrap_or_default().0);
         out.put_u64_le(self.truncate.unwrap_or_default().0);
@@ -179,8 +215,7 @@ impl FramePart {
 
     fn read(mut bytes: &[u8]) -> Result<Self, FrameError> {
         let group = GroupId(bytes.get_u32_le());
-        let flags = bytes.get_u16_le();
-        bytes.advance(2);
+        let (flags, base_bytes) = (bytes.get_u16_le(), bytes.get_u16_le());
         known("part flags", flags & REQUIRED_FLAGS, KNOWN_PART_FLAGS)?;
         let (term, vote) = (Term(bytes.get_u64_le()), NodeId(bytes.get_u64_le()));
         let truncate = Index(bytes.get_u64_le());
@@ -192,6 +227,11 @@ impl FramePart {
             })
             .filter(|_| flags & HARD_STATE != 0),
             truncate: Some(truncate).filter(|_| flags & TRUNCATE != 0),
+            base: Some(BasePart {
+                install: flags & INSTALL != 0,
+                bytes: base_bytes,
+            })
+            .filter(|_| flags & (INSTALL | PURGE) != 0),
             first: Index(bytes.get_u64_le()),
             count: bytes.get_u32_le(),
             bytes: bytes.get_u32_le(),
@@ -232,6 +272,7 @@ mod tests {
                 vote: Some(NodeId(2)),
             }),
             truncate: Some(Index(9)),
+            base: None,
             first: Index(9),
             count: 2,
             bytes: 300,
@@ -240,6 +281,10 @@ mod tests {
             group: GroupId(4),
             hard_state: None,
             truncate: None,
+            base: Some(BasePart {
+                install: true,
+                bytes: 48,
+            }),
             first: Index(0),
             count: 0,
             bytes: 0,
@@ -258,7 +303,7 @@ mod tests {
         let bytes = header().encode(CLUSTER);
         assert_eq!(bytes.len(), 48 + 2 * 48);
         assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(header()));
-        assert_eq!(header().end(), 1024 + 144 + 300);
+        assert_eq!(header().end(), 1024 + 144 + 300 + 48);
     }
 
     #[test]

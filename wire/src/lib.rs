@@ -3,6 +3,7 @@
 //! Formats are fixed layouts, little-endian, drawn in `docs/FORMAT.md`. Invariants: no length is believed
 //! before it is checked; the bytes of a record are the same on every disk and wire.
 
+mod base;
 pub mod codec;
 pub mod frame;
 pub mod handshake;
@@ -10,7 +11,12 @@ mod identity;
 mod packet;
 pub mod record;
 pub mod segment;
+pub mod snapshot;
 
+pub use base::{BASE_BYTES_MAX, base_bytes, decode_base, encode_base};
 pub use identity::{ClusterId, Identity};
-pub use packet::{Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal};
+pub use packet::{
+    Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal, SnapshotChunk,
+    SnapshotRequest,
+};
 pub use record::{Codec, InSession, Payload, Session, SessionLimits, Stamp};

@@ -1,6 +1,7 @@
 //! What nodes say to each other: Raft's calls, and proposals on their way to the leader.
 
 use crate::record::{Payload, Session};
+use bytes::Bytes;
 use kontiki_consensus::{GroupId, Incarnation, LogId, Message, NodeId, Position, Term};
 
 /// A message with its envelope.
@@ -27,6 +28,10 @@ pub enum PeerMessage {
     Propose(Propose),
     /// What became of it.
     ProposeReply(ProposeReply),
+    /// A follower fetches a snapshot.
+    SnapshotRequest(SnapshotRequest),
+    /// A part of it.
+    SnapshotChunk(SnapshotChunk),
 }
 
 impl PeerMessage {
@@ -38,8 +43,15 @@ impl PeerMessage {
             Self::Raft(message) => {
                 !matches!(&message.call, Call::AppendEntries { runs, .. } if !runs.is_empty())
             }
-            Self::Propose(_) | Self::ProposeReply(_) => false,
+            Self::SnapshotRequest(_) => true,
+            Self::Propose(_) | Self::ProposeReply(_) | Self::SnapshotChunk(_) => false,
         }
+    }
+
+    /// Whether it must make way for everything else.
+    #[must_use]
+    pub fn is_background(&self) -> bool {
+        matches!(self, Self::SnapshotChunk(_))
     }
 }
 
@@ -61,6 +73,33 @@ pub struct Propose {
     pub session: Session,
     /// The entries, encoded by the client's thread.
     pub payload: Payload,
+}
+
+/// A follower asks for a part of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotRequest {
+    /// The last record that the snapshot covers.
+    pub last: LogId,
+    /// From which byte of the file on.
+    pub offset: u64,
+    /// The CRC of the header of what has come so far, zero if that is not all of it: if the one asked has another
+    /// snapshot of this name, it answers from the beginning.
+    pub header: u32,
+    /// How many bytes it may have at most.
+    pub bytes_max: u32,
+}
+
+/// A part of a snapshot, as it stands in the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnapshotChunk {
+    /// The last record that the snapshot covers.
+    pub last: LogId,
+    /// Where in the file it begins.
+    pub offset: u64,
+    /// Length of the file; zero if the one asked does not have it.
+    pub total: u64,
+    /// The bytes.
+    pub bytes: Bytes,
 }
 
 /// What an append asks of the end of the log.

@@ -13,12 +13,16 @@ mod decode;
 mod header;
 mod payload;
 mod session;
+mod trim;
+
+pub(crate) use control::{configuration_payload, decode_configuration};
 
 pub use builder::{Full, RunBuilder, encode_run, run_bytes};
 pub use decode::{decode_prefix, decode_runs};
 pub use header::{Kind, RecordHeader};
 pub use payload::{Codec, Entries, Payload, entries_in};
 pub use session::{InSession, Session, SessionLimits, Stamp};
+pub use trim::TrimPoint;
 
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, Position, Run};

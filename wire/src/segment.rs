@@ -21,7 +21,7 @@ const FIXED_BYTES: usize = 80;
 const GROUP_BYTES: usize = 48;
 /// Length of the end of an index, which says how long the whole is.
 pub const TRAILER_BYTES: usize = 48;
-const INDEX_GROUP_BYTES: usize = 64;
+const INDEX_GROUP_BYTES: usize = 72;
 const TERM_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 24;
 
@@ -206,6 +206,8 @@ pub struct GroupIndex {
     pub last: LogId,
     /// The last user entry at its end.
     pub last_position: Position,
+    /// The block of the base the log begins after at its end; empty if it begins with record 1.
+    pub base: Bytes,
     /// Terms that begin after `kept`.
     pub terms: Vec<TermStart>,
     /// Where records after `kept` stand: rising, not every record has one.
@@ -293,17 +295,23 @@ impl SegmentIndex {
 }
 
 impl GroupIndex {
-    /// How many bytes an index of a group has with so many terms and entries, and so many bytes of configurations.
+    /// How many bytes an index of a group has with so many terms and entries, and so many bytes of its base and of
+    /// configurations.
     #[must_use]
-    pub fn len_of(terms: usize, entries: usize, configuration_bytes: usize) -> usize {
+    pub fn len_of(terms: usize, entries: usize, base_bytes: usize, configuration_bytes: usize) -> usize {
         INDEX_GROUP_BYTES
             + terms * TERM_BYTES
             + entries * ENTRY_BYTES
-            + configuration_bytes.next_multiple_of(8)
+            + (base_bytes + configuration_bytes).next_multiple_of(8)
     }
 
     fn encoded_len(&self) -> usize {
-        Self::len_of(self.terms.len(), self.entries.len(), self.configurations.len())
+        Self::len_of(
+            self.terms.len(),
+            self.entries.len(),
+            self.base.len(),
+            self.configurations.len(),
+        )
     }
 
     fn encode(&self, out: &mut BytesMut) {
@@ -314,6 +322,8 @@ impl GroupIndex {
         out.put_u32_le(self.configurations.len() as u32);
         put_standing(out, self.hard_state, self.last, self.last_position);
         out.put_u64_le(self.kept.0);
+        out.put_u32_le(self.base.len() as u32);
+        out.put_u32_le(0);
         for term in &self.terms {
             out.put_u64_le(term.term.0);
             out.put_u64_le(term.index.0);
@@ -325,6 +335,7 @@ impl GroupIndex {
             out.put_u32_le(entry.offset);
             out.put_u32_le(entry.left);
         }
+        out.put_slice(&self.base);
         out.put_slice(&self.configurations);
         out.resize(start + self.encoded_len(), 0);
     }
@@ -335,11 +346,13 @@ impl GroupIndex {
         let [terms, entries, configurations] = [(); 3].map(|()| fixed.get_u32_le() as usize);
         let (hard_state, last, last_position) = get_standing(&mut fixed);
         let kept = Index(fixed.get_u64_le());
-        let whole = bytes.get(..Self::len_of(terms, entries, configurations))?;
+        let base = fixed.get_u32_le() as usize;
+        let whole = bytes.get(..Self::len_of(terms, entries, base, configurations))?;
         let (terms, rest) = whole
             .get(INDEX_GROUP_BYTES..)?
             .split_at_checked(terms * TERM_BYTES)?;
         let (entries, rest) = rest.split_at_checked(entries * ENTRY_BYTES)?;
+        let (base, rest) = rest.split_at_checked(base)?;
         bytes.advance(whole.len());
         Some(Self {
             group,
@@ -347,6 +360,7 @@ impl GroupIndex {
             kept,
             last,
             last_position,
+            base: Bytes::copy_from_slice(base),
             terms: terms.chunks_exact(TERM_BYTES).map(read_term).collect(),
             entries: entries.chunks_exact(ENTRY_BYTES).map(read_entry).collect(),
             configurations: Bytes::copy_from_slice(rest.get(..configurations)?),
@@ -415,6 +429,7 @@ mod tests {
             kept: Index(10),
             last: LogId::new(Term(4), Index(20)),
             last_position: Position(17),
+            base: Bytes::from_static(b"eight by"),
             terms: vec![TermStart {
                 term: Term(4),
                 index: Index(11),

@@ -2,7 +2,10 @@
 //!
 //! A prefix of a log is known by its hash, so that equal hashes at an index mean equal logs up to it.
 
-use super::{Server, image::Image};
+use super::{
+    Server,
+    image::{Image, Snapshot},
+};
 use kontiki_consensus::{Call, Index, Message, NodeId, ReadId, Role, Term};
 use std::collections::BTreeMap;
 
@@ -26,6 +29,8 @@ pub(crate) struct Checker {
     /// How often something worth having happened.
     pub(crate) elections: usize,
     pub(crate) reads_answered: usize,
+    pub(crate) lease_reads: usize,
+    pub(crate) installs: usize,
 }
 
 impl Checker {
@@ -43,6 +48,12 @@ impl Checker {
 
     /// Log Matching: two logs with a record of the same index and term are equal up to it.
     pub(crate) fn learn(&mut self, log: &Image) {
+        let base = log.base.last;
+        let hash = log
+            .chain_at(base.index)
+            .expect("a log knows the hash where it begins");
+        let known = *self.prefixes.entry((base.index, base.term)).or_insert(hash);
+        assert_eq!(known, hash, "Log Matching is broken at the base {base:?}");
         for (record, chain) in log.records.iter().zip(&log.chain).rev().take(64) {
             let known = *self
                 .prefixes
@@ -63,6 +74,32 @@ impl Checker {
             self.applied[&to], here,
             "State Machine Safety is broken at {to:?}"
         );
+    }
+
+    /// State Machine Safety: what a snapshot holds is what was applied up to its end.
+    pub(crate) fn installed(&mut self, snapshot: &Snapshot) {
+        let last = snapshot.base.last.index;
+        assert_eq!(
+            self.applied.get(&last),
+            Some(&snapshot.hash),
+            "the snapshot up to {last:?} holds what nobody has applied"
+        );
+        self.installs += 1;
+    }
+
+    /// The test makes up a snapshot, which holds this state.
+    pub(crate) fn expect_state(&mut self, index: Index, hash: u64) {
+        self.applied.insert(index, hash);
+    }
+
+    /// A read under a lease begins and ends at once.
+    pub(crate) fn lease_read(&mut self, node: NodeId, index: Index) {
+        let committed = self.committed();
+        assert!(
+            index >= committed,
+            "{node:?} answers under a lease at {index:?}, but {committed:?} is committed"
+        );
+        self.lease_reads += 1;
     }
 
     /// What leaves a server rests on its disk: the gate.
@@ -87,6 +124,10 @@ impl Checker {
                     *persisted <= disk.last().index,
                     "{message:?} left before its records were on disk"
                 );
+            }
+            Call::InstallSnapshot { last, .. } => {
+                let here = disk.snapshots.contains_key(&last.index) || disk.staged.contains_key(&last.index);
+                assert!(here, "{message:?} left, but there is no such snapshot");
             }
             _ => {}
         }
@@ -132,6 +173,11 @@ impl Checker {
             log.last(),
             "{node:?} holds another log than it has written"
         );
+        assert_eq!(
+            life.base(),
+            log.base.last,
+            "{node:?} has purged otherwise than it has written"
+        );
         let (term, commit) = self
             .terms
             .insert(node, (life.term(), life.commit()))
@@ -161,11 +207,11 @@ impl Checker {
         let end = log.last().index;
         let hash = log.chain_at(end).unwrap_or_default();
         if let Some((led, to, before)) = self.led.insert(node, (term, end, hash)) {
-            let kept = led != term || log.chain_at(to) == Some(before);
+            let kept = led != term || log.holds(to, before);
             assert!(kept, "Leader Append-Only is broken by {node:?}");
         }
         let (index, hash, committed_in) = self.committed;
-        let complete = term < committed_in || log.chain_at(index) == Some(hash);
+        let complete = term < committed_in || log.holds(index, hash);
         assert!(
             complete,
             "Leader Completeness is broken: {node:?} lacks {index:?}"
@@ -178,7 +224,7 @@ impl Checker {
         let holding = self
             .voters
             .iter()
-            .filter(|n| servers[n].disk.chain_at(index) == Some(hash))
+            .filter(|n| servers[n].disk.holds(index, hash))
             .count();
         assert!(
             self.made_up || holding > self.voters.len() / 2,

@@ -1,9 +1,12 @@
 //! One server in the hands of a test: n1 hears hand-made messages, and what it says is looked at.
 
-use super::{Cluster, image::Image};
+use super::{
+    Cluster,
+    image::{Image, Snapshot},
+};
 use kontiki_consensus::{
-    Body, Call, Conflict, Duration, Event, Index, LogId, Mark, Message, NodeId, Position, Records, Role,
-    Round, Run, Term,
+    Base, Body, Call, Conflict, Duration, Event, Index, LogId, Mark, Message, NodeId, Position, Records,
+    Role, Round, Run, Term,
 };
 
 /// The server that is looked at.
@@ -148,4 +151,21 @@ pub(crate) fn candidate() -> Cluster {
 
 pub(crate) fn sleep(cluster: &mut Cluster, millis: u64) {
     cluster.now = cluster.now.after(Duration::from_millis(millis));
+}
+
+/// A leader tells of its snapshot up to here; all records after the genesis hold one entry.
+pub(crate) fn install_snapshot(last: LogId) -> Call {
+    let position = Position(last.index.0 - 1);
+    Call::InstallSnapshot { last, position }
+}
+
+/// A snapshot up to here, of another server, is on n1's disk.
+pub(crate) fn staged(cluster: &mut Cluster, last: LogId) {
+    let base = Base {
+        last,
+        position: Position(last.index.0 - 1),
+        configuration: cluster.at(1).configuration().clone(),
+    };
+    let hash = last.index.0;
+    cluster.receive(N1, &Snapshot { base, hash });
 }

@@ -8,13 +8,14 @@
 pub(crate) mod checker;
 pub(crate) mod hand_made;
 pub(crate) mod image;
+pub(crate) mod storage;
 pub(crate) mod words;
 
 use checker::Checker;
 use image::Image;
 use kontiki_consensus::{
-    Body, Config, Configuration, Consensus, Event, Index, Mark, Message, NodeId, Output, ReadId, Records,
-    Role, Run, Time, Write, WriteId,
+    Body, Config, Configuration, Consensus, Event, Index, LogId, Mark, Message, NodeId, Output, ReadId,
+    Records, Role, Run, Time, Write, WriteId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -31,6 +32,12 @@ pub(crate) struct Server {
     pub(crate) slow: bool,
     /// Whether messages from and to it are lost.
     pub(crate) cut: bool,
+    /// By how many millionths its clock runs fast.
+    pub(crate) fast_ppm: u64,
+    /// How far its state machine has applied, and the hash that is its state.
+    pub(crate) machine: (Index, u64),
+    /// The snapshot it is fetching, and from whom.
+    pub(crate) fetching: Option<(NodeId, LogId)>,
     lives: u64,
 }
 
@@ -85,6 +92,9 @@ impl Cluster {
             writes: VecDeque::new(),
             slow: false,
             cut: false,
+            fast_ppm: 0,
+            machine: (Index::ZERO, 0),
+            fetching: None,
             lives: 0,
         };
         self.servers.insert(node, server);
@@ -140,16 +150,31 @@ impl Cluster {
 
     /// Something happens; what follows stays inside until the next flush.
     pub(crate) fn step(&mut self, node: NodeId, event: Event) {
-        let now = self.now;
+        let now = self.local_now(node);
         if let Some(life) = &mut self.server(node).life {
             life.step(now, event);
         }
     }
 
+    /// What the clock of this server shows.
+    pub(crate) fn local_now(&self, node: NodeId) -> Time {
+        let ahead = u128::from(self.now.0) * u128::from(self.servers[&node].fast_ppm) / 1_000_000;
+        Time(self.now.0.saturating_add(ahead as u64))
+    }
+
+    /// When the timer of a server goes off, if it is up and waits for something.
+    pub(crate) fn due(&self, node: NodeId) -> Option<Time> {
+        let server = &self.servers[&node];
+        let local = server.life.as_ref()?.deadline();
+        let rate = 1_000_000 + u128::from(server.fast_ppm);
+        let due = Time((u128::from(local.0) * 1_000_000).div_ceil(rate) as u64);
+        (local < Time::MAX).then_some(due)
+    }
+
     /// Puts out what follows from the events since the last flush, until nothing more does.
     pub(crate) fn flush(&mut self, node: NodeId) {
         loop {
-            let (now, mut outputs) = (self.now, Vec::new());
+            let (now, mut outputs) = (self.local_now(node), Vec::new());
             let Some(life) = &mut self.server(node).life else {
                 return;
             };
@@ -173,7 +198,10 @@ impl Cluster {
         match output {
             Output::Persist(write) => followups.extend(self.begin_write(node, write)),
             Output::Send(message) => self.post(node, message),
-            Output::Commit(index) => self.checker.applied(&self.servers[&node].memory, index),
+            Output::Commit(index) => self.apply(node, index),
+            Output::FetchSnapshot { from, last, .. } => self.server(node).fetching = Some((from, last)),
+            Output::InstallSnapshot { last } => self.install(node, last),
+            Output::DropSnapshot { last } => self.drop_snapshot(node, last),
             Output::Fetch {
                 peer,
                 from,
@@ -201,7 +229,8 @@ impl Cluster {
         self.finish_write(node).map(Event::Persisted)
     }
 
-    fn finish_write(&mut self, node: NodeId) -> Option<WriteId> {
+    /// The disk does a write, and the server does not hear of it yet.
+    pub(crate) fn finish_write(&mut self, node: NodeId) -> Option<WriteId> {
         let server = self.server(node);
         let write = server.writes.pop_front()?;
         server.disk.apply(&write);
@@ -254,11 +283,11 @@ impl Cluster {
 
     /// The timer of a server goes off; the clock moves to where it does.
     pub(crate) fn timeout(&mut self, node: NodeId) {
-        let Some(life) = &self.servers[&node].life else {
+        if !self.is_up(node) {
             return;
-        };
-        let due = life.deadline();
-        assert!(due < Time::MAX, "{node:?} waits for nothing");
+        }
+        let due = self.due(node);
+        let due = due.unwrap_or_else(|| panic!("{node:?} waits for nothing"));
         self.now = self.now.max(due);
         self.happen(node, Event::Timeout);
     }
@@ -297,6 +326,7 @@ impl Cluster {
     pub(crate) fn crash(&mut self, node: NodeId) {
         let server = self.servers.get_mut(&node).expect("known");
         server.life = None;
+        server.fetching = None;
         server.writes.clear();
         server.memory = server.disk.clone();
         self.checker.died(node, &server.disk);
@@ -305,15 +335,17 @@ impl Cluster {
     /// The server starts from its disk, with the newest records in memory or (cold) without.
     pub(crate) fn restart(&mut self, node: NodeId, warm: bool) {
         self.crash(node);
-        let (now, seed) = (self.now, self.seed);
+        let (now, seed) = (self.local_now(node), self.seed);
         let server = self.server(node);
         server.lives += 1;
+        server.restore_machine();
         let mut restored = server.disk.restored();
         if !warm {
             restored.tail.clear();
         }
         let seed = seed ^ (node.0 << 32) ^ server.lives;
         server.life = Some(Consensus::new(server.config.clone(), restored, seed, now));
+        self.tell_of_staged(node);
     }
 
     /// Elects this server, with all others listening, and lets its first record be committed.

@@ -8,6 +8,11 @@ pub(crate) fn output(node: NodeId, output: &Output, name: u64) -> Option<String>
         Output::Persist(write) => format!("{node:?} writes {}", self::write(write)),
         Output::Send(message) => format!("m{name}: {}", self::message(message)),
         Output::Commit(index) => format!("{node:?} applies up to {index:?}"),
+        Output::FetchSnapshot { from, last, .. } => {
+            format!("{node:?} fetches the snapshot up to {last:?} from {from:?}")
+        }
+        Output::InstallSnapshot { last } => format!("{node:?} installs the snapshot up to {last:?}"),
+        Output::DropSnapshot { last } => format!("{node:?} needs no snapshot up to {last:?}"),
         Output::Fetch { peer, from, to, .. } => {
             format!("{node:?} reads {from:?}..{to:?} from disk for {peer:?}")
         }
@@ -25,7 +30,19 @@ fn write(write: &Write) -> String {
         parts.push(format!("{:?} with {vote}", state.term));
     }
     parts.extend(write.truncate.map(|from| format!("cut from {from:?}")));
+    parts.extend(
+        write
+            .install
+            .iter()
+            .map(|base| format!("all anew after {:?}", base.last)),
+    );
     parts.extend(write.runs.iter().map(run));
+    parts.extend(
+        write
+            .purge
+            .iter()
+            .map(|base| format!("forget up to {:?}", base.last)),
+    );
     parts.join(" ")
 }
 
@@ -76,6 +93,7 @@ fn call(call: &Call) -> String {
             let conflict = conflict.unwrap_or_default();
             format!("AppendEntriesReply {round:?} persisted={persisted:?} received={received:?}{conflict}")
         }
+        Call::InstallSnapshot { last, .. } => format!("InstallSnapshot last={last:?}"),
         Call::ReadIndex { id } => format!("ReadIndex {id:?}"),
         Call::ReadIndexReply { id, index } => match index {
             Some(index) => format!("ReadIndexReply {id:?} at {index:?}"),
@@ -95,7 +113,12 @@ fn note(note: &Note) -> Option<String> {
             None => format!("is {} in {term:?}", self::role(*role)),
         },
         // The write says it already.
-        Note::Voted { .. } | Note::Truncated { .. } => return None,
+        Note::Voted { .. } | Note::Truncated { .. } | Note::Purged { .. } => return None,
+        // So do the call and the outputs.
+        Note::SnapshotOffered { .. } | Note::SnapshotAwaited { .. } | Note::SnapshotInstalled { .. } => {
+            return None;
+        }
+        Note::SnapshotFailed { last } => format!("has lost the transfer of the snapshot up to {last:?}"),
         Note::SteppedDown(why) => format!("steps down: {why}"),
         Note::Backtracked { peer, next } => format!("goes back to {next:?} for {peer:?}"),
     })

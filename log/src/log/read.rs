@@ -16,6 +16,9 @@ impl<D: Disk> Log<D> {
         };
         let stride = stride(self.options.segment_bytes);
         let group = self.groups.get(&reading.group);
+        if let Some(first) = group.and_then(|g| reading.compacted(g)) {
+            return self.answer(number, Err(LogError::Compacted { first }));
+        }
         let written = (self.active.number, self.active.offset);
         let Some(piece) = group.and_then(|g| reading.next_piece(g, stride, written)) else {
             if let Some(reading) = self.readings.remove(&number) {
@@ -54,6 +57,10 @@ impl<D: Disk> Log<D> {
                 }
                 waiting.into_iter().for_each(|number| self.read_on(number));
             }
+            // It was removed meanwhile: what is wanted of it is compacted.
+            Err(_) if segment < self.first + u64::from(self.removing) => {
+                waiting.into_iter().for_each(|number| self.read_on(number));
+            }
             Err(error) => waiting
                 .into_iter()
                 .for_each(|number| self.answer(number, Err(error.clone().into()))),
@@ -65,6 +72,9 @@ impl<D: Disk> Log<D> {
         self.files.end_read(piece.entry.segment);
         let bytes = match result {
             Ok(bytes) => bytes,
+            Err(_) if piece.entry.segment < self.first + u64::from(self.removing) => {
+                return self.read_on(number);
+            }
             Err(error) => return self.answer(number, Err(error.into())),
         };
         let Some(reading) = self.readings.get_mut(&number) else {

@@ -2,18 +2,18 @@
 
 use super::end::End;
 use super::{Active, Log, Purpose};
-use crate::api::{LogError, LogEvent};
-use crate::batch::{Batch, gather};
+use crate::api::{LogError, LogEvent, SegmentStart};
+use crate::batch::{Batch, Part, gather};
 use crate::disk::{Disk, Op};
 use crate::group::{Groups, apply_frame};
 use crate::layout::{SECTOR, align, frame_bytes_max, reserve, stride};
 use crate::room::Step;
 use bytes::Bytes;
-use kontiki_consensus::{Body, GroupId, Run, Write};
+use kontiki_consensus::{Base, Body, GroupId, Run, Write};
 use kontiki_wire::frame::{FrameHeader, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
 use kontiki_wire::segment::{GroupIndex, SegmentHeader, SegmentIndex};
-use kontiki_wire::{ClusterId, Identity};
+use kontiki_wire::{BASE_BYTES_MAX, ClusterId, Identity, base_bytes};
 
 /// Where a frame may go.
 enum Spot {
@@ -44,6 +44,12 @@ impl<D: Disk> Log<D> {
             }
             end.remove(from).map_err(wrong)?;
         }
+        if let Some(base) = &write.install {
+            if write.truncate.is_some() {
+                return Err(wrong("it removes records and installs a snapshot".to_owned()));
+            }
+            end.install(base);
+        }
         for run in &write.runs {
             end.add(run).map_err(wrong)?;
             // A configuration stands in the index of its segment once more.
@@ -66,6 +72,16 @@ impl<D: Disk> Log<D> {
                 )));
             }
         }
+        if let Some(base) = &write.purge {
+            end.forget(base).map_err(wrong)?;
+        }
+        // It stands in a frame of each segment and in its index, beside a record of half a segment.
+        let fits = |base: &Base| base_bytes(base) <= BASE_BYTES_MAX.min(bytes_max / 16);
+        if !write.install.iter().chain(&write.purge).all(fits) {
+            return Err(wrong(
+                "its configuration has too many members for segments so short".to_owned(),
+            ));
+        }
         Ok(())
     }
 
@@ -76,13 +92,18 @@ impl<D: Disk> Log<D> {
         }
         let waiting = self.stuck.take();
         let bytes_max = frame_bytes_max(self.active.bytes.min(self.options.segment_bytes));
-        let Some(batch) = waiting.or_else(|| gather(&mut self.queue, bytes_max)) else {
+        let Some(mut batch) = waiting.or_else(|| gather(&mut self.queue, bytes_max)) else {
             return;
         };
+        self.tell_of_bases(&mut batch);
         let mut closes = Vec::new();
         let full = match self.spot(&batch) {
             Spot::Here => None,
-            Spot::Next => self.begin_segment(&mut closes),
+            Spot::Next => {
+                let full = self.begin_segment(&mut closes);
+                self.tell_of_bases(&mut batch);
+                full
+            }
             Spot::Nowhere => {
                 self.stuck = Some(batch);
                 return self.make_room();
@@ -99,7 +120,7 @@ impl<D: Disk> Log<D> {
 
     fn spot(&self, batch: &Batch) -> Spot {
         let Active { bytes, offset, .. } = self.active;
-        let frame = align((FrameHeader::len_of(batch.parts.len()) + batch.bytes) as u64);
+        let frame = align((FrameHeader::len_of(batch.parts.len()) + batch.body_bytes()) as u64);
         let keep = if self.room.is_ready() || !batch.has_records() {
             0
         } else {
@@ -114,6 +135,15 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Lets a frame tell of every base that the segment in use does not tell of yet: earlier ones may be removed.
+    fn tell_of_bases(&self, batch: &mut Batch) {
+        for (id, group) in &self.groups {
+            if group.has_base() && group.base_in < self.active.number {
+                batch.tell_of(*id, &group.base);
+            }
+        }
+    }
+
     /// How long the index of the segment in use may be once this is written into it.
     fn index_bytes(&self, batch: &Batch) -> u64 {
         let now: usize = self
@@ -122,7 +152,7 @@ impl<D: Disk> Log<D> {
             .map(|g| g.summary_bytes(self.active.number))
             .sum();
         let stride = stride(self.active.bytes) as usize;
-        let more = |part: &crate::batch::Part| {
+        let more = |part: &Part| {
             let controls = part
                 .runs
                 .iter()
@@ -131,6 +161,7 @@ impl<D: Disk> Log<D> {
             GroupIndex::len_of(
                 part.runs.len(),
                 2 + 2 * (part.bytes / stride),
+                part.base.as_ref().map_or(0, |b| base_bytes(&b.base)),
                 controls.map(run_bytes).sum(),
             )
         };
@@ -147,6 +178,15 @@ impl<D: Disk> Log<D> {
             bytes: spare.bytes,
             offset: 0,
         };
+        for (group, state) in &self.groups {
+            let start = SegmentStart {
+                last: state.last,
+                position: state.last_position,
+                bytes: spare.bytes,
+            };
+            let group = *group;
+            self.events.push_back(LogEvent::SegmentBegun { group, start });
+        }
         closes.extend(self.files.begin(spare.number, spare.file));
         Some(std::mem::replace(&mut self.active, next))
     }
@@ -201,14 +241,17 @@ impl<D: Disk> Log<D> {
         let Some((batch, header)) = self.under_way.take().filter(|_| !self.failed) else {
             return;
         };
-        let runs = batch.parts.iter().map(|p| p.runs.as_slice());
-        apply_frame(&mut self.groups, &header, stride(self.active.bytes), runs);
+        let contents = batch.parts.iter().map(Part::content);
+        apply_frame(&mut self.groups, &header, stride(self.active.bytes), contents);
         self.active.offset = align(header.end());
         self.sequence += 1;
         let done = batch.parts.iter().filter_map(|p| Some((p.group, p.done?)));
         self.events
             .extend(done.map(|(group, id)| LogEvent::Persisted { group, id }));
         self.advance();
+        if batch.parts.iter().any(|p| p.base.is_some()) {
+            self.sweep();
+        }
     }
 
     /// Begins to make the next segment, if none is ready or being made.

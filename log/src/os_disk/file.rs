@@ -1,7 +1,7 @@
 //! One open file: writes in one call of the system, reads beside them.
 //!
-//! Invariants: only the thread of writes moves the file's offset, reads carry their own; a file keeps the
-//! length it was made with.
+//! Invariants: only the thread that writes to a file moves its offset, reads carry their own; a file keeps the
+//! length it was made with, unless it is one that grows.
 
 use super::failed;
 use crate::disk::DiskError;
@@ -10,6 +10,7 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What a file is, whatever its name: device and number on it.
 pub(super) type Inode = (u64, u64);
@@ -22,12 +23,13 @@ const CHUNK: usize = 256 << 10;
 pub(super) struct OpenFile {
     file: File,
     path: PathBuf,
-    bytes: u64,
+    bytes: AtomicU64,
+    grows: bool,
     inode: Inode,
 }
 
 /// Opens an existing file for reading and writing.
-pub(super) fn open(path: PathBuf) -> Result<OpenFile, DiskError> {
+pub(super) fn open(path: PathBuf, grows: bool) -> Result<OpenFile, DiskError> {
     let opened = OpenOptions::new()
         .read(true)
         .write(true)
@@ -43,7 +45,7 @@ pub(super) fn open(path: PathBuf) -> Result<OpenFile, DiskError> {
             Ok((file, found))
         });
     match opened {
-        Ok((file, found)) => Ok(OpenFile::new(file, path, &found)),
+        Ok((file, found)) => Ok(OpenFile::new(file, path, &found, grows)),
         Err(e) => Err(failed(format!("open {}", path.display()), &e)),
     }
 }
@@ -52,7 +54,7 @@ pub(super) fn open(path: PathBuf) -> Result<OpenFile, DiskError> {
 /// finished is removed.
 pub(super) fn create(
     path: PathBuf,
-    bytes: u64,
+    (bytes, grows): (u64, bool),
     meanwhile: &mut dyn FnMut() -> bool,
 ) -> Result<OpenFile, DiskError> {
     let error = |e: &io::Error| failed(format!("make {} of {bytes} bytes", path.display()), e);
@@ -60,7 +62,7 @@ pub(super) fn create(
     options.read(true).write(true).create_new(true).mode(0o600);
     let file = options.open(&path).map_err(|e| error(&e))?;
     match fill(&file, bytes, meanwhile).and_then(|()| file.metadata()) {
-        Ok(found) => Ok(OpenFile::new(file, path, &found)),
+        Ok(found) => Ok(OpenFile::new(file, path, &found, grows)),
         Err(e) => {
             let error = error(&e);
             Err(remove_partial(&path, error))
@@ -96,33 +98,38 @@ fn remove_partial(path: &Path, mut error: DiskError) -> DiskError {
 }
 
 impl OpenFile {
-    pub(super) fn new(file: File, path: PathBuf, found: &Metadata) -> Self {
+    pub(super) fn new(file: File, path: PathBuf, found: &Metadata, grows: bool) -> Self {
         Self {
             file,
             path,
-            bytes: found.len(),
+            bytes: AtomicU64::new(found.len()),
+            grows,
             inode: (found.dev(), found.ino()),
         }
     }
 
     /// Its length.
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a write may make it longer.
+    pub(super) fn grows(&self) -> bool {
+        self.grows
     }
 
     pub(super) fn inode(&self) -> Inode {
         self.inode
     }
 
-    /// Refuses a write that would make the file longer: the length is not synced with the bytes.
+    /// Refuses a write that would make a file of fixed length longer, or would leave a gap in one that grows.
     pub(super) fn check_fits(&self, offset: u64, buffers: &[Bytes]) -> Result<(), DiskError> {
-        if offset
-            .checked_add(total(buffers))
-            .is_some_and(|end| end <= self.bytes)
-        {
+        let bytes = self.bytes();
+        let fits = |end: u64| end <= bytes || (self.grows && offset <= bytes);
+        if offset.checked_add(total(buffers)).is_some_and(fits) {
             return Ok(());
         }
-        let message = format!("the file has {} bytes", self.bytes);
+        let message = format!("the file has {bytes} bytes");
         Err(DiskError {
             what: self.write_words(offset, buffers),
             kind: ErrorKind::InvalidInput,
@@ -144,7 +151,9 @@ impl OpenFile {
             [one] => self.file.write_all_at(one, offset),
             several => self.write_several(offset, several),
         };
-        written.map_err(|e| failed(self.write_words(offset, buffers), &e))
+        written.map_err(|e| failed(self.write_words(offset, buffers), &e))?;
+        self.bytes.fetch_max(offset + total(buffers), Ordering::Relaxed);
+        Ok(())
     }
 
     /// As many buffers with each call as the system takes.
@@ -176,7 +185,7 @@ impl OpenFile {
 
     /// Up to `bytes` bytes; fewer only at the end.
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Result<Bytes, DiskError> {
-        let bytes = bytes.min(self.bytes.saturating_sub(offset));
+        let bytes = bytes.min(self.bytes().saturating_sub(offset));
         let read = self.read_exactly(offset, bytes);
         read.map_err(|e| {
             failed(
@@ -197,7 +206,7 @@ impl OpenFile {
             Ok(()) => Ok(buffer.into()),
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => Err(io::Error::new(
                 e.kind(),
-                format!("the file had {} bytes when it was opened", self.bytes),
+                format!("the file had {} bytes", self.bytes()),
             )),
             Err(e) => Err(e),
         }

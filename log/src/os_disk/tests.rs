@@ -2,7 +2,7 @@
 
 use super::{LOCK, OsDisk, file::OpenFile};
 use crate::LogError;
-use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op};
+use crate::disk::{Completion, Disk, DiskError, Done, FileId, GROWING, Op};
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -187,6 +187,27 @@ fn more_buffers_than_the_system_takes_at_once() {
         },
     );
     assert_eq!(read(&mut disk, file, 0, 9000), buffers.concat());
+}
+
+#[test]
+fn a_file_in_the_folder_of_those_that_grow_grows() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    done(&mut disk, make_directory(GROWING));
+    let (file, bytes) = opened(&mut disk, create("snapshots/a", 0));
+    assert_eq!(bytes, 0);
+    done(&mut disk, write(file, 0, &[b"one", b"two"], false));
+    done(&mut disk, write(file, 6, &[b"three"], true));
+    refused(&mut disk, write(file, 12, &[b"a gap before it"], false));
+    assert_eq!(read(&mut disk, file, 3, 100), b"twothree");
+    done(&mut disk, Op::Close { file });
+    done(&mut disk, rename("snapshots/a", "snapshots/b"));
+    done(&mut disk, sync_directory(GROWING));
+    let (again, bytes) = opened(&mut disk, open("snapshots/b"));
+    assert_eq!(bytes, 11);
+    done(&mut disk, write(again, 11, &[b"!"], true));
+    done(&mut disk, remove("snapshots/b"));
+    assert_eq!(listed(&mut disk, GROWING), []);
 }
 
 #[test]
@@ -394,7 +415,7 @@ fn a_file_whose_write_failed_is_never_written_again() {
     // A handle that may not write makes the system fail the write, as a broken device would.
     let path = place.0.join("seg-1");
     let found = fs::metadata(&path).expect("it is there");
-    let read_only = OpenFile::new(File::open(&path).expect("readable"), path.clone(), &found);
+    let read_only = OpenFile::new(File::open(&path).expect("readable"), path.clone(), &found, false);
     let broken = FileId(1000);
     disk.files.insert(broken, Arc::new(read_only));
     let first = refused(&mut disk, write(broken, 1, &[b"a", b"b"], true));

@@ -3,7 +3,7 @@
 use super::directory::Directory;
 use super::file::{self, Inode, OpenFile};
 use super::queue::{Answers, Queue};
-use crate::disk::{DiskError, Done, Op, OpId};
+use crate::disk::{DiskError, Done, Op, OpId, is_growing};
 use crate::room::is_full;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +41,20 @@ pub(super) enum Work {
     Refuse(DiskError),
 }
 
+impl Work {
+    /// Whether it must not hold up the writes of the log.
+    pub(super) fn goes_aside(&self) -> bool {
+        match self {
+            Self::Create { .. } | Self::Read { .. } | Self::Names(Op::Remove { .. }) => true,
+            Self::Write { file, .. } | Self::Close(file) => file.grows(),
+            Self::Names(Op::MakeDirectory { name } | Op::Open { name }) => is_growing(name),
+            Self::Names(Op::SyncDirectory { name } | Op::List { name }) => is_growing(name),
+            Self::Names(Op::Rename { from, .. }) => is_growing(from),
+            Self::Names(_) | Self::Refuse(_) => false,
+        }
+    }
+}
+
 /// What came of an operation.
 pub(super) struct Answer {
     pub(super) id: OpId,
@@ -55,10 +69,7 @@ pub(super) enum Effect {
 
 /// The thread of writes and names: one after the other, as submitted.
 pub(super) fn in_order(directory: Directory, queue: &Queue, answers: &Answers) {
-    let mut writer = Writer {
-        directory,
-        failed: BTreeMap::new(),
-    };
+    let mut writer = Writer::new(directory);
     let mut jobs = VecDeque::new();
     while queue.take(&mut jobs) {
         for Job { id, work } in jobs.drain(..) {
@@ -68,19 +79,22 @@ pub(super) fn in_order(directory: Directory, queue: &Queue, answers: &Answers) {
     }
 }
 
-/// The thread of reads and new files; reads are served while a file is being filled.
+/// The thread of everything that must not hold up a write of the log; reads are served while a file is being filled.
 pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
+    let mut writer = Writer::new(directory);
     let mut jobs = VecDeque::new();
     while queue.take(&mut jobs) {
         let Some(Job { id, work }) = jobs.pop_front() else {
             continue;
         };
-        let result = guarded(|| {
-            perform_aside(&directory, work, &mut || {
+        let result = guarded(|| match work {
+            Work::Create { name, bytes } => writer.create(&name, bytes, &mut || {
                 let goes_on = queue.glance(&mut jobs);
-                serve_reads(&directory, &mut jobs, answers);
+                serve_reads(&mut jobs, answers);
                 goes_on
-            })
+            }),
+            Work::Read { file, offset, bytes } => read(&file, offset, bytes),
+            other => writer.perform(other),
         });
         answers.push(Answer { id, result });
     }
@@ -99,30 +113,18 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskErro
     })
 }
 
-fn perform_aside(
-    directory: &Directory,
-    work: Work,
-    meanwhile: &mut dyn FnMut() -> bool,
-) -> Result<Effect, DiskError> {
-    match work {
-        Work::Create { name, bytes } => {
-            let file = file::create(directory.path(&name)?, bytes, meanwhile)?;
-            Ok(Effect::Opened(Arc::new(file)))
-        }
-        Work::Read { file, offset, bytes } => Ok(Effect::Done(Done::Read(file.read(offset, bytes)?))),
-        Work::Refuse(error) => Err(error),
-        Work::Write { .. } | Work::Close(_) | Work::Names(_) => Err(misplaced()),
-    }
+fn read(file: &OpenFile, offset: u64, bytes: u64) -> Result<Effect, DiskError> {
+    Ok(Effect::Done(Done::Read(file.read(offset, bytes)?)))
 }
 
-fn serve_reads(directory: &Directory, jobs: &mut VecDeque<Job>, answers: &Answers) {
+fn serve_reads(jobs: &mut VecDeque<Job>, answers: &Answers) {
     for _ in 0..jobs.len() {
         match jobs.pop_front() {
             Some(Job {
                 id,
-                work: work @ Work::Read { .. },
+                work: Work::Read { file, offset, bytes },
             }) => {
-                let result = guarded(|| perform_aside(directory, work, &mut || true));
+                let result = guarded(|| read(&file, offset, bytes));
                 answers.push(Answer { id, result });
             }
             // Taken from the front, put behind: after the round the others stand as they stood.
@@ -139,7 +141,7 @@ fn misplaced() -> DiskError {
     }
 }
 
-/// The state of the thread of writes.
+/// The state of a thread that writes.
 struct Writer {
     directory: Directory,
     /// Files and directories whose write or sync has failed, and how. What the system then still holds of them is
@@ -148,6 +150,26 @@ struct Writer {
 }
 
 impl Writer {
+    fn new(directory: Directory) -> Self {
+        Self {
+            directory,
+            failed: BTreeMap::new(),
+        }
+    }
+
+    fn create(
+        &mut self,
+        name: &str,
+        bytes: u64,
+        meanwhile: &mut dyn FnMut() -> bool,
+    ) -> Result<Effect, DiskError> {
+        let how = (bytes, is_growing(name));
+        let file = file::create(self.directory.path(name)?, how, meanwhile)?;
+        // It may have the number of one that failed and was removed.
+        self.failed.remove(&file.inode());
+        Ok(Effect::Opened(Arc::new(file)))
+    }
+
     fn perform(&mut self, work: Work) -> Result<Effect, DiskError> {
         let done = match work {
             Work::Write {
@@ -214,7 +236,10 @@ impl Writer {
     fn names(&mut self, op: Op) -> Result<Effect, DiskError> {
         let done = match op {
             Op::Open { name } => {
-                return Ok(Effect::Opened(Arc::new(file::open(self.directory.path(&name)?)?)));
+                return Ok(Effect::Opened(Arc::new(file::open(
+                    self.directory.path(&name)?,
+                    is_growing(&name),
+                )?)));
             }
             Op::MakeDirectory { name } => self.directory.make(&name).map(|()| Done::Unit)?,
             Op::Rename { from, to } => self.directory.rename(&from, &to).map(|()| Done::Unit)?,

@@ -5,7 +5,7 @@ use super::model::{Node, made, open};
 use crate::disk::Disk;
 use crate::holds_log;
 
-const CRASHES: [Crash; 4] = [Crash::LoseAll, Crash::KeepAll, Crash::Torn, Crash::Kill];
+pub(super) const CRASHES: [Crash; 4] = [Crash::LoseAll, Crash::KeepAll, Crash::Torn, Crash::Kill];
 
 /// Enough to fill more than two segments, with everything a stream can hold.
 fn live(node: &mut Node, chance: &mut Chance, acts: u64) {

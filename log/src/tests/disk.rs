@@ -1,6 +1,6 @@
 //! A disk in memory: what was synced is certain, what was not is at the mercy of a crash.
 
-use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
+use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId, is_growing};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -43,6 +43,7 @@ pub(super) enum Crash {
 
 #[derive(Clone, Debug, Default)]
 struct File {
+    grows: bool,
     seen: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<(usize, Bytes)>,
@@ -52,6 +53,8 @@ struct File {
 impl File {
     fn sync(&mut self) {
         for (at, bytes) in self.unsynced.drain(..) {
+            let end = self.durable.len().max(at + bytes.len());
+            self.durable.resize(end, 0);
             self.durable[at..at + bytes.len()].copy_from_slice(&bytes);
         }
     }
@@ -61,13 +64,17 @@ impl File {
             Crash::KeepAll => self.sync(),
             Crash::LoseAll | Crash::Kill => {}
             Crash::Torn => {
+                // How far a file has grown is another thing than what stands in it.
+                let more = self.seen.len().saturating_sub(self.durable.len()) as u64;
+                let bytes = self.durable.len() as u64 + chance.below(more + 1);
+                self.durable.resize(bytes as usize, 0);
                 for sector in (0..self.durable.len()).step_by(SECTOR) {
                     if chance.coin() {
                         continue;
                     }
                     for (at, bytes) in &self.unsynced {
                         let from = (*at).max(sector);
-                        let to = (at + bytes.len()).min(sector + SECTOR);
+                        let to = (at + bytes.len()).min(sector + SECTOR).min(self.durable.len());
                         if from < to {
                             self.durable[from..to].copy_from_slice(&bytes[from - at..to - at]);
                         }
@@ -360,17 +367,19 @@ impl State {
                 }
                 Ok(Done::Unit)
             }
-            Op::List { name } => {
-                let files = self.seen.files.iter().filter(|(n, _)| folder_of(n) == name);
-                let length = |n: &usize| self.files[*n].seen.len() as u64;
-                let short = |n: &str| n.rsplit('/').next().unwrap_or(n).to_owned();
-                let mut all: Vec<_> = files.map(|(n, f)| (short(n), length(f))).collect();
-                let folders = self.seen.folders.iter().filter(|n| folder_of(n) == name);
-                all.extend(folders.map(|n| (short(n), 0)));
-                all.sort();
-                Ok(Done::Listed(all))
-            }
+            Op::List { name } => self.list(&name),
         }
+    }
+
+    fn list(&self, folder: &str) -> Result<Done, DiskError> {
+        let files = self.seen.files.iter().filter(|(n, _)| folder_of(n) == folder);
+        let length = |n: &usize| self.files[*n].seen.len() as u64;
+        let short = |n: &str| n.rsplit('/').next().unwrap_or(n).to_owned();
+        let mut all: Vec<_> = files.map(|(n, f)| (short(n), length(f))).collect();
+        let folders = self.seen.folders.iter().filter(|n| folder_of(n) == folder);
+        all.extend(folders.map(|n| (short(n), 0)));
+        all.sort();
+        Ok(Done::Listed(all))
     }
 
     fn change(&mut self, change: Change) {
@@ -388,6 +397,7 @@ impl State {
         );
         let zeros = vec![0; bytes as usize];
         self.files.push(File {
+            grows: is_growing(name),
             seen: zeros.clone(),
             durable: zeros,
             ..File::default()
@@ -407,6 +417,11 @@ impl State {
         let broken = self.broken;
         let file = &mut self.files[self.open[&file]];
         let mut at = offset as usize;
+        let end = at + buffers.iter().map(Bytes::len).sum::<usize>();
+        if end > file.seen.len() {
+            assert!(file.grows && at <= file.seen.len(), "a write beyond the end");
+            file.seen.resize(end, 0);
+        }
         for buffer in buffers {
             file.seen[at..at + buffer.len()].copy_from_slice(buffer);
             file.unsynced.push((at, buffer.clone()));

@@ -2,12 +2,12 @@
 //! handed over. A node that drives a log through its life, and looks at all of it after each recovery.
 
 use super::disk::{Chance, Crash, TestDisk};
-use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered};
+use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered, SnapshotEvent};
 use kontiki_consensus::{
-    Admission, Body, Configuration, GroupId, HardState, Incarnation, Index, NodeId, Position, Run, Term,
-    Write, WriteId,
+    Admission, Base, Body, Configuration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position,
+    Run, Term, Write, WriteId,
 };
-use kontiki_wire::record::RunBuilder;
+use kontiki_wire::record::{RecordHeader, RunBuilder};
 use kontiki_wire::{ClusterId, Codec, Identity, Payload, Session, Stamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -92,27 +92,65 @@ pub(super) fn genesis() -> Run {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct State {
     pub(super) hard_state: HardState,
+    /// What the records come after: zero, or the last snapshot installed.
+    pub(super) start: Base,
     pub(super) records: Vec<Record>,
+    /// What is forgotten.
+    pub(super) base: Base,
 }
 
 impl State {
+    /// Whether that was found; where the log begins is not looked at.
     pub(super) fn is(&self, found: &Recovered) -> bool {
         let found = &found.restored;
+        let (last, position) = self.end();
+        self.hard_state == found.hard_state && last == found.last && position == found.last_position
+    }
+
+    pub(super) fn end(&self) -> (LogId, Position) {
+        let index = Index(self.start.last.index.0 + self.records.len() as u64);
         let last = self.records.last();
-        self.hard_state == found.hard_state
-            && self.records.len() as u64 == found.last.index.0
-            && last.map(|r| r.0) == Some(found.last.term)
-            && last.map(|r| r.1) == Some(found.last_position)
+        let (term, position) = last.map_or((self.start.last.term, self.start.position), |r| (r.0, r.1));
+        (LogId::new(term, index), position)
+    }
+
+    /// The place of a record in the list.
+    pub(super) fn place(&self, index: Index) -> usize {
+        (index.0 - self.start.last.index.0 - 1) as usize
+    }
+
+    /// The base if everything up to here is forgotten.
+    pub(super) fn base_at(&self, index: Index) -> Base {
+        let (term, position, _) = self.records[self.place(index)];
+        Base {
+            last: LogId::new(term, index),
+            position,
+            configuration: Arc::new(members()),
+        }
+    }
+
+    /// The records that are not forgotten.
+    pub(super) fn kept(&self) -> &[Record] {
+        &self.records[self.place(self.base.last.index.next())..]
     }
 
     /// All that recovery has to say, besides what [`State::is`] compares.
     fn must_be(&self, found: &Recovered) {
         let found = &found.restored;
+        let base = &self.base;
+        assert_eq!((found.base, found.base_position), (base.last, base.position));
+        let (snapshot, position) = found.snapshot.unwrap_or_default();
+        assert!(snapshot.index >= base.last.index && snapshot.index <= found.last.index);
+        if snapshot.index > base.last.index {
+            let (term, held, _) = &self.records[self.place(snapshot.index)];
+            assert_eq!((*term, *held), (snapshot.term, position));
+        }
         let mut starts = Vec::new();
-        let (mut term, mut position) = (None, Position::ZERO);
-        for (n, record) in self.records.iter().enumerate() {
+        let first = base.last.index.0 + 1;
+        let (mut term, mut position) = (Some(base.last.term).filter(|_| first > 1), base.position);
+        for (n, record) in self.kept().iter().enumerate() {
             if term != Some(record.0) {
-                starts.push((record.0, Index(n as u64 + 1), position));
+                starts.push((record.0, Index(n as u64 + first), position));
                 term = Some(record.0);
             }
             position = record.1;
@@ -124,16 +162,18 @@ impl State {
             .collect();
         assert_eq!(terms, starts);
         let configurations = self
-            .records
+            .kept()
             .iter()
             .enumerate()
             .filter(|(_, r)| r.2.starts_with(b"Conf"));
-        let expected: Vec<Index> = configurations.map(|(n, _)| Index(n as u64 + 1)).collect();
+        let at_base = Some(base.last.index).filter(|i| *i > Index::ZERO);
+        let after = configurations.map(|(n, _)| Index(n as u64 + first));
+        let expected: Vec<Index> = at_base.into_iter().chain(after).collect();
         let indexes: Vec<Index> = found.configurations.iter().map(|(i, _)| *i).collect();
         assert_eq!(indexes, expected);
         assert_eq!(found.configurations[0].1, members());
         let tail = records_of(&found.tail);
-        let from = tail.first().map_or(self.records.len(), |(i, _)| i.0 as usize - 1);
+        let from = tail.first().map_or(self.records.len(), |(i, _)| self.place(*i));
         assert_eq!(
             tail.into_iter().map(|(_, r)| r).collect::<Vec<_>>(),
             self.records[from..]
@@ -149,10 +189,12 @@ pub(super) struct Node {
     pub(super) durable: State,
     pub(super) written: State,
     waiting: VecDeque<Write>,
-    next: u64,
+    pub(super) next: u64,
     pub(super) full: bool,
     pub(super) failed: Option<String>,
     pub(super) torn_bytes: u64,
+    /// Those on disk, as far as the node has been told.
+    pub(super) snapshots: Vec<LogId>,
 }
 
 impl Node {
@@ -171,6 +213,7 @@ impl Node {
             full: false,
             failed: None,
             torn_bytes: 0,
+            snapshots: Vec::new(),
         };
         node.reopen();
         node
@@ -188,6 +231,7 @@ impl Node {
             full: false,
             failed: None,
             torn_bytes: 0,
+            snapshots: self.snapshots.clone(),
         }
     }
 
@@ -197,9 +241,11 @@ impl Node {
         let lost = self.durable.records.pop().expect("a record");
         self.written = self.durable.clone();
         self.waiting.clear();
-        let run = entries(last, lost.0.0, position, &[lost.2.len() - 88]);
+        let run = entries(last, lost.0.0, position, &[lost.2.len() - RecordHeader::BYTES]);
         assert_eq!(records_of(std::slice::from_ref(&run))[0].1, lost);
         self.waiting.push_back(Write {
+            install: None,
+            purge: None,
             id: WriteId(self.next),
             hard_state: None,
             truncate: None,
@@ -208,23 +254,35 @@ impl Node {
     }
 
     pub(super) fn last(&self) -> u64 {
-        self.written.records.len() as u64
+        self.written.end().0.index.0
     }
 
     pub(super) fn term(&self) -> u64 {
-        self.written.records.last().map_or(0, |r| r.0.0)
+        self.written.end().0.term.0
     }
 
     pub(super) fn position(&self) -> u64 {
-        self.written.records.last().map_or(0, |r| r.1.0)
+        self.written.end().1.0
     }
 
     pub(super) fn write(&mut self, hard_state: Option<HardState>, truncate: Option<u64>, runs: Vec<Run>) {
+        self.write_all(hard_state, truncate, runs, [None, None]);
+    }
+
+    pub(super) fn write_all(
+        &mut self,
+        hard_state: Option<HardState>,
+        truncate: Option<u64>,
+        runs: Vec<Run>,
+        [install, purge]: [Option<Base>; 2],
+    ) {
         let write = Write {
             id: WriteId(self.next),
             hard_state,
             truncate: truncate.map(Index),
+            install,
             runs,
+            purge,
         };
         self.next += 1;
         apply(&mut self.written, &write);
@@ -249,7 +307,11 @@ impl Node {
     /// Replaces everything from a record on by records of a later term.
     pub(super) fn replace(&mut self, from: u64, lengths: &[usize]) {
         let term = self.term() + 1;
-        let position = self.written.records[from as usize - 2].1.0 + 1;
+        let before = self.written.place(Index(from)).checked_sub(1);
+        let position = before
+            .map_or(self.written.start.position, |n| self.written.records[n].1)
+            .next()
+            .0;
         self.write(None, Some(from), vec![entries(from, term, position, lengths)]);
     }
 
@@ -278,6 +340,11 @@ impl Node {
                 self.failed = Some(error.to_string());
                 true
             }
+            Some(LogEvent::Snapshot(SnapshotEvent::Written(file))) => {
+                self.snapshots.push(file.header.base.last);
+                true
+            }
+            Some(LogEvent::Snapshot(_) | LogEvent::SegmentBegun { .. }) => true,
             Some(LogEvent::Fetched { .. }) => panic!("nobody asked"),
             None => false,
         }
@@ -307,6 +374,10 @@ impl Node {
 
     pub(super) fn try_reopen(&mut self) -> Result<(), LogError> {
         let (log, found) = open(&self.disk)?;
+        let names = self.disk.names();
+        assert!(
+            names.iter().filter(|n| n.ends_with(".seg")).count() as u64 > log.segment() - log.first_segment()
+        );
         let state = self.left_by(&found).unwrap_or_else(|| {
             panic!(
                 "found {:?} {:?}; persisted are {} records {:?}, and {} writes more were handed over",
@@ -320,6 +391,7 @@ impl Node {
         state.must_be(&found);
         assert_eq!(found.incarnation, Incarnation(77));
         self.torn_bytes = found.torn_bytes;
+        self.snapshots = found.snapshots.iter().map(|f| f.header.base.last).collect();
         self.durable = state.clone();
         self.written = state;
         self.waiting.clear();
@@ -331,22 +403,43 @@ impl Node {
     /// The latest state that a crash can have left and that was found.
     fn left_by(&self, found: &Recovered) -> Option<State> {
         let mut state = self.durable.clone();
-        let mut result = state.is(found).then(|| state.clone());
+        let mut result = None;
+        // A purge may be there though something before it is not: it was committed long before.
+        let mut bases = vec![state.base.clone()];
+        let mut look = |state: &State, bases: &[Base]| {
+            let base = bases.iter().find(|b| b.last == found.restored.base);
+            if let Some(base) = base.filter(|_| state.is(found)) {
+                let base = base.clone();
+                result = Some(State {
+                    base,
+                    ..state.clone()
+                });
+            }
+        };
+        look(&state, &bases);
         for write in &self.waiting {
-            let head = Write {
-                runs: Vec::new(),
-                truncate: None,
-                ..write.clone()
-            };
-            apply(&mut state, &head);
-            result = state.is(found).then(|| state.clone()).or(result);
+            bases.extend(
+                write
+                    .purge
+                    .clone()
+                    .filter(|b| b.last.index <= state.end().0.index),
+            );
+            state.hard_state = write.hard_state.unwrap_or(state.hard_state);
+            look(&state, &bases);
             if let Some(from) = write.truncate {
-                state.records.truncate(from.0 as usize - 1);
+                state.records.truncate(state.place(from));
+            }
+            if let Some(base) = &write.install {
+                state.install(base);
+                bases = vec![base.clone()];
+                look(&state, &bases);
             }
             for (_, record) in records_of(&write.runs) {
                 state.records.push(record);
-                result = state.is(found).then(|| state.clone()).or(result);
+                look(&state, &bases);
             }
+            bases.extend(write.purge.clone());
+            look(&state, &bases);
         }
         result
     }
@@ -354,13 +447,13 @@ impl Node {
     /// Reads everything from disk, in pieces of so many bytes.
     pub(super) fn read_all(&mut self, bytes_max: usize) -> Result<Vec<Record>, String> {
         let mut all: Vec<Record> = Vec::new();
-        let last = Index(self.durable.records.len() as u64);
-        while (all.len() as u64) < last.0 {
-            let from = From::Index(Index(all.len() as u64 + 1));
+        let (base, last) = (self.durable.base.last.index.0, self.durable.end().0.index);
+        while base + (all.len() as u64) < last.0 {
+            let from = From::Index(Index(base + all.len() as u64 + 1));
             let runs = self.fetch(from, last, bytes_max)?;
             assert!(!runs.is_empty(), "nothing at {from:?} of {last:?}");
             for (index, record) in records_of(&runs) {
-                assert_eq!(index.0, all.len() as u64 + 1);
+                assert_eq!(index.0, base + all.len() as u64 + 1);
                 all.push(record);
             }
         }
@@ -392,9 +485,16 @@ impl Node {
     pub(super) fn check(&mut self, bytes_max: usize) {
         let found = self.read_all(bytes_max).expect("readable");
         assert!(
-            found == self.durable.records,
+            found == self.durable.kept(),
             "other records are read than were written"
         );
+        let base = self.durable.base.clone();
+        for from in [From::Index(base.last.index), From::Position(base.position)] {
+            if base.position > Position::ZERO {
+                let compacted = self.fetch(from, Index(u64::MAX), 1).expect_err("forgotten");
+                assert!(compacted.contains(&format!("begins at entry {}", base.position.next())));
+            }
+        }
     }
 
     /// Does something a node may do.
@@ -418,9 +518,9 @@ impl Node {
                 };
                 self.write(Some(state), None, vec![run]);
             }
-            2 if self.last() > 3 => {
+            2 if self.last() > self.written.base.last.index.0.max(3) => {
                 let from = self.last() - chance.below(self.last().min(40) - 2);
-                self.replace(from.max(2), &lengths);
+                self.replace(from.max(2).max(self.written.base.last.index.0 + 1), &lengths);
             }
             3 => {
                 let body = Body::Configuration(Arc::new(members()));
@@ -437,12 +537,25 @@ impl Node {
     }
 }
 
+impl State {
+    fn install(&mut self, base: &Base) {
+        (self.start, self.base) = (base.clone(), base.clone());
+        self.records.clear();
+    }
+}
+
 fn apply(state: &mut State, write: &Write) {
     state.hard_state = write.hard_state.unwrap_or(state.hard_state);
     if let Some(from) = write.truncate {
-        state.records.truncate(from.0 as usize - 1);
+        state.records.truncate(state.place(from));
+    }
+    if let Some(base) = &write.install {
+        state.install(base);
     }
     state
         .records
         .extend(records_of(&write.runs).into_iter().map(|(_, r)| r));
+    if let Some(base) = &write.purge {
+        state.base = base.clone();
+    }
 }

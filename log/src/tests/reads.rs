@@ -74,6 +74,8 @@ fn an_answer_that_does_not_fit_fails_the_log() {
         crate::create(disk.clone(), identity(), &members(), options()).expect("made");
         let (mut log, _) = Log::open(Confused(disk, Some(n)), CLUSTER, NODE, options()).expect("opened");
         let write = Write {
+            install: None,
+            purge: None,
             id: WriteId(1),
             hard_state: None,
             truncate: None,
@@ -113,6 +115,8 @@ impl Long {
         for n in 0..frames {
             let lengths = vec![length; records as usize];
             let write = Write {
+                install: None,
+                purge: None,
                 id: WriteId(n + 1),
                 hard_state: None,
                 truncate: None,

@@ -150,6 +150,8 @@ fn nothing_is_said_of_room_after_a_failure() {
             node.retry_room();
         }
         let wrong = Write {
+            install: None,
+            purge: None,
             id: WriteId(1),
             hard_state: None,
             truncate: None,
@@ -296,6 +298,8 @@ fn what_follows_a_removal_follows_what_it_leaves() {
 #[test]
 fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
     let write = |truncate: Option<u64>, runs| Write {
+        install: None,
+        purge: None,
         id: WriteId(1),
         hard_state: None,
         truncate: truncate.map(kontiki_consensus::Index),

@@ -12,9 +12,9 @@ use image::Image;
 use kontiki_consensus::{
     Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time, Write,
 };
-use kontiki_log::{Fetch, LogError, LogEvent};
+use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
-    Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, Token,
+    Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, SnapshotConfig, Token,
     machine::{Applier, Task},
 };
 use kontiki_wire::{
@@ -49,6 +49,10 @@ impl Ports for Outgoing {
     }
     fn retry_room(&mut self) {
         self.retries += 1;
+    }
+    /// In this world everything is kept.
+    fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
+        panic!("{command:?}");
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
@@ -228,6 +232,7 @@ impl World {
             in_flight_bytes_max: self.in_flight_bytes_max,
             payload_bytes_max: self.payload_bytes_max,
             sessions: self.sessions,
+            snapshots: SnapshotConfig::default(),
         };
         let (now, seed, tail) = (self.time(), self.lives, self.tail_bytes_max);
         let applier = (self.makes)(n);

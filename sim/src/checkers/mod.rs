@@ -17,5 +17,6 @@ pub mod log_matching;
 pub mod memory;
 pub mod reads;
 pub mod replicas;
+pub mod snapshots;
 pub mod state_machine_safety;
 pub mod tails;

@@ -20,6 +20,22 @@ impl Tail {
         self.seen.next()
     }
 
+    /// It was told that what it asked for is gone, and the log begins at `first`.
+    ///
+    /// # Errors
+    /// If what it asked for is not before that, or that is beyond the end.
+    pub fn compacted(&mut self, first: Position, last: Position) -> Verdict {
+        let fits = self.seen.next() < first && first <= last.next();
+        ensure(fits, PROPERTY, || {
+            format!(
+                "a tail at {:?} was told that the log begins at {first:?}",
+                self.seen
+            )
+        })?;
+        self.seen = first.prev();
+        Ok(())
+    }
+
     /// It was given these; what lies before its next position came with the record and is skipped.
     ///
     /// # Errors

@@ -5,7 +5,8 @@
 //! differ at most where a remembered write has been. A sync that fails forgets what it should have
 //! carried over: the next one succeeds without it, as on Linux. A device writes whole sectors, each at once and
 //! in any order: after a loss of power every sector holds what it held at some moment since the last
-//! sync, one sector independently of the next.
+//! sync, one sector independently of the next. The length of a file that grows is one thing more of that kind:
+//! a loss of power leaves any length it had, with zeros where the content is lost.
 
 use super::Severity;
 use crate::random::Random;
@@ -17,6 +18,8 @@ const SECTOR: u64 = 512;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inode {
+    /// A write may make it longer.
+    grows: bool,
     seen: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<(u64, Bytes)>,
@@ -26,9 +29,10 @@ pub(super) struct Inode {
 
 impl Inode {
     /// A file of zeros, on the platter already.
-    pub(super) fn zeros(bytes: u64) -> Self {
+    pub(super) fn zeros(bytes: u64, grows: bool) -> Self {
         let zeros = vec![0; bytes as usize];
         Self {
+            grows,
             seen: zeros.clone(),
             durable: zeros,
             ..Self::default()
@@ -49,12 +53,15 @@ impl Inode {
         Bytes::copy_from_slice(&self.seen[start as usize..end as usize])
     }
 
-    /// Writes buffers one behind the other. False, and nothing done, if they do not fit into the file.
+    /// Writes buffers one behind the other. False, and nothing done, if they do not fit into the file and it does
+    /// not grow, or there would be a gap.
     pub(super) fn write(&mut self, offset: u64, buffers: &[Bytes]) -> bool {
         let total: u64 = buffers.iter().map(|b| b.len() as u64).sum();
-        if offset.checked_add(total).is_none_or(|end| end > self.len()) {
+        let room = |end: &u64| *end <= self.len() || (self.grows && offset <= self.len());
+        let Some(end) = offset.checked_add(total).filter(room) else {
             return false;
-        }
+        };
+        self.seen.resize(self.seen.len().max(end as usize), 0);
         let mut at = offset;
         for buffer in buffers.iter().filter(|b| !b.is_empty()) {
             put(&mut self.seen, at, buffer);
@@ -67,6 +74,8 @@ impl Inode {
     /// Carries everything over to the platter.
     pub(super) fn sync(&mut self) {
         for (at, bytes) in self.unsynced.drain(..) {
+            let end = at as usize + bytes.len();
+            self.durable.resize(self.durable.len().max(end), 0);
             put(&mut self.durable, at, &bytes);
         }
     }
@@ -87,8 +96,10 @@ impl Inode {
             Severity::Torn => self.tear(random),
         };
         let torn = kept > 0 && self.seen != self.durable;
+        self.seen.resize(self.durable.len(), 0);
         for (at, bytes) in self.unsynced.drain(..).chain(self.abandoned.drain(..)) {
-            let range = at as usize..at as usize + bytes.len();
+            let end = (at as usize + bytes.len()).min(self.durable.len());
+            let range = (at as usize).min(end)..end;
             self.seen[range.clone()].copy_from_slice(&self.durable[range]);
         }
         torn
@@ -96,6 +107,11 @@ impl Inode {
 
     /// Gives every sector the content it had after one of the writes that touched it, or before all of them.
     fn tear(&mut self, random: &mut Random) -> usize {
+        let more = self.seen.len().saturating_sub(self.durable.len()) as u64;
+        if more > 0 {
+            let length = self.durable.len() + random.below(more + 1) as usize;
+            self.durable.resize(length, 0);
+        }
         let mut touched: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (n, (at, bytes)) in self.unsynced.iter().enumerate() {
             for sector in at / SECTOR..(at + bytes.len() as u64).div_ceil(SECTOR) {
@@ -117,6 +133,7 @@ impl Inode {
     /// What a loss of power with everything unsynced lost would leave.
     pub(super) fn platter(&self) -> Self {
         Self {
+            grows: self.grows,
             seen: self.durable.clone(),
             durable: self.durable.clone(),
             ..Self::default()
@@ -131,6 +148,11 @@ fn put(content: &mut [u8], at: u64, bytes: &[u8]) {
 /// The part of a write that falls into one sector.
 fn put_sector(content: &mut [u8], at: u64, bytes: &[u8], sector: u64) {
     let start = at.max(sector * SECTOR);
-    let end = (at + bytes.len() as u64).min((sector + 1) * SECTOR);
+    let end = (at + bytes.len() as u64)
+        .min((sector + 1) * SECTOR)
+        .min(content.len() as u64);
+    if start >= end {
+        return;
+    }
     put(content, start, &bytes[(start - at) as usize..(end - at) as usize]);
 }

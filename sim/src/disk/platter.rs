@@ -2,7 +2,7 @@
 //!
 //! Invariants: an operation has its effect when it completes, and until then none that a loss of
 //! power cannot undo; operations on one file run in the order they were submitted, but for reads,
-//! which run beside writes; once the power is lost nothing completes.
+//! which run beside writes, and a name is removed beside everything else; once the power is lost nothing completes.
 
 use super::inode::Inode;
 use super::names::{Names, Target};
@@ -10,7 +10,7 @@ use super::{Damage, DiskProfile, Severity};
 use crate::random::Random;
 use bytes::Bytes;
 use kontiki_consensus::{Duration, Time};
-use kontiki_log::disk::{Completion, DiskError, Done, FileId, Op, OpId};
+use kontiki_log::disk::{Completion, DiskError, Done, FileId, Op, OpId, is_growing};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 
@@ -101,7 +101,7 @@ impl Platter {
             Op::Write { file, .. } | Op::Close { file } => {
                 self.file_busy.insert(*file, ends);
             }
-            Op::Create { .. } | Op::Read { .. } => {}
+            Op::Create { .. } | Op::Read { .. } | Op::Remove { .. } => {}
             _ => self.names_busy = ends,
         }
         self.under_way.insert((ends, id), Job { op, begins });
@@ -133,7 +133,7 @@ impl Platter {
                 .copied()
                 .unwrap_or_default()
                 .max(self.now),
-            Op::Create { .. } | Op::Read { .. } => self.now,
+            Op::Create { .. } | Op::Read { .. } | Op::Remove { .. } => self.now,
             _ => self.names_busy.max(self.now),
         }
     }
@@ -232,7 +232,7 @@ impl Platter {
             return Err(failure(name, ErrorKind::StorageFull));
         }
         self.check_free(name)?;
-        let inode = self.add(Inode::zeros(bytes));
+        let inode = self.add(Inode::zeros(bytes, is_growing(name)));
         self.names.link(name, Target::File(inode));
         Ok(self.opened(inode))
     }
@@ -387,7 +387,7 @@ impl Platter {
     fn create_in_part(&mut self, name: &str, bytes: u64) {
         if self.names.is_free(name) && !self.full {
             let length = self.random.below(bytes + 1);
-            let inode = self.add(Inode::zeros(length));
+            let inode = self.add(Inode::zeros(length, is_growing(name)));
             self.names.link(name, Target::File(inode));
         }
     }

@@ -6,7 +6,7 @@
 use super::{DecodeError, Header};
 use crate::{
     ClusterId, Codec, Expect, InSession, Packet, Payload, PeerMessage, Propose, ProposeAnswer, ProposeReply,
-    Refusal, Session, record,
+    Refusal, Session, SnapshotChunk, SnapshotRequest, record,
 };
 use bytes::{Buf, Bytes};
 use kontiki_consensus::{Call, Conflict, Index, LogId, Message, NodeId, Position, ReadId, Round, Run, Term};
@@ -17,8 +17,11 @@ const APPEND_ENTRIES: u16 = 3;
 const APPEND_ENTRIES_REPLY: u16 = 4;
 const READ_INDEX: u16 = 5;
 const READ_INDEX_REPLY: u16 = 6;
+const INSTALL_SNAPSHOT: u16 = 7;
 const PROPOSE: u16 = 16;
 const PROPOSE_REPLY: u16 = 17;
+const SNAPSHOT_REQUEST: u16 = 18;
+const SNAPSHOT_CHUNK: u16 = 19;
 
 /// RequestVote and its reply.
 const PRE_VOTE: u16 = 1;
@@ -57,7 +60,8 @@ pub(super) fn known_flags(kind: u16) -> Option<u16> {
         APPEND_ENTRIES_REPLY => CONFLICT,
         READ_INDEX_REPLY => HAS_INDEX,
         PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM | OPENS_SESSION,
-        APPEND_ENTRIES | READ_INDEX | PROPOSE_REPLY => 0,
+        APPEND_ENTRIES | READ_INDEX | INSTALL_SNAPSHOT | PROPOSE_REPLY => 0,
+        SNAPSHOT_REQUEST | SNAPSHOT_CHUNK => 0,
         _ => return None,
     })
 }
@@ -76,6 +80,8 @@ impl Body {
             PeerMessage::Raft(message) => Self::of_raft(message),
             PeerMessage::Propose(propose) => Self::of_propose(propose),
             PeerMessage::ProposeReply(reply) => Self::of_propose_reply(reply),
+            PeerMessage::SnapshotRequest(request) => Self::of_request(request),
+            PeerMessage::SnapshotChunk(chunk) => Self::of_chunk(chunk),
         }
     }
 
@@ -92,6 +98,28 @@ impl Body {
             words,
             len: N,
         }
+    }
+
+    fn of_request(request: &SnapshotRequest) -> Self {
+        let row = [
+            request.last.term.0,
+            request.last.index.0,
+            request.offset,
+            request.header.into(),
+            request.bytes_max.into(),
+        ];
+        Self::new(SNAPSHOT_REQUEST, 0, row)
+    }
+
+    fn of_chunk(chunk: &SnapshotChunk) -> Self {
+        let row = [
+            chunk.last.term.0,
+            chunk.last.index.0,
+            chunk.offset,
+            chunk.total,
+            crc32c::crc32c(&chunk.bytes).into(),
+        ];
+        Self::new(SNAPSHOT_CHUNK, 0, row)
     }
 
     fn of_raft(message: &Message) -> Self {
@@ -120,6 +148,9 @@ impl Body {
                 received,
                 conflict,
             } => Self::of_append_reply(term, [round.0, persisted.0, received.0], *conflict),
+            Call::InstallSnapshot { last, position } => {
+                Self::new(INSTALL_SNAPSHOT, 0, [term, last.term.0, last.index.0, position.0])
+            }
             Call::ReadIndex { id } => Self::new(READ_INDEX, 0, [term, id.0]),
             Call::ReadIndexReply { id, index } => Self::new(
                 READ_INDEX_REPLY,
@@ -212,6 +243,7 @@ pub(super) fn encode_data(cluster: ClusterId, packet: &Packet, out: &mut Vec<Byt
         PeerMessage::Propose(propose) if !propose.payload.bytes.is_empty() => {
             out.push(propose.payload.bytes.clone());
         }
+        PeerMessage::SnapshotChunk(chunk) if !chunk.bytes.is_empty() => out.push(chunk.bytes.clone()),
         _ => {}
     }
 }
@@ -230,8 +262,15 @@ pub(super) fn decode(
     match header.kind {
         PROPOSE => decode_propose(header, &mut words, data).map(PeerMessage::Propose),
         APPEND_ENTRIES => decode_append_entries(cluster, header, &mut words, data),
+        SNAPSHOT_CHUNK => decode_chunk(&mut words, data).map(PeerMessage::SnapshotChunk),
         kind if !data.is_empty() => Err(DecodeError::Field { kind, field: "data" }),
         PROPOSE_REPLY => decode_propose_reply(&mut words).map(PeerMessage::ProposeReply),
+        SNAPSHOT_REQUEST => Ok(PeerMessage::SnapshotRequest(SnapshotRequest {
+            last: words.log_id("last")?,
+            offset: words.next("offset")?,
+            header: words.small("header")?,
+            bytes_max: words.small("bytes_max")?,
+        })),
         _ => decode_small_call(header, &mut words),
     }
 }
@@ -257,6 +296,25 @@ fn decode_append_entries(
         runs,
     };
     Ok(header.raft(term, call))
+}
+
+/// A part of a snapshot; the CRC is of this part only, for the snapshot has its own.
+fn decode_chunk(words: &mut Words<'_>, bytes: Bytes) -> Result<SnapshotChunk, DecodeError> {
+    let last = words.log_id("last")?;
+    let (offset, total) = (words.next("offset")?, words.next("total")?);
+    if words.small("crc")? != crc32c::crc32c(&bytes) {
+        return Err(words.impossible("crc"));
+    }
+    let end = offset.checked_add(bytes.len() as u64);
+    if end.is_none_or(|end| end > total) {
+        return Err(words.impossible("total"));
+    }
+    Ok(SnapshotChunk {
+        last,
+        offset,
+        total,
+        bytes,
+    })
 }
 
 /// Whether the runs begin just behind `prev` and leave no gap.
@@ -288,6 +346,10 @@ fn decode_small_call(header: &Header, words: &mut Words<'_>) -> Result<PeerMessa
             persisted: Index(words.next("persisted")?),
             received: Index(words.next("received")?),
             conflict: Some(decode_conflict(words)?).filter(|_| set(CONFLICT)),
+        },
+        INSTALL_SNAPSHOT => Call::InstallSnapshot {
+            last: words.log_id("last")?,
+            position: Position(words.next("position")?),
         },
         READ_INDEX => Call::ReadIndex {
             id: ReadId(words.next("id")?),

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
-    Codec, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Session, Stamp, record,
+    Codec, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Session, SnapshotChunk,
+    SnapshotRequest, Stamp, record,
 };
 use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
 use proptest::prelude::*;
@@ -135,6 +136,19 @@ fn the_bytes_of_an_acknowledgement_are_these() {
     assert_eq!(
         hex(&bytes_of(&packet(raft(5, call)))),
         golden("c672e9d4", "6800000030003800", "04000100", body)
+    );
+}
+
+#[test]
+fn the_bytes_of_a_snapshot_that_is_announced_are_these() {
+    let call = Call::InstallSnapshot {
+        last: at(6, 7),
+        position: Position(8),
+    };
+    let body = "0500000000000000060000000000000007000000000000000800000000000000";
+    assert_eq!(
+        hex(&bytes_of(&packet(raft(5, call)))),
+        golden("4c723c53", "5000000030002000", "07000000", body)
     );
 }
 
@@ -344,7 +358,11 @@ fn any_small_call() -> impl Strategy<Value = Call> {
         id: ReadId(id),
         index: index.map(Index),
     });
-    prop_oneof![vote, vote_reply, reply, read, read_reply]
+    let snapshot = (any_log_id(), any::<u64>()).prop_map(|(last, position)| Call::InstallSnapshot {
+        last,
+        position: Position(position),
+    });
+    prop_oneof![vote, vote_reply, reply, read, read_reply, snapshot]
 }
 
 fn any_payload() -> impl Strategy<Value = Payload> {
@@ -467,6 +485,22 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
                 origin,
                 number,
                 answer,
+            })
+        }),
+        (any_log_id(), any::<(u64, u32, u32)>()).prop_map(|(last, (offset, header, bytes_max))| {
+            PeerMessage::SnapshotRequest(SnapshotRequest {
+                last,
+                offset,
+                header,
+                bytes_max,
+            })
+        }),
+        (any_log_id(), any::<(u32, Vec<u8>)>()).prop_map(|(last, (offset, bytes))| {
+            PeerMessage::SnapshotChunk(SnapshotChunk {
+                last,
+                offset: offset.into(),
+                total: u64::from(offset) + bytes.len() as u64,
+                bytes: bytes.into(),
             })
         }),
     ]

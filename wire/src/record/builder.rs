@@ -1,6 +1,6 @@
 //! Records on their way into the log: payloads get their headers, one behind the other.
 
-use super::{InSession, Kind, Payload, RecordHeader, Session, Stamp, control, header};
+use super::{InSession, Kind, Payload, RecordHeader, Session, Stamp, TrimPoint, control, header};
 use crate::ClusterId;
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_consensus::{Admission, Body, GroupId, Index, Mark, Position, Records, Run};
@@ -55,17 +55,29 @@ impl RunBuilder {
     /// # Errors
     /// [`Full`] if it does not fit into this run; nothing was added.
     pub fn push(&mut self, payload: &Payload, stamp: Stamp, session: Session) -> Result<(), Full> {
+        let (kind, of) = match session {
+            Session::None => (Kind::Entries, InSession::default()),
+            Session::Open => (Kind::Session, InSession::default()),
+            Session::In(of) => (Kind::Entries, of),
+        };
+        self.add(kind, payload, stamp, of)
+    }
+
+    /// Adds a record that trims the log.
+    ///
+    /// # Errors
+    /// [`Full`] if it does not fit into this run; nothing was added.
+    pub fn push_trim(&mut self, point: TrimPoint, stamp: Stamp) -> Result<(), Full> {
+        self.add(Kind::Trim, &point.payload(), stamp, InSession::default())
+    }
+
+    fn add(&mut self, kind: Kind, payload: &Payload, stamp: Stamp, of: InSession) -> Result<(), Full> {
         let whole = self.bytes.len() + RecordHeader::BYTES + payload.bytes.len();
         if !self.marks.is_empty() && whole > RUN_BYTES_MAX {
             return Err(Full);
         }
         let end = u32::try_from(whole).map_err(|_| Full)?;
         let entries = self.entries.checked_add(payload.count).ok_or(Full)?;
-        let (kind, of) = match session {
-            Session::None => (Kind::Entries, InSession::default()),
-            Session::Open => (Kind::Session, InSession::default()),
-            Session::In(of) => (Kind::Entries, of),
-        };
         let header = RecordHeader {
             header_len: RecordHeader::BYTES as u16,
             kind,

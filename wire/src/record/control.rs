@@ -38,7 +38,7 @@ pub(super) fn encode(cluster: ClusterId, group: GroupId, run: &Run) -> Option<By
 }
 
 /// Three lists: how long each is, then all of them.
-fn configuration_payload(configuration: &Configuration) -> Bytes {
+pub(crate) fn configuration_payload(configuration: &Configuration) -> Bytes {
     let lists = [
         &configuration.voters,
         &configuration.outgoing,
@@ -62,11 +62,11 @@ pub(super) fn decode(kind: Kind, payload: &[u8]) -> Option<Body> {
         Kind::Configuration => {
             decode_configuration(payload).map(|configuration| Body::Configuration(Arc::new(configuration)))
         }
-        Kind::Entries | Kind::Session => None,
+        Kind::Entries | Kind::Session | Kind::Trim => None,
     }
 }
 
-fn decode_configuration(mut payload: &[u8]) -> Option<Configuration> {
+pub(crate) fn decode_configuration(mut payload: &[u8]) -> Option<Configuration> {
     let mut lengths = [0; 3];
     for length in &mut lengths {
         *length = payload.try_get_u32_le().ok()? as usize;

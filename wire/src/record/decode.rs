@@ -2,7 +2,7 @@
 //!
 //! Invariant: what comes out is sound to the last byte (checksums, group, form) and consecutive.
 
-use super::{Kind, RecordError, RecordHeader, SessionLimits, control, entries_in};
+use super::{Kind, RecordError, RecordHeader, SessionLimits, TrimPoint, control, entries_in};
 use crate::ClusterId;
 use bytes::Bytes;
 use kontiki_consensus::{Body, GroupId, Index, Mark, Position, Records, Run};
@@ -64,7 +64,7 @@ impl Decoder {
             let payload = self.check(&header)?;
             let end = self.at + header.record_len();
             match header.kind {
-                Kind::Entries | Kind::Session => self.add(&header, end),
+                Kind::Entries | Kind::Session | Kind::Trim => self.add(&header, end),
                 kind => {
                     let form = RecordError::Form { index: header.index };
                     let body = control::decode(kind, &payload).ok_or(form)?;
@@ -107,6 +107,7 @@ impl Decoder {
         let formed = match header.kind {
             Kind::Entries => header.count > 0 && entries_in(&payload, header.count).is_some(),
             Kind::Session => header.count == 0 && SessionLimits::of(&payload).is_some(),
+            Kind::Trim => header.count == 0 && TrimPoint::of(&payload).is_some(),
             _ => header.count == 0,
         };
         if formed {

@@ -24,6 +24,8 @@ pub enum Kind {
     Entries = 3,
     /// Opens a session (dissertation §6.3).
     Session = 4,
+    /// Lets the log begin later.
+    Trim = 5,
 }
 
 /// What stands before a record's payload.
@@ -176,6 +178,7 @@ fn parse(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
             2 => Kind::Configuration,
             3 => Kind::Entries,
             4 => Kind::Session,
+            5 => Kind::Trim,
             other => return Err(unknown("kind", other.into())),
         },
         codec: Codec::of(codec).ok_or(unknown("codec", codec.into()))?,

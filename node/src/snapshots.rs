@@ -1,0 +1,361 @@
+//! Snapshots: taken where the log of all nodes is trimmed, fetched by who has fallen behind, and the log forgotten.
+//!
+//! The state of a plain log is the log, so its snapshot holds what Kontiki itself keeps ([`Meta`]) and no more. A leader
+//! proposes where to trim (`retention`); the record that says so takes effect where it is applied, on every node
+//! at the same place, so that all have the same first entry. A follower that lacks what its leader has forgotten pulls
+//! the leader's snapshot, one chunk at a time, at its own pace, and goes on where it broke off.
+//! Invariants: nothing is forgotten before the snapshot that covers it is on disk under its name; one chunk is asked for
+//! at a time and few bytes are in memory; a snapshot that a follower is told of, and the log behind it, stay
+//! as long as its transfer makes progress, so that no transfer is overtaken by the next snapshot; what Kontiki
+//! keeps may be of a later record than the snapshot covers: records up to there have no effect on it again.
+
+mod fetch;
+mod serve;
+
+use crate::{driver::Driver, machine::MetaRows, meta::Meta, ports::Ports};
+use bytes::Bytes;
+use kontiki_consensus::{Base, Event, Index, LogId, NodeId, Position, Term, Time};
+use kontiki_log::{SegmentStart, SnapshotCommand, SnapshotEvent, SnapshotFile};
+use kontiki_wire::record::{RunBuilder, TrimPoint};
+use kontiki_wire::snapshot::SnapshotHeader;
+use std::collections::{BTreeMap, VecDeque};
+
+/// How much of the log is kept, and how snapshots are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SnapshotConfig {
+    /// At least so many bytes of segments stay on disk, and about as many at most, besides one more segment; `None`
+    /// keeps everything. The leader's setting counts.
+    pub retain_bytes: Option<u64>,
+    /// Entries older than this, in ns of leader time, compared with the newest entry, may go; `None` keeps everything.
+    /// Where both are set, what either lets go goes.
+    pub retain_age: Option<u64>,
+    /// How many bytes of a snapshot are sent at once: from 1 to 4 MiB.
+    pub chunk_bytes: u32,
+    /// How many bytes of a snapshot are fetched in a second at most.
+    pub bytes_per_second: u64,
+}
+
+impl Default for SnapshotConfig {
+    fn default() -> Self {
+        Self {
+            retain_bytes: None,
+            retain_age: None,
+            chunk_bytes: 256 << 10,
+            bytes_per_second: 64 << 20,
+        }
+    }
+}
+
+/// What a node knows of snapshots.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshots {
+    /// Those on disk, by the last record they cover.
+    files: BTreeMap<Index, SnapshotFile>,
+    /// The log is to be trimmed here.
+    wanted: Option<TrimPoint>,
+    /// The snapshot that is being written for it.
+    taking: Option<(LogId, TrimPoint)>,
+    /// There was no room for one: it is tried again after a while.
+    again: Option<TrimPoint>,
+    /// The log may be forgotten up to here once no transfer needs it.
+    forget: Option<(Index, Position)>,
+    fetching: Option<fetch::Fetching>,
+    serving: serve::Serving,
+    /// Where segments begin, and the leader time then.
+    segments: VecDeque<(SegmentStart, u64)>,
+    /// What this leader has proposed, and when in terms.
+    proposed: Option<(Term, Index)>,
+    /// What is to be done with the disk as soon as it can be asked.
+    todo: Vec<SnapshotCommand>,
+}
+
+impl Snapshots {
+    /// A record that trims the log was applied.
+    pub(crate) fn trim(&mut self, point: TrimPoint) {
+        self.wanted = self.wanted.max(Some(point));
+    }
+
+    /// Whether something waits for time to pass.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.fetching.is_some() || self.forget.is_some() || self.again.is_some()
+    }
+}
+
+/// What stands beside the state in a snapshot.
+fn encode_meta(meta: &Meta, leader_time: u64) -> Result<Bytes, String> {
+    let rows = meta.all_rows().map_err(|e| e.to_string())?;
+    let rows: Vec<(u64, &[u8])> = rows
+        .0
+        .iter()
+        .filter_map(|(key, row)| Some((*key, row.as_deref()?)))
+        .collect();
+    let bytes = postcard::to_stdvec(&(leader_time, rows)).map_err(|e| e.to_string())?;
+    Ok(bytes.into())
+}
+
+fn decode_meta(bytes: &[u8]) -> Result<(Meta, u64), String> {
+    let (leader_time, rows): (u64, Vec<(u64, Vec<u8>)>) =
+        postcard::from_bytes(bytes).map_err(|e| e.to_string())?;
+    let rows = rows.into_iter().map(|(key, row)| (key, Some(row.into())));
+    let meta = Meta::of_rows(&MetaRows(rows.collect())).map_err(|e| e.to_string())?;
+    Ok((meta, leader_time))
+}
+
+impl Driver {
+    /// Goes on with the snapshots that opening the log has found, and where its segments begin. Called once,
+    /// before the first turn.
+    pub fn restore(&mut self, now: Time, snapshots: Vec<SnapshotFile>, segments: Vec<SegmentStart>) {
+        let held = self.consensus.snapshot();
+        let time = self.leader_time;
+        self.snapshots
+            .segments
+            .extend(segments.into_iter().map(|s| (s, time)));
+        for file in snapshots {
+            let base = file.header.base.clone();
+            self.snapshots.files.insert(base.last.index, file);
+            if base.last.index > held.index {
+                self.consensus.step(now, Event::SnapshotStaged(base));
+            } else if base.last != held {
+                self.snapshots.todo.push(SnapshotCommand::Remove(base.last));
+                self.snapshots.files.remove(&base.last.index);
+            }
+        }
+        if held == LogId::ZERO || self.stopped.is_some() {
+            return;
+        }
+        if let Err(what) = self.take_state(now, held) {
+            self.stopped = Some(what);
+            return;
+        }
+        let position = self.applied.position;
+        self.snapshots.forget = Some((held.index, position));
+    }
+
+    /// The state becomes that of a snapshot on disk.
+    fn take_state(&mut self, now: Time, last: LogId) -> Result<(), String> {
+        let file = self.snapshots.files.get(&last.index);
+        let Some(header) = file.map(|f| &f.header).filter(|h| h.base.last == last) else {
+            return Err(format!("the snapshot up to record {} is not on disk", last.index));
+        };
+        if self.applied.machine {
+            return Err(format!(
+                "the snapshot up to record {} is one of a plain log, and this node has a state machine",
+                last.index
+            ));
+        }
+        let (meta, leader_time) = decode_meta(&header.meta)
+            .map_err(|e| format!("the snapshot up to record {} cannot be read: {e}", last.index))?;
+        self.leader_time = self.leader_time.max(leader_time);
+        self.clock.see(meta.sessions.clock(), now);
+        let position = header.base.position;
+        self.reads.forget_replay();
+        self.applied.install(last, position, meta);
+        Ok(())
+    }
+
+    /// The log begins after a snapshot now: its state takes the place of this node's.
+    pub(crate) fn install_snapshot(&mut self, now: Time, last: LogId, ports: &mut impl Ports) {
+        match self.take_state(now, last) {
+            Ok(()) => {
+                self.snapshots.wanted = None;
+                self.serve_waiting(ports);
+                self.remove_older(now);
+            }
+            Err(what) => self.stop(what, ports),
+        }
+    }
+
+    /// Another node's snapshot is not needed.
+    pub(crate) fn drop_snapshot(&mut self, last: LogId) {
+        self.end_fetching(last);
+        if self.consensus.snapshot() != last {
+            self.snapshots
+                .files
+                .retain(|_, file| file.header.base.last != last);
+            self.snapshots.todo.push(SnapshotCommand::Remove(last));
+        }
+    }
+
+    /// Does what snapshots need done: takes one where the log is to be trimmed, forgets what one covers.
+    pub(crate) fn see_to_snapshots(&mut self, now: Time, ports: &mut impl Ports) {
+        if self.snapshots.taking.is_none() {
+            self.take_snapshot(now, ports);
+        }
+        self.forget_log(now);
+        for command in std::mem::take(&mut self.snapshots.todo) {
+            ports.snapshot(self.config.group, command);
+        }
+    }
+
+    fn take_snapshot(&mut self, now: Time, ports: &mut impl Ports) {
+        let applied = self.applied.at.index;
+        let Some(point) = self.snapshots.wanted.take_if(|point| point.index <= applied) else {
+            return;
+        };
+        // If it is forgotten already there is nothing to do.
+        let Some(base) = self.consensus.base_at(point.index, point.position) else {
+            return;
+        };
+        if self.snapshots.files.contains_key(&point.index) {
+            return self.snapshot_taken(now, &base);
+        }
+        match encode_meta(&self.applied.meta, self.leader_time) {
+            Ok(meta) => {
+                self.snapshots.taking = Some((base.last, point));
+                let header = SnapshotHeader {
+                    maker: self.config.identity,
+                    group: self.config.group,
+                    base,
+                    meta,
+                };
+                let commands = [SnapshotCommand::Begin(header), SnapshotCommand::End];
+                self.snapshots.todo.extend(commands);
+            }
+            Err(what) => self.stop(format!("a snapshot cannot be made: {what}"), ports),
+        }
+    }
+
+    fn snapshot_taken(&mut self, now: Time, base: &Base) {
+        let (last, position) = (base.last, base.position);
+        self.consensus.step(now, Event::SnapshotTaken { last, position });
+        self.snapshots.forget = Some((last.index, position));
+        self.remove_older(now);
+    }
+
+    /// Forgets what a snapshot covers, unless a follower fetches an older one: it will need what is behind that.
+    fn forget_log(&mut self, now: Time) {
+        let Some((through, position)) = self.snapshots.forget else {
+            return;
+        };
+        let held = |peer, last: LogId| last.index < through && self.makes_progress(peer, now);
+        if self
+            .consensus
+            .snapshot_peers()
+            .any(|(peer, last)| held(peer, last))
+        {
+            return;
+        }
+        self.snapshots.forget = None;
+        if through > self.consensus.base().index {
+            self.consensus.step(now, Event::Purge { through, position });
+            let base = self.consensus.base().index;
+            self.snapshots.segments.retain(|(s, _)| s.last.index >= base);
+        }
+    }
+
+    /// Removes snapshots before the newest, but for those that followers are fetching.
+    fn remove_older(&mut self, now: Time) {
+        let newest = self.consensus.snapshot();
+        let told: Vec<(NodeId, LogId)> = self.consensus.snapshot_peers().collect();
+        let is_fetched = |last: LogId| {
+            let mut peers = told.iter().filter(|(_, told)| *told == last);
+            peers.any(|(peer, _)| self.makes_progress(*peer, now))
+        };
+        let lasts = self.snapshots.files.values().map(|file| file.header.base.last);
+        let old: Vec<LogId> = lasts
+            .filter(|last| last.index < newest.index && !is_fetched(*last))
+            .collect();
+        for last in old {
+            self.snapshots.files.remove(&last.index);
+            self.snapshots.todo.push(SnapshotCommand::Remove(last));
+            self.consensus.step(now, Event::SnapshotGone(last));
+        }
+    }
+
+    /// The log tells something about snapshots.
+    pub(crate) fn take_snapshot_event(&mut self, now: Time, event: SnapshotEvent, ports: &mut impl Ports) {
+        match event {
+            SnapshotEvent::Written(file) => {
+                let base = file.header.base.clone();
+                self.snapshots.taking = None;
+                self.snapshots.files.insert(base.last.index, file);
+                self.snapshot_taken(now, &base);
+            }
+            SnapshotEvent::Staged(file) => {
+                let base = file.header.base.clone();
+                self.snapshots.files.insert(base.last.index, file);
+                self.fetched_whole(base.last);
+                self.consensus.step(now, Event::SnapshotStaged(base));
+            }
+            SnapshotEvent::Refused { last, why } => {
+                tracing::warn!(index = %last.index, "no snapshot: {why}");
+                match self.snapshots.taking.take_if(|(taking, _)| *taking == last) {
+                    Some((_, point)) => self.snapshots.again = Some(point),
+                    None => {
+                        self.fetched_whole(last);
+                        self.consensus.step(now, Event::SnapshotFailed(last));
+                    }
+                }
+            }
+            SnapshotEvent::Receiving { last, at, header } => self.receiving(now, last, at, header, ports),
+            SnapshotEvent::Read { token, found } => self.read_for_peer(token, found, ports),
+            SnapshotEvent::Ready { .. } | SnapshotEvent::Removed { .. } => {}
+        }
+    }
+
+    /// A segment was begun.
+    pub(crate) fn segment_begun(&mut self, start: SegmentStart) {
+        self.snapshots.segments.push_back((start, self.leader_time));
+    }
+
+    /// Proposes to trim the log, if it holds more than is to be kept.
+    pub(crate) fn retain(&mut self, now: Time) {
+        if let Some(point) = self.snapshots.again.take() {
+            self.snapshots.trim(point);
+        }
+        let config = self.config.snapshots;
+        if config.retain_bytes.is_none() && config.retain_age.is_none() {
+            return;
+        }
+        let (Some(admission), Some(point)) = (self.admission(), self.trim_point()) else {
+            return;
+        };
+        let under_way = self
+            .snapshots
+            .proposed
+            .is_some_and(|(term, index)| term == admission.term && index > self.applied.meta.trimmed().index);
+        if under_way || self.applied.machine || !self.knows_sessions() {
+            return;
+        }
+        let mut builder = RunBuilder::new(self.config.identity.cluster, self.config.group, admission);
+        let stamp = self.stamp(now);
+        if builder.push_trim(point, stamp).is_ok()
+            && let Some(run) = builder.finish()
+        {
+            self.snapshots.proposed = Some((admission.term, point.index));
+            self.consensus.step(now, Event::Propose(run));
+        }
+    }
+
+    /// Where to trim: at the beginning of a segment, as late as what is to be kept allows.
+    fn trim_point(&self) -> Option<TrimPoint> {
+        let config = self.config.snapshots;
+        let mut kept = 0;
+        let mut found = None;
+        for (start, time) in self.snapshots.segments.iter().rev() {
+            kept += start.bytes;
+            let many = config.retain_bytes.is_some_and(|bytes| kept >= bytes);
+            let old = config
+                .retain_age
+                .is_some_and(|age| self.leader_time.saturating_sub(*time) >= age);
+            if many || old {
+                found = Some(start);
+                break;
+            }
+        }
+        let point = found.map(|start| (start.last, start.position))?;
+        // It may have been cut off since, or not be committed yet.
+        let holds = self.consensus.term_at(point.0.index) == Some(point.0.term);
+        let fits = holds && point.0.index <= self.applied.at.index;
+        (fits && point.0.index > self.applied.meta.trimmed().index).then_some(TrimPoint {
+            index: point.0.index,
+            position: point.1,
+        })
+    }
+
+    /// The first entry that the log holds, the same on every node that has applied as much.
+    #[must_use]
+    pub fn first(&self) -> Position {
+        self.applied.meta.trimmed().position.next()
+    }
+}
