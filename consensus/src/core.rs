@@ -41,6 +41,8 @@ pub struct Consensus {
     pub(crate) disk_full: bool,
     /// What the next flush will say besides writes and messages.
     pub(crate) said: Vec<Output>,
+    /// The time of the last flush, if nothing has happened since: at that time nothing more follows.
+    flushed_at: Option<Time>,
     pub(crate) fatal: Option<String>,
 }
 
@@ -75,6 +77,7 @@ impl Consensus {
             heard_at: config.lease_drift_ppm.map(|_| now),
             disk_full: false,
             said: Vec::new(),
+            flushed_at: None,
             fatal: None,
             config,
         };
@@ -94,6 +97,7 @@ impl Consensus {
         if self.fatal.is_some() {
             return;
         }
+        self.flushed_at = None;
         let before = (self.hard_state.term, self.commit, self.log.base().index);
         match event {
             Event::Timeout => self.on_timeout(now),
@@ -134,9 +138,14 @@ impl Consensus {
         // What is on disk can be read again, committed or not: before a new leader has committed in its
         // own term, a follower may have to take in any amount that nobody can apply yet.
         self.log.evict(self.writes.persisted());
+        if self.flushed_at.replace(now) == Some(now) {
+            return;
+        }
         self.replicate(now);
         self.reply_to_leader();
-        outputs.extend(self.writes.take());
+        if let Some(write) = self.writes.take() {
+            outputs.push(Output::Persist(write));
+        }
         self.outbox.flush(
             self.writes.hard_state_is_persisted(),
             self.hard_state.term,
@@ -144,7 +153,9 @@ impl Consensus {
         );
         self.drop_needless_snapshot();
         self.release(outputs);
-        outputs.append(&mut self.said);
+        if !self.said.is_empty() {
+            outputs.append(&mut self.said);
+        }
     }
 
     /// Says how far may be applied. While the log is being replaced by a snapshot nothing more may: what is
@@ -281,6 +292,7 @@ impl Consensus {
     }
 
     /// An invariant is broken: nothing more is decided here.
+    #[cold]
     pub(crate) fn fail(&mut self, what: &str) {
         if self.fatal.is_none() {
             self.fatal = Some(alloc::format!(
@@ -294,50 +306,38 @@ impl Consensus {
     }
 
     fn check_invariants(&mut self, (term, commit, base): (Term, Index, Index)) {
-        let now_base = self.log.base().index;
+        let (last, now_base) = (self.log.last(), self.log.base().index);
         let replacing = self.installing.is_some();
-        let holds = [
-            (self.hard_state.term >= term, "the term went back"),
-            (self.commit >= commit, "the commit index went back"),
-            (now_base >= base, "the log grew at its beginning"),
-            (now_base <= self.commit, "the log begins after what is committed"),
-            (
-                now_base <= self.snapshot.0.index,
-                "no snapshot covers what the log lacks",
-            ),
-            (
-                replacing || now_base <= self.released,
-                "the log begins after what may be applied",
-            ),
-            (
-                replacing || now_base <= self.writes.persisted(),
-                "the log begins after what is persisted",
-            ),
-            (
-                self.released <= self.commit,
-                "more may be applied than is committed",
-            ),
-            (
-                self.log.has_configuration_at_base(),
-                "the configuration in use where the log begins is not known",
-            ),
-            (
-                self.commit <= self.log.last().index,
-                "more is committed than the log holds",
-            ),
-            (
-                self.writes.persisted() <= self.log.last().index,
-                "more is persisted than the log holds",
-            ),
-            (
-                self.log.last().term <= self.hard_state.term,
-                "the log holds a record of a later term",
-            ),
-            (self.log.is_sound(), "the terms of the log do not rise to its end"),
-        ];
-        if let Some((_, broken)) = holds.iter().find(|(holds, _)| !holds) {
-            self.fail(broken);
-        }
+        let broken = if self.hard_state.term < term {
+            "the term went back"
+        } else if self.commit < commit {
+            "the commit index went back"
+        } else if now_base < base {
+            "the log grew at its beginning"
+        } else if now_base > self.commit {
+            "the log begins after what is committed"
+        } else if now_base > self.snapshot.0.index {
+            "no snapshot covers what the log lacks"
+        } else if !replacing && now_base > self.released {
+            "the log begins after what may be applied"
+        } else if !replacing && now_base > self.writes.persisted() {
+            "the log begins after what is persisted"
+        } else if self.released > self.commit {
+            "more may be applied than is committed"
+        } else if !self.log.has_configuration_at_base() {
+            "the configuration in use where the log begins is not known"
+        } else if self.commit > last.index {
+            "more is committed than the log holds"
+        } else if self.writes.persisted() > last.index {
+            "more is persisted than the log holds"
+        } else if last.term > self.hard_state.term {
+            "the log holds a record of a later term"
+        } else if !self.log.is_sound() {
+            "the terms of the log do not rise to its end"
+        } else {
+            return;
+        };
+        self.fail(broken);
     }
 
     /// What the next proposal will be: `None` unless this server leads and has given out the no-op of

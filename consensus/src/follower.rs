@@ -22,9 +22,10 @@ impl Consensus {
         if !self.follow(now, from) {
             return;
         }
+        let empty = runs.is_empty();
         // What a snapshot covers is committed: this leader has it too (paper §7, Leader Completeness).
         let agrees = prev.index < self.log.base().index || self.log.holds(prev);
-        let received = agrees.then(|| self.take_runs(prev, &runs));
+        let received = agrees.then(|| self.take_runs(prev, runs));
         let on_disk = self.writes.persisted();
         let State::Follower(follower) = &mut self.state else {
             return;
@@ -39,7 +40,7 @@ impl Consensus {
             return;
         };
         // What is not on disk yet is answered when it is; only what is there already would stay unanswered.
-        follower.owes_reply |= new_round || (!runs.is_empty() && received <= on_disk);
+        follower.owes_reply |= new_round || (!empty && received <= on_disk);
         follower.received = follower.received.max(received);
         self.commit = self.commit.max(commit.min(follower.received));
     }
@@ -68,9 +69,12 @@ impl Consensus {
     }
 
     /// Appends what is new, removing what conflicts, if there is room. Gives how far the log now equals the leader's.
-    fn take_runs(&mut self, prev: LogId, runs: &[Run]) -> Index {
+    fn take_runs(&mut self, prev: LogId, runs: Vec<Run>) -> Index {
+        if prev.index == self.log.last().index && !self.disk_full {
+            return self.take_new_runs(prev.index, runs);
+        }
         let mut end = prev.index;
-        for run in runs {
+        for run in &runs {
             if run.first() != end.next() || self.fatal.is_some() {
                 break;
             }
@@ -84,6 +88,18 @@ impl Consensus {
             end = run.last();
         }
         end
+    }
+
+    /// Nothing here to compare with: the log ends at `end`. The message's own list goes on into the write.
+    fn take_new_runs(&mut self, mut end: Index, mut runs: Vec<Run>) -> Index {
+        let follows = |run: &&Run| ::core::mem::replace(&mut end, run.last()).next() == run.first();
+        let consecutive = runs.iter().take_while(follows).count();
+        runs.truncate(consecutive);
+        for run in &runs {
+            self.log.append(run.clone());
+        }
+        self.writes.append_all(runs);
+        self.log.last().index
     }
 
     /// The last record of a run that is here already, if any is. One term, so that the part that is here

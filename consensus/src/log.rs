@@ -91,6 +91,10 @@ impl Log {
         if index < self.base.index || index > self.last.index {
             return None;
         }
+        // Nearly always it is asked of the newest term.
+        if let Some(newest) = self.terms.last().filter(|t| t.index <= index) {
+            return Some(newest.term);
+        }
         let after = self.terms.partition_point(|t| t.index <= index);
         Some(
             after
@@ -226,10 +230,19 @@ impl Log {
         if from < self.tail_first() {
             return None;
         }
-        let start = self.tail.partition_point(|r| r.last() < from);
+        // A follower that keeps up is sent the newest run: no search through all that memory holds.
+        let start = match self.tail.back() {
+            Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
+            _ => self.tail.partition_point(|r| r.last() < from),
+        };
         let mut runs = Vec::with_capacity((self.tail.len() - start).min(Self::RUNS_EXPECTED));
         let mut room = bytes_max;
         for run in self.tail.range(start..) {
+            if run.first() >= from && run.last() <= to && run.weight() <= room {
+                room -= run.weight();
+                runs.push(run.clone());
+                continue;
+            }
             let Some(part) = run.slice(from, to) else { break };
             if !runs.is_empty() && part.weight() > room {
                 let head = part.fitting(room);
@@ -287,9 +300,12 @@ impl Log {
     /// Whether the terms rise from the base and end at the end: checked after each step.
     pub(crate) fn is_sound(&self) -> bool {
         let last_term = self.terms.last();
-        let risen = |pair: &[TermStart]| pair[0].term < pair[1].term && pair[0].index < pair[1].index;
+        let risen = match self.terms.as_slice() {
+            [.., before, last] => before.term < last.term && before.index < last.index,
+            _ => true,
+        };
         let after_base = |t: &TermStart| t.term > self.base.term && t.index > self.base.index;
-        self.terms.windows(2).next_back().is_none_or(risen)
+        risen
             && self.terms.first().is_none_or(after_base)
             && last_term.map_or(self.base.term, |t| t.term) == self.last.term
             && last_term.is_none_or(|t| t.index <= self.last.index)

@@ -15,7 +15,8 @@ use alloc::vec::Vec;
 
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    waiting: Vec<Message>,
+    /// Every one is an [`Output::Send`], so that what may leave moves on in one piece.
+    waiting: Vec<Output>,
 }
 
 impl Outbox {
@@ -33,20 +34,25 @@ impl Outbox {
             Call::AppendEntries { .. } | Call::ReadIndex { .. } | Call::ReadIndexReply { .. }
         ) {
             let kind = discriminant(&message.call);
-            self.waiting.retain(|m| {
-                m.to != message.to || discriminant(&m.call) != kind || is_pre(m) != is_pre(&message)
-            });
+            let same = |m: &Message| {
+                m.to == message.to && discriminant(&m.call) == kind && is_pre(m) == is_pre(&message)
+            };
+            self.waiting.retain(|o| !matches!(o, Output::Send(m) if same(m)));
         }
-        self.waiting.push(message);
+        self.waiting.push(Output::Send(message));
         Ok(())
     }
 
     /// Lets out what may leave: everything once term and vote are on disk, nothing before.
     pub(crate) fn flush(&mut self, hard_state_is_persisted: bool, term: Term, outputs: &mut Vec<Output>) {
+        if self.waiting.is_empty() {
+            return;
+        }
         if hard_state_is_persisted {
-            outputs.extend(self.waiting.drain(..).map(Output::Send));
+            outputs.append(&mut self.waiting);
         } else {
-            self.waiting.retain(|m| m.term >= term);
+            self.waiting
+                .retain(|o| matches!(o, Output::Send(m) if m.term >= term));
         }
     }
 }

@@ -4,7 +4,7 @@
 //! writes complete in order; `persisted` never covers a record that a later write removes, for a
 //! truncation or a new base lowers what every earlier write may still claim.
 
-use crate::{Base, HardState, Index, Output, Run, Write, WriteId};
+use crate::{Base, HardState, Index, Run, Write, WriteId};
 use alloc::{collections::VecDeque, vec::Vec};
 
 #[derive(Debug)]
@@ -66,6 +66,17 @@ impl Writes {
         self.runs.push(run);
     }
 
+    /// The same for consecutive runs; their list becomes the write's if that has none yet.
+    pub(crate) fn append_all(&mut self, mut runs: Vec<Run>) {
+        let Some(last) = runs.last() else { return };
+        self.end = last.last();
+        if self.runs.is_empty() {
+            self.runs = runs;
+        } else {
+            self.runs.append(&mut runs);
+        }
+    }
+
     pub(crate) fn truncate(&mut self, from: Index) {
         let keep = from.prev();
         let gathered_from = self.runs.first().map_or(self.end.next(), Run::first);
@@ -111,24 +122,22 @@ impl Writes {
     }
 
     /// Gives out what was gathered as one write, if anything was.
-    pub(crate) fn take(&mut self) -> Option<Output> {
+    pub(crate) fn take(&mut self) -> Option<Write> {
         let log_changes = self.truncate.is_some() || self.install.is_some() || self.purge.is_some();
         if self.hard_state.is_none() && self.runs.is_empty() && !log_changes {
             return None;
         }
         let id = self.next;
         self.next = id.next();
-        // As many again are likely to be gathered while this one is under way.
-        let room = Vec::with_capacity(self.runs.len());
         self.under_way.push_back((id, self.end));
-        Some(Output::Persist(Write {
+        Some(Write {
             id,
             hard_state: self.hard_state.take(),
             truncate: self.truncate.take(),
             install: self.install.take(),
-            runs: ::core::mem::replace(&mut self.runs, room),
+            runs: ::core::mem::take(&mut self.runs),
             purge: self.purge.take(),
-        }))
+        })
     }
 
     /// This write and all before it are on disk. False if no such write was given out.
