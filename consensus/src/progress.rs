@@ -151,6 +151,14 @@ impl Progress {
         }
     }
 
+    /// How many bytes more may be on their way to it.
+    pub(crate) fn room(&self, window_bytes_max: usize) -> usize {
+        match &self.mode {
+            Mode::Replicate { bytes, .. } => window_bytes_max.saturating_sub(*bytes),
+            _ => window_bytes_max,
+        }
+    }
+
     /// Records up to `last`, of this weight, were sent.
     pub(crate) fn sent(&mut self, last: Index, weight: usize, now: Time) {
         match &mut self.mode {

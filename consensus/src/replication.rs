@@ -138,7 +138,11 @@ impl Consensus {
 
     /// Sends what memory holds from `next` on; asks the disk if it does not. False if nothing more can be sent.
     fn send_from_log(&mut self, now: Time, id: NodeId, next: Index) -> bool {
-        let bytes_max = self.config.message_bytes_max;
+        let (window, message) = (self.config.window_bytes_max, self.config.message_bytes_max);
+        let State::Leader(leader) = &mut self.state else {
+            return false;
+        };
+        let bytes_max = leader.peer(id).map_or(0, |p| p.room(window)).min(message);
         let last = self.log.last().index;
         if let Some(runs) = self.log.runs(next, last, bytes_max) {
             self.send_runs(now, id, runs);

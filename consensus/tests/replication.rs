@@ -312,6 +312,23 @@ fn a_follower_that_catches_up_before_the_leader_has_committed_does_not_keep_it_a
 }
 
 #[test]
+fn a_message_carries_no_more_than_the_window_has_room_for() {
+    let mut cluster = Cluster::new(3, 0, 1, |config| config.window_bytes_max = 64);
+    cluster.elect(1);
+    for down in [2, 3] {
+        cluster.crash(NodeId(down));
+    }
+    cluster.bag.clear();
+    cluster.propose(N1, 100, 8);
+    let sent = said(&mut cluster).into_iter().filter(|m| m.to == N2);
+    let weights = sent.filter_map(|m| match m.call {
+        Call::AppendEntries { runs, .. } => Some(runs.iter().map(Run::weight).sum::<usize>()),
+        _ => None,
+    });
+    assert_eq!(weights.sum::<usize>(), 64);
+}
+
+#[test]
 fn settings_that_do_not_hold_together_are_named() {
     let wrong = |change: fn(&mut Config)| {
         let mut config = Config::new(N1);
