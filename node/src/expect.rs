@@ -63,28 +63,32 @@ impl Driver {
         match expect {
             Expect::Any => true,
             Expect::Empty => last == Position::ZERO,
-            Expect::Last { position, term } => position == last && term.is_none_or(|t| t == last_term),
+            Expect::Last { position, term } => position == last && term.is_none_or(|t| last_term == Some(t)),
         }
     }
 
-    /// Position and term of the last user entry before `next`, which may be sealed but not yet proposed.
-    fn end_before(&self, next: Admission) -> (Position, Term) {
-        let last = next.position.prev();
-        let term = if last > self.consensus.last_position() {
-            next.term
+    /// Position and term of the last user entry before `next`, which may be sealed but not yet proposed. No term
+    /// while what lies before the beginning of the log is still being read.
+    fn end_before(&self, next: Admission) -> (Position, Option<Term>) {
+        let (last, meta) = (next.position.prev(), &self.applied.meta);
+        let term = if last == Position::ZERO {
+            Some(Term::ZERO)
+        } else if last > self.consensus.last_position() {
+            Some(next.term)
         } else {
-            self.consensus.term_of(last).unwrap_or_default()
+            let remembered = (meta.position == last).then_some(meta.position_term);
+            self.consensus.term_of(last).or(remembered)
         };
         (last, term)
     }
 
     /// Begins to make certain where the log ends, to answer a miss, or an append that appends nothing.
     pub(crate) fn check_end(&mut self, origin: Origin, next: Admission, expect: Expect) {
-        let (last, term) = self.end_before(next);
-        let refusal = if self.expectation_holds(next, expect) {
-            Refusal::Holds { last, term }
-        } else {
-            Refusal::Mismatch { last, term }
+        let refusal = match self.end_before(next) {
+            // Says nothing about the log: ask again.
+            (_, None) => Refusal::NotLeader { leader: None },
+            (last, Some(term)) if self.expectation_holds(next, expect) => Refusal::Holds { last, term },
+            (last, Some(term)) => Refusal::Mismatch { last, term },
         };
         self.refuse_confirmed(origin, next, refusal);
     }

@@ -26,6 +26,8 @@ const VERSION: u8 = 1;
 pub struct Meta {
     pub(crate) at: LogId,
     pub(crate) position: Position,
+    /// The term of the user entry at `position`: the log may no longer reach back to it.
+    pub(crate) position_term: Term,
     pub(crate) log_hash: u64,
     pub(crate) output_hash: u64,
     pub(crate) sessions: Sessions,
@@ -39,6 +41,7 @@ struct Head {
     index: u64,
     term: u64,
     position: u64,
+    position_term: u64,
     log_hash: u64,
     output_hash: u64,
     clock: u32,
@@ -108,6 +111,7 @@ impl Meta {
             index,
             term,
             position,
+            position_term,
             log_hash,
             output_hash,
             clock,
@@ -119,6 +123,7 @@ impl Meta {
             index,
             term,
             position,
+            position_term,
             log_hash,
             output_hash,
             clock.into(),
@@ -166,6 +171,9 @@ impl Meta {
         let index = header.index.0;
         let content = u64::from(header.payload_crc) << 32 | u64::from(header.payload_len);
         self.mix_log([index, header.term.0, content]);
+        if header.count > 0 {
+            self.position_term = header.term;
+        }
         if !outputs.is_empty() {
             self.output_hash = mix_bytes(mix(self.output_hash, index), &outputs);
         }
@@ -239,6 +247,7 @@ impl Meta {
             index: self.at.index.0,
             term: self.at.term.0,
             position: self.position.0,
+            position_term: self.position_term.0,
             log_hash: self.log_hash,
             output_hash: self.output_hash,
             clock: self.sessions.clock(),
@@ -264,6 +273,7 @@ impl Meta {
                 }
                 meta.at = LogId::new(Term(head.term), Index(head.index));
                 meta.position = Position(head.position);
+                meta.position_term = Term(head.position_term);
                 meta.trimmed = TrimPoint {
                     index: Index(head.trimmed_index),
                     position: Position(head.trimmed_position),
@@ -370,6 +380,7 @@ mod tests {
             (whole.at, whole.position, whole.sessions()),
             (LogId::new(Term(2), Index(7)), Position(4), 0)
         );
+        assert_eq!(whole.position_term, Term(1), "a no-op is no entry");
         assert_eq!(changes.answered, [(2, 1), (2, 2), (2, 1), (2, 2)]);
     }
 
