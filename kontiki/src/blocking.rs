@@ -1,7 +1,8 @@
 //! The handle without async: each call waits on the thread that makes it.
 
 use crate::{
-    Appended, Consistency, Entries, Entry, Error, Expect, Handle, LogEntry, Status, Tail, shared::Order,
+    Appended, Applied, Consistency, Entries, Entry, Error, Expect, Handle, LogEntry, MachineHandle,
+    StateMachine, Status, Tail, shared::Order,
 };
 use futures_core::Stream;
 use std::{
@@ -21,63 +22,100 @@ pub struct BlockingHandle<T> {
     handle: Handle<T>,
 }
 
-impl<T> Clone for BlockingHandle<T> {
-    fn clone(&self) -> Self {
-        Self {
-            handle: self.handle.clone(),
+/// A [`MachineHandle`] whose calls wait. Not to be used on the threads of an executor, which would stand still meanwhile.
+pub struct BlockingMachine<M: StateMachine> {
+    handle: MachineHandle<M>,
+}
+
+/// What is the same for each of them.
+macro_rules! common_calls {
+    ($blocking:ident<$parameter:ident $(: $bound:path)?>, $handle:ident) => {
+        impl<$parameter $(: $bound)?> Clone for $blocking<$parameter> {
+            fn clone(&self) -> Self {
+                Self::new(self.handle.clone())
+            }
         }
-    }
+
+        impl<$parameter $(: $bound)?> fmt::Debug for $blocking<$parameter> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.handle.fmt(f)
+            }
+        }
+
+        impl<$parameter $(: $bound)?> $blocking<$parameter> {
+            pub(crate) fn new(handle: $handle<$parameter>) -> Self {
+                Self { handle }
+            }
+
+            /// The same with async.
+            #[must_use]
+            pub fn handle(&self) -> &$handle<$parameter> {
+                &self.handle
+            }
+
+            /// The same node, with another time that a call may take.
+            #[must_use]
+            pub fn with_timeout(&self, timeout: Duration) -> Self {
+                Self::new(self.handle.with_timeout(timeout))
+            }
+
+            /// How the node is: its own view.
+            #[must_use]
+            pub fn status(&self) -> Status {
+                self.handle.status()
+            }
+
+            /// Waits until a leader answers, and gives the status then.
+            ///
+            /// # Errors
+            /// [`Error::NoLeader`] or [`Error::Timeout`] if that takes longer than `timeout`.
+            pub fn wait_ready(&self, timeout: Duration) -> Result<Status, Error> {
+                block_on(self.handle.wait_ready(timeout))
+            }
+
+            /// Waits until the node has stopped, and gives the reason.
+            #[must_use]
+            pub fn stopped(&self) -> String {
+                block_on(self.handle.stopped())
+            }
+
+            /// Stops the node; see the handle's `shutdown`.
+            ///
+            /// # Errors
+            /// [`Error::Timeout`] if the disk, or whatever else it waits for, does not let go of it in time.
+            pub fn shutdown(&self) -> Result<(), Error> {
+                self.handle.node.end_blocking(Order::Stop)
+            }
+
+            /// Stops the node at once, and tells the peers nothing; see the handle's `abort`.
+            ///
+            /// # Errors
+            /// As [`shutdown`](Self::shutdown).
+            pub fn abort(&self) -> Result<(), Error> {
+                self.handle.node.end_blocking(Order::Abort)
+            }
+        }
+    };
 }
 
-impl<T> fmt::Debug for BlockingHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.handle.fmt(f)
-    }
-}
+common_calls!(BlockingHandle<T>, Handle);
+common_calls!(BlockingMachine<M: StateMachine>, MachineHandle);
 
-impl<T> BlockingHandle<T> {
-    pub(crate) fn new(handle: Handle<T>) -> Self {
-        Self { handle }
-    }
-
-    /// The same with async.
-    #[must_use]
-    pub fn handle(&self) -> &Handle<T> {
-        &self.handle
-    }
-
-    /// See [`Handle::with_timeout`].
-    #[must_use]
-    pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self::new(self.handle.with_timeout(timeout))
-    }
-
-    /// See [`Handle::status`].
-    #[must_use]
-    pub fn status(&self) -> Status {
-        self.handle.status()
-    }
-
-    /// See [`Handle::stopped`].
-    #[must_use]
-    pub fn stopped(&self) -> String {
-        block_on(self.handle.stopped())
-    }
-
-    /// See [`Handle::shutdown`].
+impl<M: StateMachine> BlockingMachine<M> {
+    /// See [`MachineHandle::apply`].
     ///
     /// # Errors
-    /// [`Error::Timeout`] if the disk does not let go of it in time.
-    pub fn shutdown(&self) -> Result<(), Error> {
-        self.handle.end_blocking(Order::Stop)
+    /// [`Error::outcome`] says whether the command may have been applied.
+    pub fn apply(&self, command: impl Borrow<M::Command>) -> Result<Applied<M::Output>, Error> {
+        block_on(self.handle.apply(command))
     }
 
-    /// See [`Handle::abort`].
+    /// See [`MachineHandle::query`].
     ///
     /// # Errors
-    /// [`Error::Timeout`] if the disk does not let go of it in time.
-    pub fn abort(&self) -> Result<(), Error> {
-        self.handle.end_blocking(Order::Abort)
+    /// As there.
+    pub fn query(&self, query: impl Borrow<M::Query>, consistency: Consistency) -> Result<M::Answer, Error> {
+        block_on(self.handle.query(query, consistency))
     }
 }
 
@@ -121,14 +159,6 @@ impl<T: LogEntry> BlockingHandle<T> {
         BlockingTail {
             tail: self.handle.tail(from),
         }
-    }
-
-    /// See [`Handle::wait_ready`].
-    ///
-    /// # Errors
-    /// [`Error::NoLeader`] or [`Error::Timeout`] if that takes longer than `timeout`.
-    pub fn wait_ready(&self, timeout: Duration) -> Result<Status, Error> {
-        block_on(self.handle.wait_ready(timeout))
     }
 }
 

@@ -142,8 +142,8 @@ fn answer_all<T: LogEntry>(
             break;
         }
     }
-    if let Err(error) = handle.end_blocking(Order::Stop) {
-        tracing::error!(node = %handle.shared().node, %error, "the node did not stop in time");
+    if let Err(error) = handle.node.end_blocking(Order::Stop) {
+        tracing::error!(node = %handle.node.shared().node, %error, "the node did not stop in time");
     }
 }
 

@@ -73,6 +73,14 @@ codes! {
     DiskFull, "disk_full", 507, 1;
     /// It is not known what became of an append.
     UnknownOutcome, "unknown_outcome", 504, 5;
+    /// A command was applied, and what it gave back is lost.
+    OutputLost, "output_lost", 500, 1;
+    /// A session is not known (any more).
+    SessionExpired, "session_expired", 410, 5;
+    /// A session no longer remembers what became of an append.
+    SessionStale, "session_stale", 409, 5;
+    /// The state machine gave no answer to a query.
+    Query, "query", 422, 1;
     /// It took too long.
     Timeout, "timeout", 504, 1;
     /// The node has stopped.

@@ -12,7 +12,7 @@ use std::{any::type_name, marker::PhantomData};
 
 /// A log without a state machine: its state is the log itself.
 #[derive(Debug)]
-pub struct LogOnly<T>(PhantomData<fn(T) -> T>);
+pub struct LogOnly<T>(pub(crate) PhantomData<fn(T) -> T>);
 
 /// Bytes as they come, for those who encode their entries themselves.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -55,15 +55,7 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Encode for T {
     const CODEC: Codec = Codec::Postcard;
 
     fn encode(&self) -> Result<Bytes, Error> {
-        let bytes = postcard::to_stdvec(self).map_err(|error| not_round_trip::<T>(&error))?;
-        let back: T = from_bytes(&bytes).map_err(|why| not_round_trip::<T>(&why))?;
-        let again = postcard::to_stdvec(&back).map_err(|error| not_round_trip::<T>(&error))?;
-        if bytes != again {
-            return Err(not_round_trip::<T>(
-                &"what is decoded from its bytes is encoded as others",
-            ));
-        }
-        Ok(bytes.into())
+        to_bytes(self)
     }
 
     fn decode(index: u64, bytes: Bytes) -> Result<Self, Error> {
@@ -75,7 +67,20 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Encode for T {
     }
 }
 
-fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+/// The bytes of a value, from which it comes back as it is; that is tried.
+pub(crate) fn to_bytes<T: Serialize + DeserializeOwned>(value: &T) -> Result<Bytes, Error> {
+    let bytes = postcard::to_stdvec(value).map_err(|error| not_round_trip::<T>(&error))?;
+    let back: T = from_bytes(&bytes).map_err(|why| not_round_trip::<T>(&why))?;
+    let again = postcard::to_stdvec(&back).map_err(|error| not_round_trip::<T>(&error))?;
+    if bytes != again {
+        return Err(not_round_trip::<T>(
+            &"what is decoded from its bytes is encoded as others",
+        ));
+    }
+    Ok(bytes.into())
+}
+
+pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     match postcard::take_from_bytes(bytes) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),

@@ -92,6 +92,23 @@ pub enum Error {
     /// It is not known what became of an append.
     #[error("it is not known whether the append took place: {0}")]
     Unknown(String),
+    /// A command was applied, and what it gave back is lost here.
+    #[error("the command was applied as entry {index}, but what it gave back is lost: {why}")]
+    OutputLost {
+        /// Index of the command.
+        index: u64,
+        /// What was seen.
+        why: String,
+    },
+    /// The session is not known (any more): it was silent for too long, or had to make room.
+    #[error("the session has expired")]
+    SessionExpired,
+    /// The session no longer remembers what became of this append, which may have been given up by its client before.
+    #[error("the session no longer remembers this append")]
+    SessionStale,
+    /// The state machine gave no answer to a query.
+    #[error("the query was not answered: {0}")]
+    Query(String),
     /// It took too long.
     #[error("it was not answered in time")]
     Timeout,
@@ -115,6 +132,8 @@ pub enum Outcome {
     NotApplied,
     /// It may have been appended, or may still be.
     Unknown,
+    /// It was appended; only what it gave back is missing.
+    Applied,
 }
 
 impl Error {
@@ -137,6 +156,10 @@ impl Error {
             Self::Overloaded => Code::Overloaded,
             Self::DiskFull => Code::DiskFull,
             Self::Unknown(_) => Code::UnknownOutcome,
+            Self::OutputLost { .. } => Code::OutputLost,
+            Self::SessionExpired => Code::SessionExpired,
+            Self::SessionStale => Code::SessionStale,
+            Self::Query(_) => Code::Query,
             Self::Timeout => Code::Timeout,
             Self::Stopped(_) => Code::Stopped,
         }
@@ -146,7 +169,9 @@ impl Error {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Unknown(_) => Outcome::Unknown,
+            // Where a session has ended or forgotten, an earlier attempt of the same may have taken effect.
+            Self::Unknown(_) | Self::SessionExpired | Self::SessionStale => Outcome::Unknown,
+            Self::OutputLost { .. } => Outcome::Applied,
             _ => Outcome::NotApplied,
         }
     }
@@ -189,6 +214,12 @@ impl Error {
             Self::Overloaded => "wait for some answers, then try again",
             Self::DiskFull => "make room on the leader's disk, or stop that node so that another leads",
             Self::Unknown(_) => "read the end of the log before trying again: the entries may be there",
+            Self::OutputLost { .. } => "do not repeat the command; ask the state machine what became of it",
+            Self::SessionExpired => {
+                "open another session; an earlier attempt may have been applied, so look before repeating it"
+            }
+            Self::SessionStale => "look whether it was applied before repeating it",
+            Self::Query(_) => "is the query of the type this state machine takes?",
             Self::Timeout => "try again, with more time, or at another node",
             Self::Stopped(_) => "ask another node",
         }
@@ -246,6 +277,7 @@ impl From<Failure> for Error {
             Failure::Unknown(why) => Self::Unknown(why.to_owned()),
             Failure::Timeout => Self::Timeout,
             Failure::Log(error) => LogError::clone(&error).into(),
+            Failure::Query(why) => Self::Query(why),
             Failure::Stopped => Self::Stopped("it no longer takes requests".to_owned()),
             other => Self::Unknown(format!("{other:?}")),
         }
@@ -270,6 +302,8 @@ impl From<Refusal> for Error {
                 bytes_max,
                 limit: "batch_bytes_max",
             },
+            Refusal::SessionExpired => Self::SessionExpired,
+            Refusal::SessionStale => Self::SessionStale,
             // A refusal of a kind this version does not know is one all the same.
             _ => Self::NotLeader { leader: None },
         }

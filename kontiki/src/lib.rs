@@ -20,6 +20,43 @@
 //! }
 //! ```
 //!
+//! A program's own state stands on the log as a [`StateMachine`]: [`RaftNode::with_machine`] applies every command on every
+//! node, in the same order, and gives a [`MachineHandle`]:
+//!
+//! ```
+//! use kontiki::{At, Config, Consistency, Error, RaftNode, StateMachine};
+//!
+//! struct Counter(u64);
+//!
+//! impl StateMachine for Counter {
+//!     type Command = u64;
+//!     type Output = u64;
+//!     type Query = ();
+//!     type Answer = u64;
+//!
+//!     fn apply(&mut self, _: &At, more: u64) -> u64 {
+//!         self.0 += more;
+//!         self.0
+//!     }
+//!
+//!     fn query(&self, (): ()) -> u64 {
+//!         self.0
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Error> {
+//!     let start = |config| Ok(RaftNode::with_machine(config, Counter(0))?.start()?.blocking());
+//!     let nodes: Vec<_> = Config::in_memory(3)?.into_iter().map(start).collect::<Result<_, Error>>()?;
+//!     let done = nodes[0].apply(5)?;
+//!     println!("entry {} made it {}", done.index, done.output);
+//!     assert_eq!(nodes[1].query((), Consistency::Linearizable)?, 5);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `examples/bank.rs` is a whole program. A panic in [`apply`](StateMachine::apply) stops the node, never the program:
+//! [`Status::stopped`] names the entry, and log and vote stay as they are.
+//!
 //! - [`RaftNode::start`] gives a [`Handle`]: async on any executor, or [`blocking`](Handle::blocking).
 //!   [`RaftNode::spinup`] gives two channels of the standard library instead.
 //! - Every node takes every call and forwards to the leader what is for it.
@@ -37,9 +74,11 @@ mod entry;
 mod error;
 mod handle;
 mod key;
+mod machine;
 mod memory;
 mod network;
 mod node;
+mod owner;
 mod random;
 mod replica;
 mod request;
@@ -47,8 +86,9 @@ mod shared;
 mod status;
 mod storage;
 mod tail;
+mod worker;
 
-pub use blocking::{BlockingHandle, BlockingTail};
+pub use blocking::{BlockingHandle, BlockingMachine, BlockingTail};
 pub use channels::{Channels, ClientRequest, ClientResponse};
 pub use code::Code;
 pub use config::Config;
@@ -56,8 +96,10 @@ pub use entry::{LogEntry, LogOnly, Raw};
 pub use error::{Error, Outcome};
 pub use handle::Handle;
 pub use key::ClusterKey;
-pub use kontiki_node::Consistency;
+pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows};
+pub use kontiki_node::{At, Consistency, MachineError, StateMachine};
 pub use kontiki_wire::ClusterId;
+pub use machine::{Applied, Apply, MachineHandle, Query};
 pub use node::RaftNode;
 pub use request::{Append, Appended, Entries, Entry, Expect, Read};
 pub use status::{PeerStatus, Role, Status};

@@ -1,18 +1,23 @@
 //! Starting a node: its log is opened, its thread begins, and a handle or two channels are what remains to the program.
 
 use crate::{
-    Channels, Config, Error, Handle, LogEntry, LogOnly,
+    Channels, Config, Error, Handle, LogEntry, LogOnly, MachineHandle, StateMachine,
     channels::channels,
     memory::MemoryDisk,
     network::Network,
+    owner::Node,
     random,
     replica::{Replica, panic_text},
     shared::{Limits, Shared},
     storage::Storage,
+    worker::{MakeApplier, Worker},
 };
 use kontiki_consensus::{Incarnation, NodeId};
 use kontiki_log::{Log, OsDisk, Recovered};
-use kontiki_node::driver::Driver;
+use kontiki_node::{
+    driver::Driver,
+    machine::{Applier, Typed},
+};
 use kontiki_transport::{NodeCredentials, Options, Transport};
 use std::{
     collections::BTreeMap,
@@ -28,10 +33,10 @@ use std::{
 };
 use tokio::{runtime, task::LocalSet};
 
-/// A node that is not yet started. `M` says what it does with its log: [`LogOnly`] keeps it.
+/// A node that is not yet started. `M` says what it does with its log: [`LogOnly`] keeps it, a [`StateMachine`] applies it.
 pub struct RaftNode<M> {
     config: Config,
-    _machine: PhantomData<fn(M)>,
+    machine: M,
 }
 
 impl<M> fmt::Debug for RaftNode<M> {
@@ -49,7 +54,7 @@ impl<T: LogEntry> RaftNode<LogOnly<T>> {
         config.check()?;
         Ok(Self {
             config,
-            _machine: PhantomData,
+            machine: LogOnly(PhantomData),
         })
     }
 
@@ -59,38 +64,7 @@ impl<T: LogEntry> RaftNode<LogOnly<T>> {
     /// If the data directory is missing, in use, damaged or of another node or cluster, or the port is taken. The error says
     /// what to do.
     pub fn start(self) -> Result<Handle<T>, Error> {
-        let config = self.config;
-        let limits = Limits {
-            entry_bytes_max: config.entry_bytes_max,
-            batch_bytes_max: config.batch_bytes_max,
-            in_flight_bytes_max: config.in_flight_bytes_max,
-            read_bytes_max: config.read_bytes_max,
-            request_timeout: config.request_timeout,
-        };
-        let shared = Arc::new(Shared::new(
-            config.node_id(),
-            config.cluster_key.cluster(),
-            limits,
-        ));
-        let (ready, started) = mpsc::channel();
-        let own = shared.clone();
-        let thread = thread::Builder::new()
-            .name("kontiki-raft".into())
-            .spawn(move || run(config, &own, ready));
-        let thread = thread.map_err(|error| Error::Io(format!("cannot start a thread: {error}")))?;
-        match started.recv() {
-            Ok(Ok(())) => Ok(Handle::new(shared, thread)),
-            Ok(Err(error)) => {
-                // It has said all it had to say.
-                let _ = thread.join();
-                Err(error)
-            }
-            Err(_) => {
-                // It panicked, and gives the reason before it ends.
-                let _ = thread.join();
-                Err(Error::Stopped(shared.closed().unwrap_or_default()))
-            }
-        }
+        start(self.config, None).map(Handle::of)
     }
 
     /// Starts it behind two channels of the standard library: a thin layer over [`start`](Self::start). Answers come in the
@@ -104,9 +78,68 @@ impl<T: LogEntry> RaftNode<LogOnly<T>> {
     }
 }
 
+impl<M: StateMachine> RaftNode<M> {
+    /// A node with these settings and a state machine, in the state that follows from no command at all, or in the one
+    /// that a durable machine has kept.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the settings are not allowed.
+    pub fn with_machine(config: Config, machine: M) -> Result<Self, Error> {
+        config.check()?;
+        Ok(Self { config, machine })
+    }
+
+    /// Starts it: opens its log and its socket, and gives a handle to use it with. The machine runs on a thread of its own;
+    /// one in memory is given the whole log again, beginning now.
+    ///
+    /// # Errors
+    /// As for a node that only keeps its log; and [`Error::Stopped`] if what the machine has kept cannot be read, or does
+    /// not follow from this log.
+    pub fn start(self) -> Result<MachineHandle<M>, Error> {
+        let machine = self.machine;
+        let make = move || Applier::new(Typed(machine));
+        start(self.config, Some(Box::new(make))).map(MachineHandle::of)
+    }
+}
+
+/// Starts a node's thread, and waits until it has opened everything.
+fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
+    let limits = Limits {
+        entry_bytes_max: config.entry_bytes_max,
+        batch_bytes_max: config.batch_bytes_max,
+        in_flight_bytes_max: config.in_flight_bytes_max,
+        read_bytes_max: config.read_bytes_max,
+        request_timeout: config.request_timeout,
+    };
+    let shared = Arc::new(Shared::new(
+        config.node_id(),
+        config.cluster_key.cluster(),
+        limits,
+    ));
+    let (ready, started) = mpsc::channel();
+    let own = shared.clone();
+    let thread = thread::Builder::new()
+        .name("kontiki-raft".into())
+        .spawn(move || run(config, machine, &own, ready));
+    let thread = thread.map_err(|error| Error::Io(format!("cannot start a thread: {error}")))?;
+    match started.recv() {
+        Ok(Ok(())) => Ok(Node::new(shared, thread)),
+        Ok(Err(error)) => {
+            // It has said all it had to say.
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(_) => {
+            // It panicked, and gives the reason before it ends.
+            let _ = thread.join();
+            Err(Error::Stopped(shared.closed().unwrap_or_default()))
+        }
+    }
+}
+
 /// The raft thread from its beginning to its end.
-fn run(config: Config, shared: &Arc<Shared>, ready: Sender<Result<(), Error>>) {
-    let ran = catch_unwind(AssertUnwindSafe(|| live(config, shared, ready)));
+fn run(config: Config, machine: Option<MakeApplier>, shared: &Arc<Shared>, ready: Sender<Result<(), Error>>) {
+    let ran = catch_unwind(AssertUnwindSafe(|| live(config, machine, shared, ready)));
     if let Err(panic) = ran {
         let why = format!("the raft thread panicked: {}", panic_text(&*panic));
         tracing::error!(node = %shared.node, why, "stopped");
@@ -115,14 +148,19 @@ fn run(config: Config, shared: &Arc<Shared>, ready: Sender<Result<(), Error>>) {
     shared.set_ended();
 }
 
-fn live(config: Config, shared: &Arc<Shared>, ready: Sender<Result<(), Error>>) {
+fn live(
+    config: Config,
+    machine: Option<MakeApplier>,
+    shared: &Arc<Shared>,
+    ready: Sender<Result<(), Error>>,
+) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tell(&ready, Err(Error::Io(format!("cannot start a node: {error}")))),
     };
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        let replica = match open(config, shared) {
+        let replica = match open(config, machine, shared) {
             Ok(replica) => replica,
             Err(error) => return tell(&ready, Err(error)),
         };
@@ -140,7 +178,11 @@ fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
 }
 
 /// Opens the log, and joins the network with what it holds.
-fn open(mut config: Config, shared: &Arc<Shared>) -> Result<Rc<Replica>, Error> {
+fn open(
+    mut config: Config,
+    machine: Option<MakeApplier>,
+    shared: &Arc<Shared>,
+) -> Result<Rc<Replica>, Error> {
     let (log, recovered) = open_log(&config, shared)?;
     let Recovered {
         incarnation,
@@ -156,9 +198,20 @@ fn open(mut config: Config, shared: &Arc<Shared>) -> Result<Rc<Replica>, Error> 
         check_addresses(&config, &members.members())?;
     }
     let seed = random::number()?;
-    let mut driver = Driver::new(config.driver(incarnation), restored, seed, shared.now());
-    driver.restore(shared.now(), snapshots, segments);
-    let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log);
+    let (settings, now) = (config.driver(incarnation), shared.now());
+    let (mut driver, worker) = match machine {
+        None => (Driver::new(settings, restored, seed, now), None),
+        Some(make) => {
+            let applier = make().map_err(|error| Error::Stopped(error.to_string()))?;
+            let driver = Driver::with_machine(settings, restored, applier.meta(), seed, now);
+            if let Some(why) = driver.stopped() {
+                return Err(Error::Stopped(why.to_owned()));
+            }
+            (driver, Some(Worker::start(applier, shared.signal.clone())?))
+        }
+    };
+    driver.restore(now, snapshots, segments);
+    let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log, worker);
     replica.connect(join(&mut config, shared, &replica, incarnation)?);
     Ok(replica)
 }

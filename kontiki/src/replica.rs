@@ -10,6 +10,7 @@ use crate::{
     network::{Network, links},
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
+    worker::Worker,
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
 use kontiki_log::{Fetch, Log, SnapshotCommand};
@@ -73,6 +74,8 @@ struct Core {
 struct Outside {
     identity: Identity,
     log: Log<Storage>,
+    /// Runs the state machine, if there is one.
+    worker: Option<Worker>,
     network: Network,
     calls: Calls,
     replies: Vec<(Waiter, Reply)>,
@@ -86,10 +89,12 @@ impl Replica {
         identity: Identity,
         driver: Driver,
         log: Log<Storage>,
+        worker: Option<Worker>,
     ) -> Rc<Self> {
         let outside = Outside {
             identity,
             log,
+            worker,
             network: Network::None,
             calls: Calls::default(),
             replies: Vec::new(),
@@ -252,6 +257,9 @@ impl Replica {
         }
         core.inbox
             .extend(core.outside.dropped.drain(..).map(Input::SendDropped));
+        if let Some(worker) = &core.outside.worker {
+            core.inbox.extend(worker.done().into_iter().map(Input::Machine));
+        }
         while let Some(event) = core.outside.log.poll() {
             core.inbox.push(Input::Log(event));
         }
@@ -340,8 +348,12 @@ impl Ports for Outside {
         self.log.fetch(group, fetch);
     }
 
-    /// A plain log has no machine: its driver never asks for this.
-    fn work(&mut self, _: GroupId, _: Task) {}
+    fn work(&mut self, _: GroupId, task: Task) {
+        // A plain log has no machine: its driver never asks for this.
+        if let Some(worker) = &self.worker {
+            worker.give(task);
+        }
+    }
 
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
         self.log.snapshot(command);

@@ -96,20 +96,21 @@ pub struct Read<T> {
     _entry: PhantomData<fn() -> T>,
 }
 
+/// How far a request is.
 #[derive(Debug)]
-enum State {
+pub(crate) enum State {
     /// It was refused at once.
     Refused(Option<Error>),
     Waiting(Answer),
 }
 
 impl State {
-    fn new(submitted: Result<Answer, Error>) -> Self {
+    pub(crate) fn new(submitted: Result<Answer, Error>) -> Self {
         submitted.map_or_else(|error| Self::Refused(Some(error)), Self::Waiting)
     }
 
     /// The reply; `Ready(None)` if there will be none.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Reply>, Error>> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Reply>, Error>> {
         match self {
             Self::Refused(error) => Poll::Ready(error.take().map_or(Ok(None), Err)),
             Self::Waiting(answer) => Pin::new(answer).poll(context).map(|reply| Ok(reply.ok())),

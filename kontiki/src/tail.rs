@@ -45,9 +45,10 @@ impl<T: LogEntry> Tail<T> {
     }
 
     fn read(&self) -> Read<T> {
-        let bytes_max = CHUNK_BYTES.min(self.handle.shared().limits.read_bytes_max);
+        let node = self.handle.node.with_timeout(PATIENCE);
+        let bytes_max = CHUNK_BYTES.min(node.shared().limits.read_bytes_max);
         let wanted = Wanted::of(self.next.., bytes_max);
-        self.handle.ask(wanted, Consistency::Stale, true, PATIENCE)
+        node.read(wanted, Consistency::Stale, true)
     }
 }
 

@@ -5,3 +5,4 @@ mod common;
 mod durable;
 mod handle;
 mod limits;
+mod machine;

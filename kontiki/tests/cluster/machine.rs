@@ -1,0 +1,249 @@
+//! State machines on three nodes: what is applied, what is asked, and what happens when applying fails.
+
+use crate::common::{PATIENCE, Scratch, eventually};
+use kontiki::{At, BlockingMachine, Code, Config, Consistency, Error, RaftNode, Role, StateMachine};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Counts, and fails as it is told.
+#[derive(Default)]
+struct Counter {
+    count: u64,
+    last_time: u64,
+}
+
+#[derive(Serialize, Deserialize, Clone, Copy)]
+enum Step {
+    Add(u64),
+    Panic,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Question {
+    Count,
+    Panic,
+}
+
+/// A value that is lost in its encoding.
+#[derive(Serialize, Deserialize)]
+struct Forgetful {
+    #[serde(skip_deserializing)]
+    kept: u32,
+}
+
+struct Nothing;
+
+impl StateMachine for Counter {
+    type Command = Step;
+    type Output = u64;
+    type Query = Question;
+    type Answer = u64;
+
+    fn apply(&mut self, at: &At, step: Step) -> u64 {
+        assert!(
+            at.leader_time >= self.last_time,
+            "the leader's time never goes back"
+        );
+        self.last_time = at.leader_time;
+        match step {
+            Step::Add(n) => self.count += n,
+            Step::Panic => panic!("a test wants a panic"),
+        }
+        self.count
+    }
+
+    fn query(&self, question: Question) -> u64 {
+        match question {
+            Question::Count => self.count,
+            Question::Panic => panic!("a test asks for a panic"),
+        }
+    }
+}
+
+impl StateMachine for Nothing {
+    type Command = Forgetful;
+    type Output = ();
+    type Query = ();
+    type Answer = ();
+
+    fn apply(&mut self, _: &At, _: Forgetful) {}
+
+    fn query(&self, (): ()) {}
+}
+
+fn start<M: StateMachine>(mut config: Config, machine: M) -> BlockingMachine<M> {
+    config.request_timeout = PATIENCE;
+    let node = RaftNode::with_machine(config, machine).unwrap();
+    node.start().unwrap().blocking()
+}
+
+fn counters(configs: Vec<Config>) -> Vec<BlockingMachine<Counter>> {
+    let nodes: Vec<_> = configs
+        .into_iter()
+        .map(|config| start(config, Counter::default()))
+        .collect();
+    for node in &nodes {
+        node.wait_ready(PATIENCE).unwrap();
+    }
+    nodes
+}
+
+fn count(node: &BlockingMachine<Counter>) -> u64 {
+    node.query(Question::Count, Consistency::Linearizable).unwrap()
+}
+
+fn again(dir: &Path, first: &Config) -> Vec<Config> {
+    let config = |id| {
+        let (key, peers) = (first.cluster_key.clone(), first.peers.clone());
+        Config::new(id, dir.join(format!("n{id}")), key, peers)
+    };
+    (1..=3).map(config).collect()
+}
+
+#[test]
+fn what_is_applied_through_any_node_is_seen_through_any_other_also_after_a_restart() {
+    let scratch = Scratch::new();
+    let configs = Config::loopback(3, scratch.path()).unwrap();
+    let restart = again(scratch.path(), &configs[0]);
+    let nodes = counters(configs);
+    let mut sum = 0;
+    for n in 1..=30 {
+        let at = n as usize % 3;
+        sum += n;
+        let done = nodes[at].apply(Step::Add(n)).unwrap();
+        assert_eq!((done.output, done.index), (sum, n));
+        assert_eq!(count(&nodes[(at + 1) % 3]), sum);
+    }
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+    let nodes = counters(restart);
+    for node in &nodes {
+        assert_eq!(count(node), sum, "the log is applied again");
+    }
+    let done = nodes[1].apply(Step::Add(1)).unwrap();
+    assert_eq!((done.output, done.index), (sum + 1, 31));
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+}
+
+#[test]
+fn many_at_once_are_each_applied_and_answered() {
+    let nodes = counters(Config::in_memory(3).unwrap());
+    let mut outputs: Vec<u64> = std::thread::scope(|scope| {
+        let client = |node: &BlockingMachine<Counter>| {
+            let node = node.clone();
+            scope.spawn(move || -> Vec<u64> {
+                (0..100)
+                    .map(|_| node.apply(Step::Add(1)).unwrap().output)
+                    .collect()
+            })
+        };
+        let clients: Vec<_> = nodes.iter().cycle().take(6).map(client).collect();
+        clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap())
+            .collect()
+    });
+    outputs.sort_unstable();
+    assert_eq!(outputs, (1..=600).collect::<Vec<_>>());
+    let stale = || {
+        nodes[2]
+            .query(Question::Count, Consistency::Stale)
+            .is_ok_and(|n| n == 600)
+    };
+    eventually("a follower to apply everything", stale);
+}
+
+#[test]
+fn a_command_that_panics_stops_the_nodes_by_name_and_not_the_program() {
+    let nodes = counters(Config::in_memory(3).unwrap());
+    nodes[0].apply(Step::Add(1)).unwrap();
+    nodes[0].apply(Step::Add(1)).unwrap();
+    let error = nodes[0].apply(Step::Panic).unwrap_err();
+    assert_eq!(error.code(), Code::UnknownOutcome, "{error}");
+    let why = nodes[0].stopped();
+    assert!(
+        why.contains("entry 3") && why.contains("a test wants a panic"),
+        "{why}"
+    );
+    let status = nodes[0].status();
+    assert_eq!(
+        (status.role, status.stopped.as_ref()),
+        (Role::Stopped, Some(&why))
+    );
+    let stopped = nodes.iter().filter(|node| node.status().stopped.is_some());
+    assert!(stopped.count() >= 1);
+    assert_eq!(
+        nodes[0].apply(Step::Add(1)).unwrap_err(),
+        Error::Stopped(why.clone())
+    );
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+    assert_eq!(nodes[0].stopped(), why, "the first reason stays");
+}
+
+#[test]
+fn a_corrected_program_goes_on_from_there() {
+    struct Corrected(Counter);
+
+    impl StateMachine for Corrected {
+        type Command = Step;
+        type Output = u64;
+        type Query = Question;
+        type Answer = u64;
+
+        fn apply(&mut self, at: &At, step: Step) -> u64 {
+            match step {
+                Step::Add(_) => self.0.apply(at, step),
+                Step::Panic => self.0.count,
+            }
+        }
+
+        fn query(&self, question: Question) -> u64 {
+            self.0.query(question)
+        }
+    }
+
+    let scratch = Scratch::new();
+    let configs = Config::loopback(3, scratch.path()).unwrap();
+    let restart = again(scratch.path(), &configs[0]);
+    let nodes = counters(configs);
+    nodes[0].apply(Step::Add(5)).unwrap();
+    nodes[0].apply(Step::Panic).unwrap_err();
+    assert!(nodes[0].stopped().contains("entry 2"));
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+    let nodes: Vec<_> = restart
+        .into_iter()
+        .map(|config| start(config, Corrected(Counter::default())))
+        .collect();
+    let done = nodes[0].apply(Step::Add(2)).unwrap();
+    assert_eq!((done.output, done.index), (7, 3));
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+}
+
+#[test]
+fn a_query_that_panics_is_an_error_of_the_query_alone() {
+    let nodes = counters(Config::in_memory(1).unwrap());
+    nodes[0].apply(Step::Add(4)).unwrap();
+    let error = nodes[0]
+        .query(Question::Panic, Consistency::Linearizable)
+        .unwrap_err();
+    assert_eq!(error.code(), Code::Query);
+    assert!(error.to_string().contains("a test asks for a panic"), "{error}");
+    assert_eq!(count(&nodes[0]), 4);
+}
+
+#[test]
+fn a_command_that_does_not_come_back_from_its_bytes_is_refused_where_it_is_asked() {
+    let node = start(Config::in_memory(1).unwrap().remove(0), Nothing);
+    let error = node.apply(Forgetful { kept: 9 }).unwrap_err();
+    assert_eq!(error.code(), Code::NotRoundTrip);
+    assert_eq!(node.status().last, 0);
+}
+
+#[test]
+fn handles_go_everywhere() {
+    fn anywhere<H: Clone + Send + Sync + 'static>() {}
+    anywhere::<kontiki::MachineHandle<Counter>>();
+    anywhere::<BlockingMachine<Counter>>();
+    fn sent<F: Send + 'static>() {}
+    sent::<kontiki::Apply<u64>>();
+    sent::<kontiki::Query<u64>>();
+}
