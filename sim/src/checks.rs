@@ -4,21 +4,24 @@ use crate::archive::Archive;
 use crate::checkers::{
     appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
     election_safety::ElectionSafety, hard_states::HardStates, leader_append_only::LeaderAppendOnly,
-    leader_completeness, log_matching, memory, memory::Allowance, replicas::Replicas, snapshots,
-    state_machine_safety,
+    leader_completeness, log_matching, memory, memory::Allowance, quorum_contact::QuorumContact,
+    replicas::Replicas, snapshots, state_machine_safety,
 };
 use crate::committed::{Committed, CommittedRecord};
 use crate::ledger::Ledger;
 use crate::sometimes::{Counters, Sometimes};
 use crate::violation::{Verdict, ensure};
 use kontiki_consensus::{
-    Configuration, HardState, Index, LogId, Message, NodeId, Position, Restored, Role, Term, Write, WriteId,
+    Call, Configuration, Duration, HardState, Index, LogId, Message, NodeId, Position, Restored, Role, Term,
+    Time, Write, WriteId,
 };
 use kontiki_node::Meta;
 
 /// What a node shows of itself after a turn.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
+    /// What its clock shows.
+    pub now: Time,
     /// Its term and vote.
     pub hard_state: HardState,
     /// Its role.
@@ -31,6 +34,10 @@ pub struct View {
     pub applied: Index,
     /// How many bytes of records it holds in memory.
     pub held_bytes: usize,
+    /// The first record it holds in memory.
+    pub tail_first: Index,
+    /// How far its log is on disk, or covered by the snapshot it goes on from.
+    pub persisted: Index,
     /// From where it cut its log in this turn, if it did.
     pub truncated: Option<Index>,
 }
@@ -46,6 +53,8 @@ pub struct Checks {
     pub appends: Appends,
     /// The rare paths taken so far.
     pub counters: Counters,
+    /// The latest term that any node has ever been in.
+    pub latest_term: Term,
     archive: Archive,
     members: Configuration,
     allowance: Allowance,
@@ -54,18 +63,27 @@ pub struct Checks {
     hard_states: HardStates,
     commit_order: CommitOrder,
     replicas: Replicas,
+    contact: QuorumContact,
+    leader_patience: Duration,
 }
 
 impl Checks {
-    /// The checkers of a cluster of these members, whose logs are these at first.
+    /// The checkers of a cluster of these members, whose logs are these at first; a leader may go on for
+    /// `leader_patience` without hearing a quorum.
     #[must_use]
-    pub fn new(members: Configuration, ledgers: Vec<Ledger>, allowance: Allowance) -> Self {
+    pub fn new(
+        members: Configuration,
+        ledgers: Vec<Ledger>,
+        allowance: Allowance,
+        leader_patience: Duration,
+    ) -> Self {
         let nodes = ledgers.len();
         Self {
             ledgers,
             committed: Committed::default(),
             appends: Appends::default(),
             counters: Counters::default(),
+            latest_term: Term::ZERO,
             archive: Archive::default(),
             members,
             allowance,
@@ -74,6 +92,8 @@ impl Checks {
             hard_states: HardStates::default(),
             commit_order: CommitOrder::new(nodes),
             replicas: Replicas::default(),
+            contact: QuorumContact::default(),
+            leader_patience,
         }
     }
 
@@ -121,6 +141,13 @@ impl Checks {
             .sends(message, &self.ledgers[message.from.0 as usize - 1])
     }
 
+    /// A node takes in what came from another, at this time of its own clock.
+    pub fn hears(&mut self, node: NodeId, message: &Message, now: Time) {
+        if matches!(message.call, Call::AppendEntriesReply { .. }) {
+            self.contact.hears(node, message.from, message.term, now);
+        }
+    }
+
     /// A node has taken a turn.
     ///
     /// # Errors
@@ -135,10 +162,14 @@ impl Checks {
             )
         })?;
         self.hard_states.seen(node, view.hard_state)?;
+        self.latest_term = self.latest_term.max(view.hard_state.term);
         self.commit_order.shows(node, view.commit, view.applied, ledger)?;
         memory::holds(node, view.held_bytes, &self.allowance)?;
+        memory::keeps(node, view.tail_first, view.persisted)?;
         let leads = (view.role == Role::Leader).then_some(view.hard_state.term);
         self.append_only.turned(node, leads, view.truncated)?;
+        self.contact
+            .turned(node, leads, view.now, self.leader_patience, &self.members)?;
         if let Some(term) = leads {
             self.elected(node, term)?;
         }
@@ -208,6 +239,7 @@ impl Checks {
     /// A node goes down.
     pub fn down(&mut self, node: NodeId) {
         self.append_only.down(node);
+        self.contact.down(node);
         self.commit_order.down(node);
         self.hard_states
             .down(node, self.ledgers[node.0 as usize - 1].hard_state());

@@ -7,6 +7,7 @@ use crate::swarm::{Fault, Plan, RATES};
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
 use kontiki_consensus::{Duration, NodeId, Role, Time};
+use kontiki_node::Input;
 
 impl World {
     /// Lets the next fault of a plan come after a while.
@@ -188,13 +189,16 @@ impl World {
         self.replicas[node].disk.stall(until);
     }
 
-    /// A process stands still; what arrives meanwhile waits for it.
+    /// A process stands still. What arrives meanwhile waits for it, or is lost: then a client's question is
+    /// the first it hears, whatever the others have decided since.
     pub(crate) fn pause(&mut self, node: usize, lasts: Duration) {
         let until = self.now().after(lasts);
         let (id, life) = (self.replicas[node].node, self.replicas[node].life);
+        let deaf = self.random.coin();
         let Some(process) = self.replicas[node].process.as_mut() else {
             return;
         };
+        process.deaf = deaf;
         process.paused_until = process.paused_until.max(until);
         self.clients.delay(id, until.after(Duration::from_millis(2_000)));
         self.queue.schedule(until, Event::Resume { node, life });
@@ -249,6 +253,8 @@ impl World {
         self.clients.stands_still(id);
         if let Some(process) = self.replicas[node].process.as_mut() {
             process.paused_until = Time::MAX;
+            process.inbox.retain(|input| !matches!(input, Input::Packet(_)));
+            process.deaf = true;
         }
         for other in 0..self.swarm.nodes {
             self.network.set_cut(node, other, true);

@@ -77,6 +77,8 @@ pub struct Ledger {
     written: Vec<Record>,
     durable: State,
     pending: VecDeque<Pending>,
+    /// How many records were persisted before the last write that was reported, and are there still.
+    settled: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -192,6 +194,7 @@ impl Ledger {
             written: durable.records.clone(),
             durable,
             pending: VecDeque::new(),
+            settled: 0,
         }
     }
 
@@ -252,9 +255,19 @@ impl Ledger {
 
     /// This write and all before it are reported as persisted.
     pub fn persisted(&mut self, id: WriteId) {
+        let mut settled = self.durable.records.len();
         while let Some(write) = self.pending.pop_front_if(|w| w.id <= id) {
+            settled = settled.min(write.truncate.map_or(settled, |from| from.prev().0 as usize));
+            settled = settled.min(write.install.as_ref().map_or(settled, |_| 0));
             self.durable.apply(&write);
         }
+        self.settled = settled;
+    }
+
+    /// The records behind which something later is on disk: whatever is damaged, they are not just gone.
+    #[must_use]
+    pub fn settled(&self) -> &[Record] {
+        &self.durable.records[..self.settled]
     }
 
     /// The node was down, and recovery has found this on its disk.
@@ -279,6 +292,9 @@ impl Ledger {
             });
         };
         self.written.clone_from(&state.records);
+        // A truncation that survived unreported removes records with it.
+        let both = self.durable.records.iter().zip(&state.records);
+        self.settled = self.settled.min(both.take_while(|(a, b)| a == b).count());
         self.durable = state;
         Ok(())
     }

@@ -88,6 +88,8 @@ pub struct Process {
     pub resumed: Index,
     /// The record at which it was last compared with others.
     pub compared: Index,
+    /// While it stands still its packets are lost: nobody empties the socket's buffer.
+    pub deaf: bool,
 }
 
 impl Process {
@@ -213,6 +215,7 @@ impl Replica {
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
+            deaf: false,
         });
         Ok(())
     }

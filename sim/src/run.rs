@@ -11,11 +11,12 @@ use crate::disk::SimDisk;
 use crate::ledger::{Record, records_of};
 use crate::linearizability;
 use crate::replica::{CLUSTER, options};
-use crate::sometimes::Counters;
+use crate::sometimes::{Counters, Sometimes};
+use crate::swarm::STRAGGLE_MS_MAX;
 use crate::trace::{Detail, Trace};
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::World;
-use kontiki_consensus::{Duration, Index, NodeId, Time};
+use kontiki_consensus::{Duration, Index, NodeId, Role, Term, Time};
 use kontiki_log::{Fetch, From, Log, LogEvent};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -115,6 +116,7 @@ fn run_world(seed: u64, trace: &Trace, report: &mut Report) -> Verdict {
         .storm()
         .and_then(|()| world.liveness())
         .and_then(|()| world.read_back())
+        .and_then(|()| world.read_back_damaged())
         .and_then(|()| world.judge());
     report.simulated = world.now().since(Time::ZERO);
     report.acknowledged = world.clients.acknowledged();
@@ -146,11 +148,45 @@ impl World {
         self.calm(&core);
         self.converge(&core, "a healed quorum")?;
         self.probe_each(&core)?;
-        self.log_line(|| "the storm is over for all".to_owned());
+        // What was under way to the others is lost by then, and none of them still waits for an answer.
+        let late = Duration::from_millis(STRAGGLE_MS_MAX).0 + self.swarm.election_timeout().0;
+        self.run_until(self.now().after(Duration(late)))?;
+        let leader = self.undisputed_leader();
+        self.log_line(|| format!("the storm is over for all, and {leader:?} leads"));
         self.calm(&nodes);
         self.converge(&nodes, "all nodes")?;
         self.work_on()?;
-        self.converge(&nodes, "all nodes, at the end")
+        self.converge(&nodes, "all nodes, at the end")?;
+        self.still_leads(leader)
+    }
+
+    /// The leader of the healed quorum and its term, if no node has ever been in a later one.
+    fn undisputed_leader(&mut self) -> Option<(NodeId, Term)> {
+        let latest = self.checks.latest_term;
+        let leads = |r: &crate::replica::Replica| {
+            let consensus = r.process.as_ref()?.driver.consensus();
+            let leads = consensus.role() == Role::Leader && consensus.term() == latest;
+            leads.then_some((r.node, latest))
+        };
+        let leader = self.replicas.iter().find_map(leads);
+        self.checks
+            .counters
+            .hit_if(leader.is_some(), Sometimes::LeaderUndisputed);
+        leader
+    }
+
+    /// Who comes back to a healed quorum does not depose the leader it hears (dissertation §9.6, §4.2.3).
+    fn still_leads(&self, leader: Option<(NodeId, Term)>) -> Verdict {
+        let now = self.checks.latest_term;
+        ensure(
+            leader.is_none_or(|(_, term)| term == now),
+            "a leader that a quorum hears stays",
+            || {
+                format!(
+                    "{leader:?} led a healed quorum, then the others came back, and now the term is {now:?}"
+                )
+            },
+        )
     }
 
     /// Gives these nodes time until they agree; an error if they do not.
@@ -252,7 +288,11 @@ impl World {
         for replica in &self.replicas {
             let image = replica.disk.image();
             let known = self.checks.committed.records();
-            let records = read_all(&image, replica.node, &self.swarm.sizes, known)?;
+            let records =
+                read_all(&image, replica.node, &self.swarm.sizes, known).map_err(|what| Violation {
+                    property: "a log can be read back",
+                    what: format!("{:?}: {what}", replica.node),
+                })?;
             let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
             let committed = self.checks.committed.records();
             let whole = records.len() >= committed.len()
@@ -271,6 +311,31 @@ impl World {
         }
         Ok(())
     }
+
+    /// Reads the logs once more, after a bit has flipped on each disk. That is told, or it costs nothing but what
+    /// nothing stands behind: the end of a log cannot be told from a write that was torn.
+    fn read_back_damaged(&mut self) -> Verdict {
+        for replica in &self.replicas {
+            let image = replica.disk.image();
+            let place = image.rot(&mut self.random);
+            let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
+            let known = self.checks.committed.records();
+            let read = read_all(&image, replica.node, &self.swarm.sizes, known);
+            let counters = &mut self.checks.counters;
+            counters.hit_if(read.is_err(), Sometimes::DamageTold);
+            let Ok(records) = read else { continue };
+            counters.hit_if(records.len() < ledger.durable().len(), Sometimes::DamageCutOff);
+            let whole = records.starts_with(ledger.settled());
+            ensure(whole, "damage is told, and never taken for the end", || {
+                let lengths = (records.len(), ledger.settled().len(), ledger.durable().len());
+                format!(
+                    "{:?}: a bit flipped at (file, byte) {place:?}, nothing was said, and (read, settled, persisted) are {lengths:?}",
+                    replica.node
+                )
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// All records of a log, those that it has forgotten as they are committed, read through a log that is opened on a copy of its disk.
@@ -279,13 +344,9 @@ fn read_all(
     node: NodeId,
     sizes: &crate::swarm::Sizes,
     committed: &[CommittedRecord],
-) -> Result<Vec<Record>, Violation> {
-    let fail = |what: String| Violation {
-        property: "a log can be read back",
-        what: format!("{node:?}: {what}"),
-    };
+) -> Result<Vec<Record>, String> {
     let opened = Log::open(image.clone(), CLUSTER, node, options(sizes));
-    let (mut log, recovered) = opened.map_err(|e| fail(e.to_string()))?;
+    let (mut log, recovered) = opened.map_err(|e| e.to_string())?;
     let last = recovered.restored.last.index;
     // What is forgotten cannot be read; that it was committed was checked when it was forgotten.
     let forgotten = recovered.restored.base.index.0 as usize;
@@ -301,14 +362,14 @@ fn read_all(
                 bytes_max: READ_BACK_BYTES,
             },
         );
-        let runs = await_fetched(&mut log, image).map_err(fail)?;
+        let runs = await_fetched(&mut log, image)?;
         for run in &runs {
             let before = records.last().map(|r| r.chain).unwrap_or_default();
             records.extend(records_of(run, before));
         }
-        ensure(!runs.is_empty(), "a log can be read back", || {
-            format!("{node:?}: nothing at {from:?} of {last:?}")
-        })?;
+        if runs.is_empty() {
+            return Err(format!("nothing at {from:?} of {last:?}"));
+        }
     }
     Ok(records)
 }

@@ -141,7 +141,7 @@ const DUPLICATES: Odds = Odds {
     chance: (1_000, 300_000),
 };
 const STRAGGLERS: Odds = Odds {
-    name: "packet late by up to 1.5 s",
+    name: "packet late by up to 6 s",
     in_runs: 40,
     chance: (1_000, 100_000),
 };
@@ -228,6 +228,10 @@ pub enum MachineKind {
     /// Its state is kept.
     Durable,
 }
+
+/// How late a packet may be, in ms: longer than several elections, so that what was said in one term
+/// arrives in a later one.
+pub const STRAGGLE_MS_MAX: u64 = 6_000;
 
 /// A whole run.
 #[derive(Clone, Debug)]
@@ -354,7 +358,7 @@ fn draw_network(random: &mut Random) -> NetworkProfile {
     NetworkProfile {
         delay: Duration(random.magnitude(50_000, 20_000_000)),
         stragglers: STRAGGLERS.draw(random),
-        straggle: Duration::from_millis(random.magnitude(20, 1_500)),
+        straggle: Duration::from_millis(random.magnitude(20, STRAGGLE_MS_MAX)),
         loss: LOSS.draw(random),
         told: TOLD.draw(random),
         duplicates: DUPLICATES.draw(random),

@@ -62,7 +62,9 @@ impl World {
     }
 
     pub(crate) fn arrive(&mut self, from: usize, to: usize, bytes: &Bytes, again: bool) -> Verdict {
-        if !self.network.arrive(from, to) || self.replicas[to].process.is_none() {
+        let now = self.now();
+        let hears = self.with(to, |p| !p.deaf || p.paused_until <= now);
+        if !self.network.arrive(from, to) || hears != Some(true) {
             return Ok(());
         }
         let packet = codec::decode(CLUSTER, bytes.clone()).map_err(|e| Violation {

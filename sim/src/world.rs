@@ -20,10 +20,12 @@ use crate::swarm::{PAYLOAD_BYTES_MAX, Swarm};
 use crate::trace::Trace;
 use crate::violation::{Verdict, Violation, ensure};
 use bytes::Bytes;
-use kontiki_consensus::{Body, Configuration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time};
+use kontiki_consensus::{
+    Body, Configuration, Duration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time,
+};
 use kontiki_log::{Log, LogEvent, Recovered};
 use kontiki_node::Input;
-use kontiki_wire::Packet;
+use kontiki_wire::{Packet, PeerMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -122,7 +124,7 @@ impl World {
             Body::Configuration(Arc::new(members.clone())),
         );
         let ledgers = vec![Ledger::founded(HardState::default(), &[genesis]); swarm.nodes];
-        let checks = Checks::new(members, ledgers, allowance(&swarm));
+        let checks = Checks::new(members, ledgers, allowance(&swarm), leader_patience(&swarm));
         let mut world = Self {
             queue: Queue::default(),
             openings: (0..swarm.nodes).map(|_| None).collect(),
@@ -264,6 +266,15 @@ impl World {
         replica.disk.advance(now);
         let mut inbox = std::mem::take(&mut process.inbox);
         self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
+        for input in &inbox {
+            if let Input::Packet(Packet {
+                message: PeerMessage::Raft(message),
+                ..
+            }) = input
+            {
+                self.checks.hears(replica.node, message, process.clock.shows(now));
+            }
+        }
         let mut ports = SimPorts {
             node: replica.node,
             now,
@@ -294,13 +305,14 @@ impl World {
 
     /// After a turn: lets the checkers look, and sends off what the node has said.
     fn look_at(&mut self, node: usize) -> Verdict {
+        let now = self.now();
         let mut outgoing = std::mem::take(&mut self.outgoing);
         outgoing.verdict()?;
         let replica = &self.replicas[node];
         let Some(process) = &replica.process else {
             return Ok(());
         };
-        let view = view(process, outgoing.truncated.take());
+        let view = view(process, now, outgoing.truncated.take());
         // Who has stopped in this turn hands nothing over any more of what he decided in it.
         if process.driver.stopped().is_none() {
             self.checks.turned(replica.node, &view)?;
@@ -418,13 +430,14 @@ const EVENTS_MAX: u64 = 5_000_000;
 /// The date at which every run begins, in ns since 1970.
 const DATE: u64 = 1_700_000_000_000_000_000;
 
-fn view(process: &Process, truncated: Option<Index>) -> View {
+fn view(process: &Process, now: Time, truncated: Option<Index>) -> View {
     let consensus = process.driver.consensus();
     let applied = match process.driver.applied().0 {
         index if index <= process.resumed => index.min(consensus.commit()),
         index => index,
     };
     View {
+        now: process.clock.shows(now),
         hard_state: HardState {
             term: consensus.term(),
             vote: consensus.vote(),
@@ -434,6 +447,8 @@ fn view(process: &Process, truncated: Option<Index>) -> View {
         commit: consensus.commit(),
         applied,
         held_bytes: consensus.tail_bytes(),
+        tail_first: consensus.tail_first(),
+        persisted: consensus.persisted().max(consensus.base().index),
         truncated,
     }
 }
@@ -453,4 +468,9 @@ fn allowance(swarm: &Swarm) -> Allowance {
         append: PAYLOAD_BYTES_MAX + 1024,
         peers: swarm.nodes - 1,
     }
+}
+
+/// How long a leader may go on without hearing a quorum: it looks at every heartbeat.
+fn leader_patience(swarm: &Swarm) -> Duration {
+    Duration(swarm.sizes.election_timeout_max.0 + swarm.sizes.heartbeat_interval.0)
 }

@@ -1,8 +1,8 @@
 //! Each checker, shown by hand what it must refuse: a checker that never fired proves nothing.
 
 use kontiki_consensus::{
-    Body, Call, Configuration, HardState, Index, LogId, Message, NodeId, Position, Restored, Run, Term,
-    TermStart, Time, Write, WriteId,
+    Body, Call, Configuration, Duration, HardState, Index, LogId, Message, NodeId, Position, Restored, Run,
+    Term, TermStart, Time, Write, WriteId,
 };
 use kontiki_node::Token;
 use kontiki_sim::archive::Archive;
@@ -14,6 +14,7 @@ use kontiki_sim::checkers::election_safety::ElectionSafety;
 use kontiki_sim::checkers::hard_states::HardStates;
 use kontiki_sim::checkers::leader_append_only::LeaderAppendOnly;
 use kontiki_sim::checkers::memory::{self, Allowance};
+use kontiki_sim::checkers::quorum_contact::QuorumContact;
 use kontiki_sim::checkers::reads::{self, Answer, Floor};
 use kontiki_sim::checkers::replicas::Replicas;
 use kontiki_sim::checkers::tails::Tail;
@@ -529,4 +530,53 @@ fn writes_must_follow_one_another() {
         ledger.write(&write(4, None, vec![])).is_err(),
         "a name was skipped"
     );
+}
+
+#[test]
+fn memory_refuses_to_drop_what_is_not_on_disk() {
+    assert!(memory::keeps(ONE, Index(8), Index(7)).is_ok());
+    assert!(memory::keeps(ONE, Index(9), Index(7)).is_err());
+}
+
+#[test]
+fn hard_states_refuse_a_vote_taken_back() {
+    let state = |vote| HardState { term: Term(3), vote };
+    let mut states = HardStates::default();
+    assert!(states.seen(ONE, state(None)).is_ok());
+    assert!(states.seen(ONE, state(Some(TWO))).is_ok());
+    assert!(states.seen(ONE, state(None)).is_err());
+    // What a crash took was never promised.
+    states.down(ONE, state(None));
+    assert!(states.seen(ONE, state(None)).is_ok());
+}
+
+#[test]
+fn quorum_contact_refuses_a_leader_that_goes_on_alone() {
+    let (term, patience) = (Some(Term(2)), Duration(100));
+    let mut contact = QuorumContact::default();
+    let turned =
+        |contact: &mut QuorumContact, term, now| contact.turned(ONE, term, Time(now), patience, &members());
+    assert!(turned(&mut contact, term, 1000).is_ok());
+    assert!(turned(&mut contact, term, 1100).is_ok());
+    contact.hears(ONE, TWO, Term(2), Time(1100));
+    assert!(turned(&mut contact, term, 1200).is_ok());
+    contact.hears(ONE, THREE, Term(1), Time(1200));
+    assert!(turned(&mut contact, term, 1201).is_err());
+    assert!(turned(&mut contact, None, 1300).is_ok());
+    assert!(turned(&mut contact, term, 1400).is_ok());
+}
+
+#[test]
+fn a_ledger_knows_behind_what_something_later_stands() {
+    let mut ledger = founded();
+    assert!(ledger.settled().is_empty());
+    ledger.write(&write(1, None, vec![noop(2, 1)])).unwrap();
+    ledger.write(&write(2, None, vec![noop(3, 1)])).unwrap();
+    ledger.persisted(WriteId(1));
+    assert_eq!(ledger.settled().len(), 1);
+    ledger.persisted(WriteId(2));
+    assert_eq!(ledger.settled().len(), 2);
+    ledger.write(&write(3, Some(2), vec![noop(2, 2)])).unwrap();
+    ledger.persisted(WriteId(3));
+    assert_eq!(ledger.settled().len(), 1);
 }

@@ -22,16 +22,23 @@ impl HardStates {
     /// A node wrote, recovered or shows this term and vote.
     ///
     /// # Errors
-    /// If it was in a later term, or gave its vote in this term to another.
+    /// If it was in a later term, or gave its vote in this term to another or took it back.
     pub fn seen(&mut self, node: NodeId, state: HardState) -> Verdict {
         let term = self.terms.entry(node).or_default();
         ensure(state.term >= *term, MONOTONE, || {
             format!("{node:?} went from {term:?} back to {:?}", state.term)
         })?;
         *term = state.term;
-        state
-            .vote
-            .map_or(Ok(()), |vote| self.voted(node, state.term, vote))
+        if let Some(vote) = state.vote {
+            return self.voted(node, state.term, vote);
+        }
+        let known = self.votes.get(&(node, state.term));
+        ensure(known.is_none(), MONOTONE, || {
+            format!(
+                "{node:?} voted for {known:?} in {:?}, and then for nobody",
+                state.term
+            )
+        })
     }
 
     /// A node went down: what of its term was not durable does not count.

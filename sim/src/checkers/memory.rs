@@ -2,10 +2,12 @@
 //! the tail, what is not yet on disk, and a window for each peer.
 
 use crate::violation::{Verdict, ensure};
-use kontiki_consensus::NodeId;
+use kontiki_consensus::{Index, NodeId};
 
 /// The name of the property.
 pub const PROPERTY: &str = "memory is bounded";
+/// The name of the other property.
+pub const KEPT: &str = "what is not on disk is in memory";
 
 /// What a node's settings allow.
 #[derive(Clone, Copy, Debug)]
@@ -38,5 +40,15 @@ pub fn holds(node: NodeId, bytes: usize, allowance: &Allowance) -> Verdict {
     let most = allowance.bytes();
     ensure(bytes <= most, PROPERTY, || {
         format!("{node:?} holds {bytes} bytes of records, and may hold {most}: {allowance:?}")
+    })
+}
+
+/// A node holds the records from `first` on in memory, and those up to `persisted` are on its disk.
+///
+/// # Errors
+/// If there is one between them: nobody could be given it.
+pub fn keeps(node: NodeId, first: Index, persisted: Index) -> Verdict {
+    ensure(first <= persisted.next(), KEPT, || {
+        format!("{node:?} holds records from {first:?} on, and its disk ends at {persisted:?}")
     })
 }

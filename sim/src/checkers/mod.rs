@@ -15,6 +15,7 @@ pub mod leader_append_only;
 pub mod leader_completeness;
 pub mod log_matching;
 pub mod memory;
+pub mod quorum_contact;
 pub mod reads;
 pub mod replicas;
 pub mod snapshots;

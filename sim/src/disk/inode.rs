@@ -130,6 +130,17 @@ impl Inode {
         kept
     }
 
+    /// Flips a bit of a byte that is not zero, if there is one; gives where.
+    pub(super) fn rot(&mut self, random: &mut Random) -> Option<u64> {
+        let used: Vec<usize> = (0..self.durable.len())
+            .filter(|at| self.durable[*at] != 0)
+            .collect();
+        let at = *random.pick(&used)?;
+        self.durable[at] ^= 1 << random.below(8);
+        self.seen[at] = self.durable[at];
+        Some(at as u64)
+    }
+
     /// What a loss of power with everything unsynced lost would leave.
     pub(super) fn platter(&self) -> Self {
         Self {

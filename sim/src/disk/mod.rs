@@ -165,6 +165,16 @@ impl SimDisk {
         self.platter.borrow_mut().crash(severity)
     }
 
+    /// A bit of some file flips, of those that are not empty; gives in which file and where.
+    pub fn rot(&self, random: &mut Random) -> Option<(usize, u64)> {
+        let mut platter = self.platter.borrow_mut();
+        let mut files: Vec<usize> = platter.names.files().into_iter().collect();
+        random.shuffle(&mut files);
+        files
+            .into_iter()
+            .find_map(|file| Some((file, platter.inodes[file].rot(random)?)))
+    }
+
     /// Another disk that holds what is certain to survive on this one.
     #[must_use]
     pub fn image(&self) -> Self {
