@@ -254,7 +254,11 @@ impl Snapshots {
 
     /// Ends receiving; what has come stays for another time.
     pub(crate) fn stop_receiving(&mut self) {
-        if self.receiving.take().is_some() {
+        if let Some(Receiving { last, .. }) = self.receiving.take() {
+            // Nothing of it is there if its file was still to be made: that is given up with the rest.
+            if self.incoming.queue.iter().any(|a| matches!(a, Action::Create(_))) {
+                self.parts.remove(&last);
+            }
             self.incoming.queue.retain(Action::must_be_done);
             self.incoming.push([Action::Close]);
             self.advance(Task::Incoming);

@@ -291,6 +291,22 @@ fn what_is_given_up_leaves_nothing_behind() {
     assert!(matches!(told.last(), Some(SnapshotEvent::Staged(_))), "{told:?}");
 }
 
+/// `events` panics if the log fails.
+#[test]
+fn a_transfer_that_gives_way_before_its_file_is_made_has_left_nothing_to_remove() {
+    let next = LogId::new(Term(0), Index(2));
+    for then in [next, LAST] {
+        let mut log = log(&fresh(1));
+        log.receive_snapshot(LAST);
+        log.receive_snapshot(next);
+        log.receive_snapshot(then);
+        let told = events(&mut log);
+        let awaited =
+            |e: &SnapshotEvent| matches!(e, SnapshotEvent::Receiving { last, at: 0, .. } if *last == then);
+        assert!(told.last().is_some_and(awaited), "{told:?}");
+    }
+}
+
 #[test]
 fn a_crash_at_every_operation_leaves_a_whole_snapshot_or_none() {
     let ours = fresh(1);
