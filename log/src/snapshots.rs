@@ -431,6 +431,10 @@ impl Snapshots {
 
     /// Without room there is no snapshot, and the node goes on; whatever else fails is the end of it.
     fn action_failed(&mut self, task: Task, action: &Action, error: DiskError) {
+        if matches!(action, Action::Do(Op::Remove { .. })) && error.kind == ErrorKind::NotFound {
+            // There was no room to make what was then given up.
+            return;
+        }
         let full = matches!(error.kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         let lane = self.lane(task);
         let Some((last, ending)) = lane.what.take_if(|_| full) else {
