@@ -96,7 +96,7 @@ pub use entry::{LogEntry, LogOnly, Raw};
 pub use error::{Error, Outcome};
 pub use handle::Handle;
 pub use key::ClusterKey;
-pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows};
+pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, restored, snapshot_of};
 pub use kontiki_node::{At, Consistency, MachineError, StateMachine};
 pub use kontiki_wire::ClusterId;
 pub use machine::{Applied, Apply, MachineHandle, Query};

@@ -5,6 +5,10 @@
 //! is committed and on this node's disk, in the order of the log, each entry once in the life of a state; once applying
 //! has failed nothing is done any more, for the state may be half changed.
 
+mod state;
+
+pub use state::{restored, snapshot_of};
+
 use crate::meta::{Changes, Meta};
 use bytes::Bytes;
 use kontiki_consensus::{Body, Run};
@@ -16,6 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{
     cell::Cell,
     fmt,
+    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -78,6 +83,29 @@ pub trait StateMachine: Send + 'static {
     /// If it cannot be read.
     fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
         Ok(None)
+    }
+
+    /// An owned source of the whole state as it is now; it is read to its end on another thread while applying goes on.
+    /// `None`, the default: this machine has no snapshots, and its log is kept whole. For a state in memory there is
+    /// [`snapshot_of`]. Paper §7.
+    ///
+    /// # Errors
+    /// If there is none at the moment: the node goes on, and asks again after a while.
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        Ok(None)
+    }
+
+    /// The state becomes the one that `from` holds, to its end: what [`snapshot`](Self::snapshot) gave, on this node or
+    /// another. A durable machine stores `rows` in the same transaction, in place of all rows it has. For a state in
+    /// memory there is [`restored`].
+    ///
+    /// # Errors
+    /// If it cannot be read or kept; the node stops with it. An error that `from` gives is to be given on.
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
+        let _ = (from, rows);
+        Err(MachineError::new(
+            "it takes no snapshots, and another node has sent one",
+        ))
     }
 }
 
@@ -208,6 +236,18 @@ pub trait Machine: Send {
     /// # Errors
     /// If it cannot be read.
     fn durable(&self) -> Result<Option<MetaRows>, MachineError>;
+
+    /// See [`StateMachine::snapshot`].
+    ///
+    /// # Errors
+    /// If there is none at the moment.
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError>;
+
+    /// See [`StateMachine::restore`].
+    ///
+    /// # Errors
+    /// If it cannot be read or kept. The state may be half changed then.
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError>;
 }
 
 /// A typed machine behind the seam of bytes: encodes, decodes, and turns a panic into an error.
@@ -256,6 +296,16 @@ impl<M: StateMachine> Machine for Typed<M> {
 
     fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
         self.0.durable()
+    }
+
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.snapshot()))
+            .unwrap_or_else(|panic| Err(MachineError::new(panicked(&*panic))))
+    }
+
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.restore(from, rows)))
+            .unwrap_or_else(|panic| Err(MachineError::new(panicked(&*panic))))
     }
 }
 

@@ -8,8 +8,9 @@ use crate::hash::Hash;
 use crate::linearizability::{Answer, State};
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_node::MachineError;
-use kontiki_node::machine::{At, Machine, MetaRows};
+use kontiki_node::machine::{At, Machine, MetaRows, restored, snapshot_of};
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many keys there are, named from 0.
@@ -136,6 +137,21 @@ impl Machine for KeyValue {
     fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
         let rows = |kept: &Kept| kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
         Ok(self.kept.as_ref().map(rows))
+    }
+
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        let Numbers { by_key, last } = &self.numbers;
+        snapshot_of(&(last, by_key)).map(Some)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
+        let (last, by_key) = restored(from)?;
+        self.numbers = Numbers { by_key, last };
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            *kept = (NumbersOnDisk(self.numbers.clone()), rows.clone());
+        }
+        Ok(())
     }
 }
 
