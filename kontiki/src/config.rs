@@ -3,10 +3,10 @@
 //! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
 //! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
 
-use crate::{ClusterKey, Error, memory::LocalNetwork, random};
+use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
-use kontiki_node::{SnapshotConfig, driver::DriverConfig};
+use kontiki_node::driver::DriverConfig;
 use kontiki_transport::Limits;
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
@@ -72,6 +72,8 @@ pub struct Config {
     pub tail_bytes_max: usize,
     /// Length of a file of the log, in bytes. 1 MiB to 1 GiB, at least twice `batch_bytes_max`; 64 MiB unless set.
     pub segment_bytes: u64,
+    /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.
+    pub snapshots: SnapshotPolicy,
     pub(crate) socket: Option<UdpSocket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -104,6 +106,7 @@ impl Config {
             read_bytes_max: 4 << 20,
             tail_bytes_max: 16 << 20,
             segment_bytes: 64 << 20,
+            snapshots: SnapshotPolicy::default(),
             socket: None,
             memory: None,
         }
@@ -205,6 +208,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         self.check_peers()?;
         self.check_times()?;
+        self.snapshots.check()?;
         self.check_sizes()
     }
 
@@ -340,7 +344,7 @@ impl Config {
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
             sessions: SessionLimits::default(),
-            snapshots: SnapshotConfig::default(),
+            snapshots: self.snapshots.settings(),
             payload_bytes_max: self.batch_bytes_max,
         }
     }
