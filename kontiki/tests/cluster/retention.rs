@@ -14,12 +14,11 @@ fn retaining(config: &mut Config) {
 #[test]
 fn what_is_beyond_retention_is_forgotten_everywhere_and_reads_say_where_the_log_begins() {
     let nodes = in_memory_with::<Raw>(retaining);
-    let mut appended = 0;
-    let first = loop {
-        appended = nodes[1].append(Raw(vec![1; 60 << 10].into())).unwrap().last;
+    let (first, appended) = loop {
+        let appended = nodes[1].append(Raw(vec![1; 60 << 10].into())).unwrap().last;
         let first = nodes[1].status().first;
         if first > 1 && appended > 100 {
-            break first;
+            break (first, appended);
         }
         assert!(appended < 1000, "{appended} entries, and nothing is forgotten");
     };
