@@ -22,7 +22,7 @@ pub struct Outgoing {
     /// To its clients.
     pub replies: Vec<(Token, Reply)>,
     /// To its machine.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Work>,
     /// States of which a piece is to be read.
     pub sources: Vec<Source>,
     /// From where it cut its log.
@@ -31,6 +31,15 @@ pub struct Outgoing {
     violation: Option<Violation>,
     /// How often the ports were called in this turn.
     calls: u32,
+}
+
+/// What a machine is to do.
+#[derive(Debug)]
+pub enum Work {
+    /// This.
+    Task(Task),
+    /// To take over a snapshot, whose file is opened when its turn has come.
+    Restore(Restore),
 }
 
 /// How often a turn may call its ports: some hundred times what is usual.
@@ -170,12 +179,15 @@ impl Ports for SimPorts<'_> {
         self.trace.line(self.now, || {
             format!("{:?} has its machine do {task:?}", self.node)
         });
-        self.outgoing.tasks.push(task);
+        self.outgoing.tasks.push(Work::Task(task));
     }
 
-    fn restore(&mut self, group: GroupId, restore: Restore) {
-        let state = self.log.snapshot_state(&restore.file);
-        self.work(group, Task::Restore(restore, state));
+    fn restore(&mut self, _group: GroupId, restore: Restore) {
+        self.outgoing.count();
+        self.trace.line(self.now, || {
+            format!("{:?} has its machine take over {:?}", self.node, restore.last())
+        });
+        self.outgoing.tasks.push(Work::Restore(restore));
     }
 
     fn read_state(&mut self, _group: GroupId, source: Source) {

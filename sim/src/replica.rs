@@ -5,12 +5,13 @@
 
 use crate::disk::SimDisk;
 use crate::machine::{Kept, KeyValue};
+use crate::ports::Work;
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
 use kontiki_node::SnapshotConfig;
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
-use kontiki_node::machine::{Applier, Source, Task};
+use kontiki_node::machine::{Applier, Source};
 use kontiki_node::{Input, MachineError};
 use kontiki_wire::{ClusterId, Identity, SessionLimits};
 use std::collections::VecDeque;
@@ -81,7 +82,7 @@ pub struct Process {
     /// The shipped applier, if there is a machine, and what it has to do, with when that is done.
     pub applier: Option<Applier>,
     /// See `applier`.
-    pub tasks: VecDeque<(Time, Task)>,
+    pub tasks: VecDeque<(Time, Work)>,
     /// States of which a piece is being read, and when that is done.
     pub sources: VecDeque<(Time, Source)>,
     /// Its machine began with a snapshot, and has not taken it over yet.

@@ -3,6 +3,7 @@
 //! Each works off its tasks one after the other, as a thread of its own would; a process that stands still does
 //! nothing. Invariant: what a machine does goes through the shipped applier, and after each task its state is compared.
 
+use crate::ports::Work;
 use crate::sometimes::Sometimes;
 use crate::violation::Verdict;
 use crate::world::{Event, World};
@@ -15,10 +16,10 @@ const RESTORE_MAX: u64 = 1_000_000_000;
 
 impl World {
     /// A node gives its machine something to do.
-    pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Task>) {
+    pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Work>) {
         for task in tasks {
             let mut takes = self.random.around(self.swarm.sizes.task);
-            if matches!(task, Task::Restore(..)) {
+            if matches!(task, Work::Restore(_)) {
                 takes = Duration(takes.0 + self.random.below(RESTORE_MAX));
             }
             let due = self.now().after(takes);
@@ -76,6 +77,13 @@ impl World {
             && let Some(applier) = process.applier.as_mut()
             && let Some((_, task)) = process.tasks.pop_front_if(|(due, _)| *due <= now)
         {
+            let task = match task {
+                Work::Task(task) => task,
+                Work::Restore(restore) => {
+                    let state = process.log.snapshot_state(&restore.file);
+                    Task::Restore(restore, state)
+                }
+            };
             let done = applier.run(task);
             self.trace.line(now, || format!("{id:?} has done {done:?}"));
             let at = match &done {
