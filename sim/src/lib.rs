@@ -19,6 +19,7 @@ pub mod linearizability;
 pub mod lives;
 pub mod machine;
 pub mod network;
+pub mod outlets;
 pub mod ports;
 pub mod queue;
 pub mod random;

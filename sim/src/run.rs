@@ -10,6 +10,7 @@ use crate::committed::CommittedRecord;
 use crate::disk::SimDisk;
 use crate::ledger::{Record, records_of};
 use crate::linearizability;
+use crate::outlets::{Outlet, unwritten};
 use crate::replica::{CLUSTER, options};
 use crate::sometimes::{Counters, Sometimes};
 use crate::swarm::STRAGGLE_MS_MAX;
@@ -50,6 +51,8 @@ pub struct Report {
     pub answered: u64,
     /// How many records were committed.
     pub committed: u64,
+    /// How many operations on keys the history holds.
+    pub operations: u64,
     /// How often each fault came.
     pub faults: BTreeMap<&'static str, u64>,
     /// How often each rare path was taken.
@@ -74,6 +77,7 @@ impl Report {
             acknowledged: 0,
             answered: 0,
             committed: 0,
+            operations: 0,
             faults: BTreeMap::new(),
             counters: Counters::default(),
             hash: 0,
@@ -86,9 +90,16 @@ impl Report {
 /// Runs a seed.
 #[must_use]
 pub fn run(seed: u64, detail: Detail) -> Report {
+    run_into(seed, detail, Outlet::default())
+}
+
+/// Runs a seed, and writes of it what is asked for; of a run that failed, all until then. That does not change the run.
+#[must_use]
+pub fn run_into(seed: u64, detail: Detail, outlet: Outlet) -> Report {
     let trace = Trace::new(detail);
     let mut report = Report::empty(seed);
-    let result = catch_unwind(AssertUnwindSafe(|| run_world(seed, &trace, &mut report)));
+    let mut world = None;
+    let result = catch_unwind(AssertUnwindSafe(|| run_world(seed, &trace, &mut world)));
     report.violation = match result {
         Ok(verdict) => verdict.err(),
         Err(panic) => Some(Violation {
@@ -99,6 +110,11 @@ pub fn run(seed: u64, detail: Detail) -> Report {
     report.events = trace.events();
     report.hash = trace.hash();
     report.lines = trace.lines();
+    if let Some(world) = world {
+        world.report(&mut report);
+        let written = world.write(outlet);
+        report.violation = report.violation.or(written.err());
+    }
     report
 }
 
@@ -109,25 +125,37 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-fn run_world(seed: u64, trace: &Trace, report: &mut Report) -> Verdict {
-    let mut world = World::new(seed, trace.clone())?;
-    report.nodes = world.swarm.nodes;
-    let verdict = world
+fn run_world(seed: u64, trace: &Trace, place: &mut Option<World>) -> Verdict {
+    let world = place.insert(World::new(seed, trace.clone())?);
+    world
         .storm()
         .and_then(|()| world.liveness())
         .and_then(|()| world.read_back())
         .and_then(|()| world.read_back_damaged())
-        .and_then(|()| world.judge());
-    report.simulated = world.now().since(Time::ZERO);
-    report.acknowledged = world.clients.acknowledged();
-    report.answered = world.clients.answered_count();
-    report.committed = world.checks.committed.last().0;
-    report.faults = std::mem::take(&mut world.faults);
-    report.counters = world.checks.counters.clone();
-    verdict
+        .and_then(|()| world.judge())
 }
 
 impl World {
+    /// What came of the run, however it ended.
+    fn report(&self, report: &mut Report) {
+        report.nodes = self.swarm.nodes;
+        report.simulated = self.now().since(Time::ZERO);
+        report.acknowledged = self.clients.acknowledged();
+        report.answered = self.clients.answered_count();
+        report.committed = self.checks.committed.last().0;
+        report.operations = self.clients.history().operations().count() as u64;
+        report.faults = self.faults.clone();
+        report.counters = self.checks.counters.clone();
+    }
+
+    /// Writes what is asked for and stands only at the end.
+    fn write(&self, outlet: Outlet) -> Verdict {
+        let written = outlet
+            .history
+            .map_or(Ok(()), |mut out| self.clients.history().write(&mut out));
+        written.map_err(|e| unwritten("the history", &e))
+    }
+
     fn storm(&mut self) -> Verdict {
         self.run_until(Time::ZERO.after(STORM))
     }
