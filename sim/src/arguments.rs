@@ -20,6 +20,7 @@ Runs the shipped driver, log and wire code on simulated time, disks and networks
 
 run and replay also take
   --history FILE    write what the clients did to the keys of the machine and were told, as JSON lines
+  --trace FILE      write every transition of every node and every message, as JSON lines
 With more than one seed the name of such a file must contain {seed}: every run has a file of its own.
 
 Exit codes: 0 all is well; 1 a property does not hold; 2 the words are not understood, or the history cannot be judged.";
@@ -52,8 +53,8 @@ pub(crate) enum Command {
 /// Which flags a command takes: those with a value, and those without.
 type Known = (&'static [&'static str], &'static [&'static str]);
 
-const RUN: Known = (&["--seeds", "--jobs", "--history"], &[]);
-const REPLAY: Known = (&["--seed", "--history"], &["--full", "--trace-hash"]);
+const RUN: Known = (&["--seeds", "--jobs", "--history", "--trace"], &[]);
+const REPLAY: Known = (&["--seed", "--history", "--trace"], &["--full", "--trace-hash"]);
 const CHECK: Known = (&["--history", "--steps"], &[]);
 const NONE: Known = (&[], &[]);
 
@@ -114,7 +115,7 @@ impl<'a> Flags<'a> {
 
     fn outlets(&self, seeds: &Range<u64>) -> Result<Outlets, String> {
         let owned = |name| self.value(name).map(str::to_owned);
-        Outlets::new(owned("--history"), seeds)
+        Outlets::new(owned("--history"), owned("--trace"), seeds)
     }
 
     fn run(&self) -> Result<Command, String> {
@@ -172,10 +173,10 @@ mod tests {
     fn what_usage_shows_is_understood() {
         for text in [
             "run --seeds 0..9 --jobs 2",
-            "run --seeds 3..4 --history h",
-            "run --seeds 0..9 --history h{seed}",
+            "run --seeds 3..4 --history h --trace t",
+            "run --seeds 0..9 --history h{seed} --trace t{seed}",
             "replay --seed 1 --full",
-            "replay --seed 1 --trace-hash --history h",
+            "replay --seed 1 --trace-hash --trace t",
             "replay --history h --seed 1",
             "check --history h",
             "check --history h --steps 5",
@@ -201,6 +202,7 @@ mod tests {
             ("run --seeds 0..9 --jobs two", "two"),
             ("run --seeds 0..9 --seeds 0..8", "twice"),
             ("run --seeds 0..9 --history h", "{seed}"),
+            ("run --seeds 0..9 --trace t", "{seed}"),
             ("replay --seeds 0..9", "--seeds"),
             ("replay --seed 1 --full --trace-hash", "exclude"),
             ("check", "--history"),

@@ -31,5 +31,6 @@ pub mod swarm;
 pub mod tasks;
 pub mod trace;
 pub mod traffic;
+pub mod transitions;
 pub mod violation;
 pub mod world;

@@ -1,6 +1,6 @@
-//! Files that runs are written to, for others to judge.
+//! Files that runs are written to, for others to judge: histories, and transitions.
 //!
-//! Invariant: every run has a file of its own, so that a file is one history, whatever else runs.
+//! Invariant: every run has a file of its own, so that a file is one history or one trace, whatever else runs.
 
 use crate::violation::Violation;
 use std::fmt;
@@ -18,6 +18,7 @@ pub const PROPERTY: &str = "what is asked for is written";
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Outlets {
     history: Option<String>,
+    trace: Option<String>,
 }
 
 /// Where a run is written to; nowhere by default.
@@ -25,11 +26,14 @@ pub struct Outlets {
 pub struct Outlet {
     /// What the clients did to keys and were told ([`crate::linearizability`] says how).
     pub history: Option<Box<dyn Write>>,
+    /// What every node went through ([`crate::transitions`] says how).
+    pub trace: Option<Box<dyn Write>>,
 }
 
 impl fmt::Debug for Outlet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Outlet {{ history: {} }}", self.history.is_some())
+        let (history, trace) = (self.history.is_some(), self.trace.is_some());
+        write!(f, "Outlet {{ history: {history}, trace: {trace} }}")
     }
 }
 
@@ -38,13 +42,20 @@ impl Outlets {
     ///
     /// # Errors
     /// In words, if several runs would write to one file.
-    pub fn new(history: Option<String>, seeds: &Range<u64>) -> Result<Self, String> {
+    pub fn new(history: Option<String>, trace: Option<String>, seeds: &Range<u64>) -> Result<Self, String> {
         let many = seeds.end.saturating_sub(seeds.start) > 1;
-        match history.as_ref().filter(|name| many && !name.contains(SEED)) {
+        let shared = [&history, &trace]
+            .into_iter()
+            .flatten()
+            .find(|name| many && !name.contains(SEED));
+        match shared {
             Some(name) => Err(format!(
                 "{name:?} must contain {SEED}, for there are several runs"
             )),
-            None => Ok(Self { history }),
+            None if history.is_some() && history == trace => {
+                Err("a history and a trace cannot share a file".to_owned())
+            }
+            None => Ok(Self { history, trace }),
         }
     }
 
@@ -56,6 +67,7 @@ impl Outlets {
         let open = |name: &Option<String>| name.as_ref().map(|n| made(&n.replace(SEED, &seed.to_string())));
         Ok(Outlet {
             history: open(&self.history).transpose()?,
+            trace: open(&self.trace).transpose()?,
         })
     }
 }

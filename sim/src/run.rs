@@ -15,6 +15,7 @@ use crate::replica::{CLUSTER, options};
 use crate::sometimes::{Counters, Sometimes};
 use crate::swarm::STRAGGLE_MS_MAX;
 use crate::trace::{Detail, Trace};
+use crate::transitions::Transitions;
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::World;
 use kontiki_consensus::{Duration, Index, NodeId, Role, Term, Time};
@@ -98,8 +99,12 @@ pub fn run(seed: u64, detail: Detail) -> Report {
 pub fn run_into(seed: u64, detail: Detail, outlet: Outlet) -> Report {
     let trace = Trace::new(detail);
     let mut report = Report::empty(seed);
+    let transitions = outlet.trace.map_or_else(Transitions::default, Transitions::to);
     let mut world = None;
-    let result = catch_unwind(AssertUnwindSafe(|| run_world(seed, &trace, &mut world)));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(World::new(seed, trace.clone(), transitions.clone())?);
+        world.live()
+    }));
     report.violation = match result {
         Ok(verdict) => verdict.err(),
         Err(panic) => Some(Violation {
@@ -112,9 +117,14 @@ pub fn run_into(seed: u64, detail: Detail, outlet: Outlet) -> Report {
     report.lines = trace.lines();
     if let Some(world) = world {
         world.report(&mut report);
-        let written = world.write(outlet);
+        let history = outlet
+            .history
+            .map_or(Ok(()), |mut out| world.clients.history().write(&mut out));
+        let written = history.map_err(|e| unwritten("the history", &e));
         report.violation = report.violation.or(written.err());
     }
+    let written = transitions.finish().map_err(|e| unwritten("the trace", &e));
+    report.violation = report.violation.or(written.err());
     report
 }
 
@@ -123,16 +133,6 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("a panic without a text")
         .to_owned()
-}
-
-fn run_world(seed: u64, trace: &Trace, place: &mut Option<World>) -> Verdict {
-    let world = place.insert(World::new(seed, trace.clone())?);
-    world
-        .storm()
-        .and_then(|()| world.liveness())
-        .and_then(|()| world.read_back())
-        .and_then(|()| world.read_back_damaged())
-        .and_then(|()| world.judge())
 }
 
 impl World {
@@ -148,12 +148,13 @@ impl World {
         report.counters = self.checks.counters.clone();
     }
 
-    /// Writes what is asked for and stands only at the end.
-    fn write(&self, outlet: Outlet) -> Verdict {
-        let written = outlet
-            .history
-            .map_or(Ok(()), |mut out| self.clients.history().write(&mut out));
-        written.map_err(|e| unwritten("the history", &e))
+    /// The whole run.
+    fn live(&mut self) -> Verdict {
+        self.storm()?;
+        self.liveness()?;
+        self.read_back()?;
+        self.read_back_damaged()?;
+        self.judge()
     }
 
     fn storm(&mut self) -> Verdict {
