@@ -220,7 +220,10 @@ impl Validator {
             ensure(agreed == term, "another record is committed there")?;
         }
         node.commit = commit;
-        each(&line["configuration"], "voters")?;
+        ensure(
+            each(&line["configuration"], "voters")?.count() > 0,
+            "it has no members",
+        )?;
         if text(line, "role")? == "leader" {
             self.leads(id, term)?;
         }
