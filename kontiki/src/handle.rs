@@ -22,7 +22,9 @@ pub struct Handle<T> {
 common_calls!(Handle<T>, BlockingHandle);
 
 impl<T: LogEntry> Handle<T> {
-    /// Appends an entry. The future resolves once a majority has it on disk; the append goes on if it is dropped.
+    /// Appends an entry. The future resolves once a majority has it on disk; the append goes on if it is dropped. If its
+    /// answer is lost the node asks again, until the time is over, and it takes effect once
+    /// ([`Config::sessions`](crate::Config::sessions)); then it may stand behind an append that was asked later.
     ///
     /// # Errors
     /// [`Error::outcome`] says whether the entry may have been appended.
@@ -132,6 +134,7 @@ mod tests {
             in_flight_bytes_max: 1000,
             read_bytes_max: 1000,
             request_timeout: Duration::from_secs(1),
+            sessions: true,
         }
     }
 
