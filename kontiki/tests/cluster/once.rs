@@ -77,7 +77,9 @@ fn comparisons_get_through_once_though_the_leader_is_aborted() {
         });
         let appended = node.append_if(expect, &[format!("0/{n}")]).unwrap();
         assert_eq!(appended.first, n + 1);
-        abort.map(|abort| abort.join().unwrap());
+        if let Some(abort) = abort {
+            abort.join().unwrap();
+        }
     }
     once(values(node), 1, 100);
     shut_down(&nodes);
