@@ -22,9 +22,7 @@ pub(super) async fn read(
     let (from, to) = query.range()?;
     let consistency = query.consistency()?;
     let wanted = Wanted::of(&headers)?;
-    let handle = query
-        .timeout()?
-        .map_or_else(|| app.handle.clone(), |timeout| app.handle.with_timeout(timeout));
+    let handle = app.within(query.timeout()?);
     // The first page is read before anything is answered, so that a failure gets a status of its own.
     let first = handle.read(from..to.unwrap_or(u64::MAX), consistency).await?;
     let end = to.unwrap_or(u64::MAX).min(first.last_index.saturating_add(1));
