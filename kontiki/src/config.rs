@@ -30,6 +30,10 @@ const BATCH_BYTES_LIMIT: usize = 256 << 20;
 /// The longest silence of a session, in seconds: a year.
 const SESSION_TTL_MAX: u64 = 365 * 24 * 3600;
 
+/// The least that can be kept of a log: less would be forgotten before anyone has read it.
+const RETENTION_BYTES_MIN: u64 = 1 << 20;
+const RETENTION_AGE_MIN: Duration = Duration::from_secs(1);
+
 /// Length of a file of the log where nobody is to wait for large ones.
 const SMALL_SEGMENT_BYTES: u64 = 16 << 20;
 
@@ -89,6 +93,13 @@ pub struct Config {
     /// 1 GiB; 64 KiB unless set. Where answers are so large that this forgets one which may still be asked for, a retry of
     /// that append fails as [`Error::SessionStale`].
     pub session_answers_bytes_max: usize,
+    /// How many bytes of the log of a node without a state machine are kept at least; what is older is forgotten, a whole file
+    /// of the log at a time, so that disk use stays below this and some three times `segment_bytes`. At least 1 MiB;
+    /// `None`, the default, keeps everything. The leader's setting counts: set the same on every node.
+    pub retention_bytes: Option<u64>,
+    /// How old, by the leaders' clocks, the entries of a log without a state machine are at least when they are forgotten. At
+    /// least 1 s; `None`, the default, keeps everything. Where both are set, what either lets go goes.
+    pub retention_age: Option<Duration>,
     pub(crate) socket: Option<UdpSocket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -125,6 +136,8 @@ impl Config {
             session_ttl: Duration::from_secs(3600),
             sessions_max: 4096,
             session_answers_bytes_max: 64 << 10,
+            retention_bytes: None,
+            retention_age: None,
             socket: None,
             memory: None,
         }
@@ -320,7 +333,23 @@ impl Config {
                 format!("{min} to {max} bytes"),
             ));
         }
-        Ok(())
+        self.check_retention()
+    }
+
+    fn check_retention(&self) -> Result<(), Error> {
+        let bytes = self.retention_bytes.filter(|bytes| *bytes < RETENTION_BYTES_MIN);
+        let age = self.retention_age.filter(|age| *age < RETENTION_AGE_MIN);
+        match (bytes, age) {
+            (Some(bytes), _) => {
+                let allowed = format!("{RETENTION_BYTES_MIN} bytes or more, or left out to keep everything");
+                Err(Error::config("retention_bytes", bytes, allowed))
+            }
+            (None, Some(age)) => {
+                let allowed = format!("{RETENTION_AGE_MIN:?} or more, or left out to keep everything");
+                Err(Error::config("retention_age", format!("{age:?}"), allowed))
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     fn check_sessions(&self) -> Result<(), Error> {
@@ -389,7 +418,11 @@ impl Config {
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
             sessions: self.session_limits(),
-            snapshots: SnapshotConfig::default(),
+            snapshots: SnapshotConfig {
+                retain_bytes: self.retention_bytes,
+                retain_age: self.retention_age.map(|age| nanos(age).0),
+                ..SnapshotConfig::default()
+            },
             payload_bytes_max: self.batch_bytes_max,
         }
     }

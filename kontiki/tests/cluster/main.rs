@@ -7,3 +7,4 @@ mod handle;
 mod limits;
 mod machine;
 mod once;
+mod retention;

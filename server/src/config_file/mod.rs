@@ -30,7 +30,7 @@ struct Tuning<T> {
 /// What a file sets, and where it goes.
 type Settings<T> = Vec<(fn(&mut Config, T), T)>;
 
-const DURATIONS: [Tuning<Duration>; 5] = [
+const DURATIONS: [Tuning<Duration>; 6] = [
     Tuning {
         name: "heartbeat_interval",
         put: |config, value| config.heartbeat_interval = value,
@@ -51,9 +51,13 @@ const DURATIONS: [Tuning<Duration>; 5] = [
         name: "session_ttl",
         put: |config, value| config.session_ttl = value,
     },
+    Tuning {
+        name: "retention_age",
+        put: |config, value| config.retention_age = Some(value),
+    },
 ];
 
-const SIZES: [Tuning<u64>; 7] = [
+const SIZES: [Tuning<u64>; 8] = [
     Tuning {
         name: "entry_bytes_max",
         put: |config, value| config.entry_bytes_max = clamp(value),
@@ -81,6 +85,10 @@ const SIZES: [Tuning<u64>; 7] = [
     Tuning {
         name: "session_answers_bytes_max",
         put: |config, value| config.session_answers_bytes_max = clamp(value),
+    },
+    Tuning {
+        name: "retention_bytes",
+        put: |config, value| config.retention_bytes = Some(value),
     },
 ];
 
@@ -295,7 +303,7 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let file = parse(&all).unwrap();
-        assert_eq!((file.durations.len(), file.sizes.len()), (5, 3));
+        assert_eq!((file.durations.len(), file.sizes.len()), (6, 4));
         assert!(file.listen.is_some());
     }
 
