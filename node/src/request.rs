@@ -42,7 +42,7 @@ pub enum Ask {
     },
     /// Read entries.
     Read {
-        /// First position; from 1.
+        /// First position; [`Position::ZERO`] is wherever the log begins.
         from: Position,
         /// The position after the last; may lie beyond the end.
         to: Position,
@@ -87,6 +87,8 @@ pub enum Reply {
     SessionOpened {
         /// Its name.
         session: u64,
+        /// After so many seconds of the cluster's clock in which nothing is appended in it, it expires.
+        ttl: u32,
     },
     /// What the machine answered to a query.
     Answered {

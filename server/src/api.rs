@@ -14,6 +14,15 @@ pub(crate) struct Appended {
     pub(crate) term: u64,
 }
 
+/// A session that was opened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// Its name.
+    pub(crate) session: String,
+    /// How long it may be silent before it is forgotten.
+    pub(crate) ttl_seconds: u64,
+}
+
 /// How a node is. Readers must accept roles they do not know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {
@@ -25,6 +34,8 @@ pub(crate) struct NodeStatus {
     pub(crate) term: u64,
     /// The leader it knows.
     pub(crate) leader: Option<u64>,
+    /// The first entry its log holds.
+    pub(crate) first: u64,
     /// The last entry it knows to be committed.
     pub(crate) commit: u64,
     /// The last entry in its log.
@@ -65,6 +76,7 @@ impl From<kontiki::Status> for NodeStatus {
             role: status.role.to_string(),
             term: status.term,
             leader: status.leader,
+            first: status.first,
             commit: status.commit,
             last: status.last,
             cluster: status.cluster.to_string(),

@@ -73,12 +73,20 @@ http = "{http}"
 # How long an append or a read may take unless the caller says so.
 # request_timeout = "10s"
 
+# How long a session of a client may be silent before what it appended is no longer remembered.
+# session_ttl = "3600s"
+
 # The largest entry, and the largest batch of entries that is appended as one. The same on every node.
 # entry_bytes_max = "1MiB"
 {batch}
 
 # Length of a file of the log, for files made from now on; a node keeps two even if they are empty.
 {segment}
+
+# How much of the log is kept at least; what is older is forgotten, by either, a whole file of the log at a time. Without
+# them everything is kept. The leader's setting counts: the same on every node.
+# retention_bytes = "1GiB"
+# retention_age = "7d"
 
 # The UDP address of every node, this one's too. Host names are allowed. The same on every node.
 [peers]

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    scratch::{Process, kontiki, printed, run_with, said},
+    scratch::{Process, kontiki, printed, run_with, said, until},
 };
 use serde_json::Value;
 use std::{
@@ -187,7 +187,7 @@ fn the_leader_is_killed_while_a_client_of_a_follower_appends() {
     end_while_appending(&mut cluster, leader, &order, Cluster::kill);
 }
 
-/// Ends `victim` in the middle of an append, and checks that what the client was told is true.
+/// Ends `victim` in the middle of an append, and checks that every line is there once, and where the client was told.
 fn end_while_appending(cluster: &mut Cluster, victim: u64, order: &[u64], end: impl Fn(&mut Cluster, u64)) {
     let lines = generated(40_000);
     let mut append = cluster.asking(order, &["append", "--lines", "-", "--verbose"]);
@@ -208,14 +208,10 @@ fn end_while_appending(cluster: &mut Cluster, victim: u64, order: &[u64], end: i
     writer.join().unwrap();
     let code = append.wait();
 
-    assert_eq!(
-        code,
-        if account.unknown.is_empty() { 0 } else { 5 },
-        "{}",
-        account.told
-    );
+    assert_eq!((code, account.unknown.len()), (0, 0), "{}", account.told);
     cluster.restart(victim);
     let log = cluster.read_from(victim, "..");
+    assert!(log == lines, "the log is not the file: {}", account.told);
     account.check(&lines, &log);
     for id in 1..=3 {
         assert!(
@@ -293,6 +289,37 @@ fn range(text: &str) -> RangeInclusive<u64> {
 }
 
 #[test]
+fn without_a_session_what_is_unknown_is_named() {
+    let mut cluster = Cluster::start();
+    assert!(
+        cluster
+            .run(&["append", "--no-session", "one", "two"], b"")
+            .status
+            .success()
+    );
+    let leader = cluster.leader();
+    (1..=3).filter(|id| *id != leader).for_each(|id| cluster.kill(id));
+    let append = |flags: &[&str]| {
+        let endpoint = cluster.endpoint(leader);
+        let args = [
+            &["append", "three", "--timeout", "2s", "--endpoint", &endpoint],
+            flags,
+        ]
+        .concat();
+        run_with(kontiki().args(args), b"")
+    };
+    let output = append(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(
+        said(&output).contains("no session was opened"),
+        "{}",
+        said(&output)
+    );
+    let code = append(&["--no-session"]).status.code().unwrap();
+    assert!(code == 1 || code == 5, "{code}");
+}
+
+#[test]
 fn without_a_majority_nothing_is_appended_and_nothing_guessed() {
     let mut cluster = Cluster::start();
     assert!(cluster.run(&["append", "one"], b"").status.success());
@@ -312,4 +339,43 @@ fn without_a_majority_nothing_is_appended_and_nothing_guessed() {
     let output = run_with(&mut append, b"");
     let code = output.status.code().unwrap();
     assert!(code == 1 || code == 5, "{code}: {}", said(&output));
+}
+
+#[test]
+fn a_log_with_retention_forgets_its_past_and_says_where_it_begins() {
+    let mut cluster = Cluster::start();
+    cluster.configure("retention_bytes = \"1MiB\"");
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    for id in 1..=3 {
+        cluster.restart(id);
+    }
+    // One node hears of nothing until what it misses is gone.
+    let late = 3;
+    cluster.kill(late);
+    let line = [&[b'x'; 60_000][..], b"\n"].concat();
+    let output = cluster.run(&["append", "--lines", "-"], &line.repeat(600));
+    assert!(output.status.success(), "{}", said(&output));
+    cluster.restart(late);
+    let first = until("every node to forget the past", || {
+        let firsts: Vec<u64> = cluster
+            .status()
+            .iter()
+            .filter_map(|n| n["first"].as_u64())
+            .collect();
+        (firsts.len() == 3 && firsts.iter().all(|first| *first > 1 && *first == firsts[0])).then(|| firsts[0])
+    });
+    for id in 1..=3 {
+        let lines = cluster.read_from(id, "..");
+        assert_eq!(lines.len(), line.len() * (601 - first as usize), "node {id}");
+        let mut gone = cluster.asking(&[id], &["read", "1..", "--json"]);
+        let gone = run_with(&mut gone, b"");
+        assert_eq!(gone.status.code(), Some(1));
+        assert!(
+            said(&gone).contains(&format!("begins with entry {first}")),
+            "{}",
+            said(&gone)
+        );
+    }
 }
