@@ -3,7 +3,7 @@
 //! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
 //! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
 
-use crate::{ClusterKey, Error, memory::LocalNetwork, random};
+use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::{SnapshotConfig, driver::DriverConfig};
@@ -93,6 +93,8 @@ pub struct Config {
     /// 1 GiB; 64 KiB unless set. Where answers are so large that this forgets one which may still be asked for, a retry of
     /// that append fails as [`Error::SessionStale`].
     pub session_answers_bytes_max: usize,
+    /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.
+    pub snapshots: SnapshotPolicy,
     /// How many bytes of the log of a node without a state machine are kept at least; what is older is forgotten, a whole file
     /// of the log at a time, so that disk use stays below this and some three times `segment_bytes`. At least 1 MiB;
     /// `None`, the default, keeps everything. The leader's setting counts: set the same on every node.
@@ -136,6 +138,7 @@ impl Config {
             session_ttl: Duration::from_secs(3600),
             sessions_max: 4096,
             session_answers_bytes_max: 64 << 10,
+            snapshots: SnapshotPolicy::default(),
             retention_bytes: None,
             retention_age: None,
             socket: None,
@@ -239,6 +242,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         self.check_peers()?;
         self.check_times()?;
+        self.snapshots.check()?;
         self.check_sizes()?;
         self.check_sessions()
     }
@@ -421,7 +425,7 @@ impl Config {
             snapshots: SnapshotConfig {
                 retain_bytes: self.retention_bytes,
                 retain_age: self.retention_age.map(|age| nanos(age).0),
-                ..SnapshotConfig::default()
+                ..self.snapshots.settings()
             },
             payload_bytes_max: self.batch_bytes_max,
         }
