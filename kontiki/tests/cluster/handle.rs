@@ -196,7 +196,7 @@ fn a_leader_that_is_frozen_is_replaced_and_learns_of_it() {
     let old = leader(&nodes);
     nodes[old].handle().pause(true);
     let other = &nodes[(old + 1) % 3];
-    // The others may still believe in it for a moment; nothing that is unknown is tried again.
+    // The others may still believe in it for a moment.
     eventually("another leader", || {
         other.status().leader.is_some_and(|id| id != old as u64 + 1)
     });

@@ -110,7 +110,7 @@ fn a_tail_follows_across_the_death_of_the_node_it_listens_to() {
     let mut lines = BufReader::new(tail.0.stdout.take().unwrap()).lines();
     assert_eq!(lines.next().unwrap().unwrap(), "two");
     cluster.kill(2);
-    // An append on its way to a leader that dies has an unknown outcome, so it waits for a leader that lives.
+    // The tail is to be seen across a change of leader, if that was the leader.
     cluster.leader();
     assert!(cluster.run(&["append", "three"], b"").status.success());
     assert_eq!(lines.next().unwrap().unwrap(), "three");
