@@ -53,6 +53,11 @@ const DURATIONS: [Tuning<Duration>; 5] = [
     },
 ];
 
+const NUMBERS: [Tuning<u64>; 1] = [Tuning {
+    name: "lease_drift_ppm",
+    put: |config, value| config.lease_drift_ppm = Some(u32::try_from(value).unwrap_or(u32::MAX)),
+}];
+
 const SIZES: [Tuning<u64>; 7] = [
     Tuning {
         name: "entry_bytes_max",
@@ -105,6 +110,7 @@ pub(crate) struct ConfigFile {
     listen: Option<SocketAddr>,
     durations: Settings<Duration>,
     sizes: Settings<u64>,
+    numbers: Settings<u64>,
     lines: BTreeMap<&'static str, usize>,
 }
 
@@ -139,6 +145,7 @@ impl ConfigFile {
             listen: table.parsed("listen", LISTEN)?,
             durations: settings(&DURATIONS, |name| table.duration(name))?,
             sizes: settings(&SIZES, |name| table.size(name))?,
+            numbers: settings(&NUMBERS, |name| table.number(name, "a whole number, from 1"))?,
             lines: known()
                 .into_iter()
                 .filter_map(|name| Some((name, table.line(name)?)))
@@ -162,7 +169,7 @@ impl ConfigFile {
         for (put, value) in &self.durations {
             put(&mut config, *value);
         }
-        for (put, value) in &self.sizes {
+        for (put, value) in self.sizes.iter().chain(&self.numbers) {
             put(&mut config, *value);
         }
         config.check().map_err(|error| self.mistake(error))?;
@@ -198,7 +205,7 @@ const LISTEN: &str = "an IP address and port, such as \"0.0.0.0:7401\"";
 /// The names of all fields.
 fn known() -> Vec<&'static str> {
     let durations = DURATIONS.iter().map(|tuning| tuning.name);
-    let sizes = SIZES.iter().map(|tuning| tuning.name);
+    let sizes = SIZES.iter().chain(&NUMBERS).map(|tuning| tuning.name);
     FIELDS.into_iter().chain(durations).chain(sizes).collect()
 }
 
@@ -283,11 +290,14 @@ mod tests {
             .join("\n");
         let file = parse(&all).unwrap();
         assert_eq!((file.durations.len(), file.sizes.len()), (5, 4));
+        assert_eq!(file.numbers.len(), 1);
         assert!(file.listen.is_some());
     }
 
     fn uncomment(line: &str) -> &str {
-        let bare = line.strip_prefix("# ").filter(|bare| bare.contains(" = \""));
+        let bare = line
+            .strip_prefix("# ")
+            .filter(|bare| bare.contains(" = \"") || bare.contains("_ppm = "));
         bare.unwrap_or(line)
     }
 }
