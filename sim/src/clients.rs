@@ -11,6 +11,7 @@ use crate::checkers::tails::Tail;
 use crate::checks::Checks;
 use crate::entries::{self, EntryId};
 use crate::linearizability::History;
+use crate::machine::KEYS;
 use crate::random::{Ppm, Random};
 use crate::session_clients::{SessionClients, Wish};
 use crate::sometimes::Sometimes;
@@ -52,6 +53,9 @@ enum Question {
         to: Position,
         consistency: Consistency,
     },
+    Query {
+        consistency: Consistency,
+    },
     Tail,
     Session(Wish),
 }
@@ -62,6 +66,8 @@ struct Open {
     question: Question,
     /// How far the log was known to reach when it was asked.
     floor: Position,
+    /// How far what is read must reach.
+    must: Position,
     asked: Time,
 }
 
@@ -71,7 +77,9 @@ struct Open {
 pub struct Clients {
     random: Random,
     habits: Habits,
-    nodes: usize,
+    machine: MachineKind,
+    /// By how many millionths each node's clock runs faster.
+    drifts: Vec<i64>,
     open: BTreeMap<Token, Open>,
     tails: Vec<Tail>,
     sessions: SessionClients,
@@ -86,14 +94,15 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients of a cluster of so many nodes.
+    /// Clients of a cluster whose nodes' clocks run faster by so much.
     #[must_use]
-    pub fn new(mut random: Random, habits: Habits, machine: MachineKind, nodes: usize) -> Self {
+    pub fn new(mut random: Random, habits: Habits, machine: MachineKind, drifts: Vec<i64>) -> Self {
         Self {
             sessions: SessionClients::new(random.fork(1), habits, machine),
             random,
             habits,
-            nodes,
+            machine,
+            drifts,
             open: BTreeMap::new(),
             tails: vec![Tail::default(); habits.tails],
             answers: Answers::default(),
@@ -183,7 +192,8 @@ impl Clients {
     fn ask_one(&mut self, client: usize, now: Time, leader: Option<NodeId>, checks: &mut Checks) -> Asked {
         let node = self.choose(leader);
         let (question, ask) = match self.random.below(10) {
-            0..=6 => self.append(checks),
+            0..=5 => self.append(checks),
+            6 if self.machine != MachineKind::None => self.query(),
             _ => self.read(),
         };
         self.open(client, now, node, question, ask)
@@ -198,7 +208,7 @@ impl Clients {
     }
 
     fn choose(&mut self, leader: Option<NodeId>) -> NodeId {
-        let anyone = NodeId(self.random.between(1, self.nodes as u64));
+        let anyone = NodeId(self.random.between(1, self.drifts.len() as u64));
         if self.random.chance(self.habits.elsewhere) {
             anyone
         } else {
@@ -266,11 +276,7 @@ impl Clients {
         } else {
             u64::MAX
         });
-        let consistency = if self.random.chance(Ppm::percent(70)) {
-            Consistency::Linearizable
-        } else {
-            Consistency::Stale
-        };
+        let consistency = self.consistency();
         let bytes_max = self.random.magnitude(1, 16 << 10) as usize;
         (
             Question::Read {
@@ -288,8 +294,26 @@ impl Clients {
         )
     }
 
+    fn query(&mut self) -> (Question, Ask) {
+        let consistency = self.consistency();
+        let query = vec![self.random.below(KEYS) as u8].into();
+        (Question::Query { consistency }, Ask::Query { query, consistency })
+    }
+
+    fn consistency(&mut self) -> Consistency {
+        match self.random.below(10) {
+            0..=3 => Consistency::Linearizable,
+            4..=6 => Consistency::Lease,
+            7 => Consistency::AtLeast(Position(self.floor.now().0 + self.random.below(3))),
+            8 => Consistency::Stale {
+                max_lag: Some(Duration(self.random.magnitude(1_000_000, 2_000_000_000))),
+            },
+            _ => Consistency::STALE,
+        }
+    }
+
     fn follow(&mut self, client: usize, now: Time) -> Asked {
-        let node = NodeId(self.random.between(1, self.nodes as u64));
+        let node = NodeId(self.random.between(1, self.drifts.len() as u64));
         let from = self.tails[client - self.habits.clients].next();
         let bytes_max = self.random.magnitude(1, 16 << 10) as usize;
         let to = Position(u64::MAX);
@@ -297,7 +321,7 @@ impl Clients {
             from,
             to,
             bytes_max,
-            consistency: Consistency::Stale,
+            consistency: Consistency::STALE,
             wait: true,
         };
         self.open(client, now, node, Question::Tail, ask)
@@ -306,12 +330,20 @@ impl Clients {
     fn open(&mut self, client: usize, now: Time, node: NodeId, question: Question, ask: Ask) -> Asked {
         self.tokens += 1;
         let token = Token(self.tokens);
+        let drift = self.drifts[node.0 as usize - 1];
+        let must = match question {
+            Question::Read { consistency, .. } | Question::Query { consistency } => {
+                reads::must_see(consistency, &self.floor, now, drift)
+            }
+            _ => Position::ZERO,
+        };
         self.open.insert(
             token,
             Open {
                 client,
                 question,
                 floor: self.floor.now(),
+                must,
                 asked: now,
             },
         );
@@ -397,10 +429,10 @@ impl Clients {
         self.answered += 1;
         match (open.question, reply) {
             (Question::Append { operation, expect }, reply) => {
-                self.append_answered(operation, expect, &open, reply, checks)?;
+                self.append_answered(now, operation, expect, &open, reply, checks)?;
             }
             (Question::Check { expect }, Reply::Failed(failure)) => {
-                self.end_told(expect, &open, &failure, checks)?
+                self.end_told(now, expect, &open, &failure, checks)?
             }
             (
                 Question::Read {
@@ -411,14 +443,18 @@ impl Clients {
                 Reply::Read { runs, last },
             ) => {
                 let answer = read_answer(&runs, last)?;
-                self.read_answered(from, to, consistency, &open, &answer, checks)?;
+                reads::answered(from, to, &answer, &checks.committed)?;
+                self.saw(now, consistency, &open, answer.last, checks)?;
             }
             (Question::Tail, Reply::Read { runs, last }) => {
                 let answer = read_answer(&runs, last)?;
                 self.followed(now, &open, &answer, checks)?;
                 return Ok(Some(open.client));
             }
-            (Question::Read { .. }, Reply::Failed(failure)) => {
+            (Question::Query { consistency }, Reply::Answered { at, .. }) => {
+                self.saw(now, consistency, &open, at, checks)?;
+            }
+            (Question::Read { .. } | Question::Query { .. }, Reply::Failed(failure)) => {
                 checks
                     .counters
                     .hit_if(matches!(failure, Failure::Timeout), Sometimes::ReadTimedOut);
@@ -441,6 +477,7 @@ impl Clients {
 
     fn append_answered(
         &mut self,
+        now: Time,
         operation: u64,
         expect: Expect,
         open: &Open,
@@ -470,16 +507,17 @@ impl Clients {
                         open.floor
                     )
                 })?;
-                self.reaches(last, term);
+                self.reaches(now, last, term);
                 Ok(())
             }
-            Reply::Failed(failure) => self.append_failed(operation, expect, open, &failure, checks),
+            Reply::Failed(failure) => self.append_failed(now, operation, expect, open, &failure, checks),
             reply => Err(mistaken(open.question, &reply)),
         }
     }
 
     fn append_failed(
         &mut self,
+        now: Time,
         operation: u64,
         expect: Expect,
         open: &Open,
@@ -507,14 +545,21 @@ impl Clients {
             }
             Failure::Refused(Refusal::Mismatch { .. } | Refusal::Holds { .. }) => {
                 checks.appends.not_applied(operation)?;
-                self.end_told(expect, open, failure, checks)
+                self.end_told(now, expect, open, failure, checks)
             }
             _ => checks.appends.not_applied(operation),
         }
     }
 
     /// An answer says where the log ended, if it does.
-    fn end_told(&mut self, expect: Expect, open: &Open, failure: &Failure, checks: &mut Checks) -> Verdict {
+    fn end_told(
+        &mut self,
+        now: Time,
+        expect: Expect,
+        open: &Open,
+        failure: &Failure,
+        checks: &mut Checks,
+    ) -> Verdict {
         let (last, term, holds) = match failure {
             Failure::Refused(Refusal::Mismatch { last, term }) => (*last, *term, false),
             Failure::Refused(Refusal::Holds { last, term }) => (*last, *term, true),
@@ -531,32 +576,31 @@ impl Clients {
             open.floor,
             &checks.committed,
         )?;
-        self.reaches(last, term);
+        self.reaches(now, last, term);
         Ok(())
     }
 
-    fn reaches(&mut self, last: Position, term: Term) {
-        self.floor.raise(last);
+    fn reaches(&mut self, now: Time, last: Position, term: Term) {
+        self.floor.raise(now, last);
         self.end = self.end.max((last, term));
     }
 
-    fn read_answered(
+    /// A read or a query saw the log up to here.
+    fn saw(
         &mut self,
-        from: Position,
-        to: Position,
+        now: Time,
         consistency: Consistency,
         open: &Open,
-        answer: &Answer,
+        last: Position,
         checks: &mut Checks,
     ) -> Verdict {
-        reads::answered(from, to, answer, &checks.committed)?;
-        if consistency == Consistency::Linearizable {
-            reads::fresh(answer.last, open.floor)?;
-            self.floor.raise(answer.last);
-        } else {
-            checks
-                .counters
-                .hit_if(answer.last < open.floor, Sometimes::StaleBehind);
+        ensure(last <= checks.committed.last_position(), reads::PROPERTY, || {
+            format!("{last:?} was seen, which is not committed")
+        })?;
+        reads::fresh(consistency, last, open.must)?;
+        match consistency {
+            Consistency::Linearizable | Consistency::Lease => self.floor.raise(now, last),
+            _ => checks.counters.hit_if(last < open.floor, Sometimes::StaleBehind),
         }
         Ok(())
     }

@@ -47,6 +47,7 @@ impl World {
             Fault::Partition => self.cut(lasts),
             Fault::Stall => self.stall(node, lasts),
             Fault::Pause => self.pause(node, lasts),
+            Fault::Nap => self.nap(),
             Fault::DiskFull => {
                 self.replicas[node].disk.set_full(true);
                 self.queue.schedule(self.now().after(lasts), Event::Room(node));
@@ -202,6 +203,15 @@ impl World {
         process.paused_until = process.paused_until.max(until);
         self.clients.delay(id, until.after(Duration::from_millis(2_000)));
         self.queue.schedule(until, Event::Resume { node, life });
+    }
+
+    /// A leader stands still while the others elect another, and goes on before it must doubt that it leads.
+    fn nap(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let sizes = &self.swarm.sizes;
+        let (least, most) = (sizes.election_timeout_min.0, sizes.election_timeout_max.0);
+        let lasts = Duration(self.random.between(least, most + most / 5));
+        self.pause(leader.0 as usize - 1, lasts);
     }
 
     // ---- partitions

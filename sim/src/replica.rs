@@ -236,6 +236,7 @@ impl Replica {
                 window_bytes_max: sizes.window_bytes_max,
                 message_bytes_max: sizes.message_bytes_max,
                 tail_bytes_max: sizes.tail_bytes_max,
+                lease_drift_ppm: sizes.lease_drift_ppm,
                 ..Config::new(self.node)
             },
             in_flight_bytes_max: sizes.in_flight_bytes_max,

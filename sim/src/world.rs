@@ -129,7 +129,12 @@ impl World {
             queue: Queue::default(),
             openings: (0..swarm.nodes).map(|_| None).collect(),
             network: Network::new(swarm.nodes, random.fork(2), swarm.network),
-            clients: Clients::new(random.fork(3), swarm.habits, swarm.machine, swarm.nodes),
+            clients: Clients::new(
+                random.fork(3),
+                swarm.habits,
+                swarm.machine,
+                swarm.clock_drift.clone(),
+            ),
             checks,
             trace,
             partition: 0,
@@ -405,9 +410,16 @@ impl World {
         if self.frozen[node] || self.with(node, |p| p.paused_until > now) != Some(false) {
             return;
         }
+        // What came meanwhile comes in at once, and clients may be heard before the other nodes.
+        let clients_first = self.random.coin();
         self.with(node, |process| {
             process.turn_due = false;
             process.disk_wake = Time::MAX;
+            if clients_first {
+                process
+                    .inbox
+                    .sort_by_key(|input| !matches!(input, Input::Request(_)));
+            }
         });
         self.checks.counters.hit(Sometimes::Paused);
         self.schedule_turn(node, now);
