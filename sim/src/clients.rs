@@ -3,23 +3,24 @@
 //! Clients ask whatever node they please, several things at a time, and give up by a deadline. What
 //! they may conclude from each answer is checked at once against the committed log.
 
+mod questions;
+
 use crate::checkers::answers::Answers;
 use crate::checkers::appends::Acknowledgement;
 use crate::checkers::compare;
 use crate::checkers::reads::{self, Answer, Floor};
 use crate::checkers::tails::Tail;
 use crate::checks::Checks;
-use crate::entries::{self, EntryId};
+use crate::entries;
 use crate::linearizability::History;
-use crate::machine::KEYS;
-use crate::random::{Ppm, Random};
+use crate::random::Random;
 use crate::session_clients::{SessionClients, Wish};
 use crate::sometimes::Sometimes;
 use crate::swarm::{Habits, MachineKind};
 use crate::violation::{Verdict, Violation, ensure};
 use kontiki_consensus::{Duration, Index, LogId, NodeId, Position, Run, Term, Time};
 use kontiki_node::{Ask, Consistency, Failure, Reply, Token};
-use kontiki_wire::{Expect, Refusal, Session};
+use kontiki_wire::{Expect, Refusal};
 use std::collections::BTreeMap;
 
 /// How many requests of one client may be open.
@@ -213,102 +214,6 @@ impl Clients {
             anyone
         } else {
             leader.unwrap_or(anyone)
-        }
-    }
-
-    fn append(&mut self, checks: &mut Checks) -> (Question, Ask) {
-        let expect = self.expect();
-        if expect != Expect::Any && self.random.chance(Ppm::percent(20)) {
-            return (
-                Question::Check { expect },
-                Ask::Append {
-                    payload: entries::payload(&[]),
-                    expect,
-                    session: Session::None,
-                },
-            );
-        }
-        let count = if self.random.chance(Ppm::percent(15)) {
-            self.random.between(2, 5) as u32
-        } else {
-            1
-        };
-        self.append_of(count, expect, checks)
-    }
-
-    fn append_of(&mut self, count: u32, expect: Expect, checks: &mut Checks) -> (Question, Ask) {
-        self.operations += 1;
-        let operation = self.operations;
-        checks.appends.sent(operation, count);
-        checks.counters.hit_if(count > 1, Sometimes::BatchAppended);
-        let mut entry = |part| {
-            let length = self.random.below(self.habits.entry_bytes_max as u64) as usize;
-            entries::encode(EntryId { operation, part }, length)
-        };
-        let payload = entries::payload(&(0..count).map(&mut entry).collect::<Vec<_>>());
-        (
-            Question::Append { operation, expect },
-            Ask::Append {
-                payload,
-                expect,
-                session: Session::None,
-            },
-        )
-    }
-
-    fn expect(&mut self) -> Expect {
-        let (position, term) = self.end;
-        match self.random.below(12) {
-            0 => Expect::Empty,
-            1 => Expect::Last { position, term: None },
-            2 => Expect::Last {
-                position,
-                term: Some(term),
-            },
-            _ => Expect::Any,
-        }
-    }
-
-    fn read(&mut self) -> (Question, Ask) {
-        let from = Position(self.random.between(1, self.floor.now().0 + 2));
-        let to = Position(if self.random.coin() {
-            from.0 + self.random.below(30)
-        } else {
-            u64::MAX
-        });
-        let consistency = self.consistency();
-        let bytes_max = self.random.magnitude(1, 16 << 10) as usize;
-        (
-            Question::Read {
-                from,
-                to,
-                consistency,
-            },
-            Ask::Read {
-                from,
-                to,
-                bytes_max,
-                consistency,
-                wait: false,
-            },
-        )
-    }
-
-    fn query(&mut self) -> (Question, Ask) {
-        let consistency = self.consistency();
-        let query = vec![self.random.below(KEYS) as u8].into();
-        (Question::Query { consistency }, Ask::Query { query, consistency })
-    }
-
-    fn consistency(&mut self) -> Consistency {
-        match self.random.below(10) {
-            0..=3 => Consistency::Linearizable,
-            4..=6 => Consistency::Lease,
-            7 => Consistency::AtLeast(Position(self.floor.now().0 + self.random.below(3))),
-            8 => Consistency::Stale {
-                max_lag: Some(Duration(self.random.magnitude(1_000_000, 2_000_000_000))),
-            },
-            _ => Consistency::STALE,
         }
     }
 

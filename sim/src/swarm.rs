@@ -98,7 +98,8 @@ pub const RATES: [Rate; 10] = [
         name: "leader paused for about an election timeout",
         in_runs: 40,
         every: (1_000, 16_000),
-        lasts: (0, 0),
+        // What the timeouts of a run allow; see `World::nap`.
+        lasts: (120, 2_880),
     },
     Rate {
         fault: Fault::DiskFull,
