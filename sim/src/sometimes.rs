@@ -33,6 +33,7 @@ paths! {
     CrashAtOperation = "a crash came exactly between two disk operations",
     AllDown = "all nodes were down at once",
     SegmentBegun = "a log went on in a new segment",
+    SegmentRecycled = "a segment that nobody needed any more was used again",
     StalledLeader = "the disk of a leader stood still longer than an election timeout",
     DiskWasFull = "a disk had no room for a new segment",
     DiskFailed = "a node stopped itself because its disk failed a write",
@@ -74,6 +75,11 @@ paths! {
     SnapshotFailed = "the transfer of a snapshot was broken off",
     ReadCompacted = "a read was told that its entries are gone",
     MachineResumed = "a durable machine went on where it was",
+    MachineSnapshotTaken = "a snapshot of a machine was taken",
+    MachineRestored = "a machine took over another node's snapshot",
+    MachineRestoredAtStart = "a machine went on from a snapshot after a start",
+    CrashBeforeRestore = "a crash came when a log began after a snapshot that its machine had not taken over",
+    SourceAbandoned = "a snapshot was given up because its source failed or there was no room",
 }
 
 /// How often each path was taken.

@@ -18,6 +18,7 @@ use crate::run::ENDS;
 use crate::sometimes::Sometimes;
 use crate::swarm::{PAYLOAD_BYTES_MAX, Swarm};
 use crate::trace::Trace;
+use crate::transitions::{Copy, Transitions};
 use crate::violation::{Verdict, Violation, ensure};
 use bytes::Bytes;
 use kontiki_consensus::{
@@ -38,7 +39,7 @@ pub(crate) enum Event {
     Deadline { node: usize, life: u64 },
     /// A disk has completed something.
     Disk { node: usize, life: u64 },
-    /// A machine has done its next task.
+    /// A machine has done its next task, or a piece of its state was read.
     Machine { node: usize, life: u64 },
     /// A paused process goes on.
     Resume { node: usize, life: u64 },
@@ -47,7 +48,7 @@ pub(crate) enum Event {
         from: usize,
         to: usize,
         bytes: Bytes,
-        again: bool,
+        copy: Copy,
     },
     /// A sender is told that a packet to this peer was dropped.
     Dropped { node: usize, peer: NodeId, life: u64 },
@@ -84,6 +85,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
+    pub(crate) transitions: Transitions,
     pub(crate) random: Random,
     /// Which partition is in force; an older one that ends mends nothing.
     pub(crate) partition: u64,
@@ -101,7 +103,7 @@ pub(crate) struct World {
 
 impl World {
     /// The world of a seed: all nodes are founded and about to start.
-    pub(crate) fn new(seed: u64, trace: Trace) -> Result<Self, Violation> {
+    pub(crate) fn new(seed: u64, trace: Trace, transitions: Transitions) -> Result<Self, Violation> {
         let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random.fork(1));
         let members = Configuration::of_voters((1..=swarm.nodes as u64).map(NodeId));
@@ -113,7 +115,7 @@ impl World {
                 random.fork(100 + node.0),
                 swarm.disks[n],
             );
-            let program = (swarm.machine, swarm.habits.limits);
+            let program = (swarm.machine, swarm.policy, swarm.habits.limits);
             let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, program, &members);
             replicas.push(replica.map_err(|e| cannot_open(node, &e.to_string()))?);
         }
@@ -137,6 +139,7 @@ impl World {
             ),
             checks,
             trace,
+            transitions,
             partition: 0,
             stormy: true,
             clients_ask: true,
@@ -196,10 +199,10 @@ impl World {
                 self.pump_disk(node);
                 Ok(())
             }
-            Event::Machine { node, life } if self.is_live(node, life) => self.work_on_tasks(node),
+            Event::Machine { node, life } if self.is_live(node, life) => self.work_aside(node),
             Event::Resume { node, life } if self.is_live(node, life) => {
                 self.resume(node);
-                self.work_on_tasks(node)
+                self.work_aside(node)
             }
             Event::Dropped { node, peer, life } if self.is_live(node, life) => {
                 self.checks.counters.hit(Sometimes::SendDropped);
@@ -212,8 +215,8 @@ impl World {
                 from,
                 to,
                 bytes,
-                again,
-            } => self.arrive(from, to, &bytes, again),
+                copy,
+            } => self.arrive(from, to, &bytes, copy),
             Event::Start { node } => self.start(node),
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
@@ -271,15 +274,25 @@ impl World {
         replica.disk.advance(now);
         let mut inbox = std::mem::take(&mut process.inbox);
         self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
+        self.transitions.begins_turn();
+        let mut copies = process.copies.drain(..);
         for input in &inbox {
-            if let Input::Packet(Packet {
-                message: PeerMessage::Raft(message),
-                ..
-            }) = input
-            {
-                self.checks.hears(replica.node, message, process.clock.shows(now));
+            match input {
+                Input::Packet(packet) => {
+                    let copy = copies.next().unwrap_or_default();
+                    self.transitions
+                        .receives(now, copy, packet.from, packet.to, &packet.message);
+                    if let PeerMessage::Raft(message) = &packet.message {
+                        self.checks.hears(replica.node, message, process.clock.shows(now));
+                    }
+                }
+                Input::Log(LogEvent::Persisted { id, .. }) => {
+                    self.transitions.persisted(now, replica.node, *id);
+                }
+                _ => {}
             }
         }
+        drop(copies);
         let mut ports = SimPorts {
             node: replica.node,
             now,
@@ -288,6 +301,7 @@ impl World {
             watch: &mut self.watch,
             outgoing: &mut self.outgoing,
             trace: &self.trace,
+            transitions: &self.transitions,
         };
         let date = DATE + now.0 + replica.date_offset;
         let deadline = process
@@ -312,18 +326,23 @@ impl World {
     fn look_at(&mut self, node: usize) -> Verdict {
         let now = self.now();
         let mut outgoing = std::mem::take(&mut self.outgoing);
-        outgoing.verdict()?;
         let replica = &self.replicas[node];
         let Some(process) = &replica.process else {
             return Ok(());
         };
+        self.transitions.decided(now, replica.node, process);
+        for (to, message, message_id) in &mut outgoing.messages {
+            *message_id = self.transitions.sends(now, replica.node, *to, message);
+        }
+        self.transitions.ends_turn();
+        outgoing.verdict()?;
         let view = view(process, now, outgoing.truncated.take());
         // Who has stopped in this turn hands nothing over any more of what he decided in it.
         if process.driver.stopped().is_none() {
             self.checks.turned(replica.node, &view)?;
         }
         let (id, incarnation) = (replica.node, process.incarnation);
-        for (to, message) in outgoing.messages.drain(..) {
+        for (to, message, message_id) in outgoing.messages.drain(..) {
             let packet = Packet {
                 group: GroupId::default(),
                 from: id,
@@ -331,7 +350,7 @@ impl World {
                 to,
                 message,
             };
-            self.send(node, to, &packet);
+            self.send(node, to, &packet, message_id);
         }
         for (token, reply) in outgoing.replies.drain(..) {
             let waiting = self
@@ -342,6 +361,7 @@ impl World {
             }
         }
         self.give_tasks(node, std::mem::take(&mut outgoing.tasks));
+        self.give_sources(node, std::mem::take(&mut outgoing.sources));
         self.outgoing = outgoing;
         self.compare(node)?;
         self.check_stopped(node)?;
@@ -377,6 +397,11 @@ impl World {
             .counters
             .hit_if(segment > process.segment, Sometimes::SegmentBegun);
         process.segment = segment;
+        let recycled = process.log.segments_recycled();
+        self.checks
+            .counters
+            .hit_if(recycled > process.recycled, Sometimes::SegmentRecycled);
+        process.recycled = recycled;
         process.disk_failed = replica.disk.has_failed();
         if said {
             let at = now.after(self.random.around(self.swarm.turn));
