@@ -97,8 +97,8 @@ pub struct Process {
     pub resumed: Index,
     /// The record at which it was last compared with others.
     pub compared: Index,
-    /// While it stands still its packets are lost: nobody empties the socket's buffer.
-    pub deaf: bool,
+    /// From then on its packets are lost while it stands still: nobody empties the socket's buffer.
+    pub deaf_from: Time,
 }
 
 impl Process {
@@ -246,7 +246,7 @@ impl Replica {
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
-            deaf: false,
+            deaf_from: Time::MAX,
         });
         Ok(())
     }

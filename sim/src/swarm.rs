@@ -26,6 +26,8 @@ pub enum Fault {
     Pause,
     /// A leader stands still for about as long as the others wait for it.
     Nap,
+    /// A leader and another node lose each other, and a while later all others restart at once.
+    Blink,
     /// A disk has no room for new files.
     DiskFull,
     /// A disk fails every write and sync.
@@ -50,7 +52,7 @@ pub struct Rate {
 }
 
 /// How often each fault comes.
-pub const RATES: [Rate; 10] = [
+pub const RATES: [Rate; 11] = [
     Rate {
         fault: Fault::Crash,
         name: "crash of a node",
@@ -99,7 +101,15 @@ pub const RATES: [Rate; 10] = [
         in_runs: 40,
         every: (1_000, 16_000),
         // What the timeouts of a run allow; see `World::nap`.
-        lasts: (120, 2_880),
+        lasts: (84, 2_880),
+    },
+    Rate {
+        fault: Fault::Blink,
+        name: "all but a leader and one cut off from it restart",
+        in_runs: 25,
+        every: (4_000, 24_000),
+        // See `World::blink`.
+        lasts: (0, 20),
     },
     Rate {
         fault: Fault::DiskFull,

@@ -70,7 +70,7 @@ impl World {
 
     pub(crate) fn arrive(&mut self, from: usize, to: usize, bytes: &Bytes, copy: Copy) -> Verdict {
         let now = self.now();
-        let hears = self.with(to, |p| !p.deaf || p.paused_until <= now);
+        let hears = self.with(to, |p| now < p.deaf_from || p.paused_until <= now);
         let lost = match (self.network.arrive(from, to), hears) {
             (true, Some(true)) => None,
             (true, Some(false)) => Some("deaf"),
