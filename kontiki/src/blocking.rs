@@ -65,6 +65,12 @@ macro_rules! common_calls {
                 self.handle.status()
             }
 
+            /// Index of the last entry that any handle of this node was told of; see the handle's `seen`.
+            #[must_use]
+            pub fn seen(&self) -> u64 {
+                self.handle.seen()
+            }
+
             /// Waits until a leader answers, and gives the status then.
             ///
             /// # Errors

@@ -77,7 +77,10 @@ impl<M: StateMachine> MachineHandle<M> {
         let encoded = kontiki_node::machine::encode(query.borrow());
         let submitted = encoded
             .map_err(|error| Error::Query(error.what))
-            .and_then(|query| self.node.submit(Ask::Query { query, consistency }));
+            .and_then(|query| {
+                let consistency = consistency.ask(self.node.shared().seen());
+                self.node.submit(Ask::Query { query, consistency })
+            });
         Query {
             state: State::new(submitted),
             _answer: PhantomData,
@@ -147,7 +150,7 @@ fn applied<O: DeserializeOwned>(reply: Option<Reply>) -> Result<Applied<O>, Erro
 
 fn answered<A: DeserializeOwned>(reply: Option<Reply>) -> Result<A, Error> {
     match reply {
-        Some(Reply::Answered { answer }) => from_bytes(&answer)
+        Some(Reply::Answered { answer, .. }) => from_bytes(&answer)
             .map_err(|why| Error::Query(format!("its answer does not come back from its bytes: {why}"))),
         Some(Reply::Failed(Failure::Unknown(_))) => Err(Error::Timeout),
         Some(Reply::Failed(failure)) => Err(failure.into()),

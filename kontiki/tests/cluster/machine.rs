@@ -164,7 +164,7 @@ fn often(mut config: Config) -> Config {
 
 /// How many commands the machine of a node was given in this life of it.
 fn applied(node: &BlockingMachine<Counter>) -> u64 {
-    node.query(Question::Applied, Consistency::Stale).unwrap()
+    node.query(Question::Applied, Consistency::STALE).unwrap()
 }
 
 fn covered(node: &BlockingMachine<Counter>) -> u64 {
@@ -242,10 +242,17 @@ fn many_at_once_are_each_applied_and_answered() {
     assert_eq!(outputs, (1..=600).collect::<Vec<_>>());
     let stale = || {
         nodes[2]
-            .query(Question::Count, Consistency::Stale)
+            .query(Question::Count, Consistency::STALE)
             .is_ok_and(|n| n == 600)
     };
     eventually("a follower to apply everything", stale);
+    let last = nodes[0].apply(Step::Add(1)).unwrap();
+    for node in &nodes {
+        let count = |consistency| node.query(Question::Count, consistency).unwrap();
+        assert_eq!(count(Consistency::AtLeast(last.index)), 601);
+        assert_eq!(count(Consistency::Session), 601);
+        assert_eq!((count(Consistency::Lease), node.seen()), (601, last.index));
+    }
 }
 
 #[test]

@@ -325,7 +325,10 @@ fn without_a_majority_nothing_is_appended_and_nothing_guessed() {
     assert!(cluster.run(&["append", "one"], b"").status.success());
     let leader = cluster.leader();
     (1..=3).filter(|id| *id != leader).for_each(|id| cluster.kill(id));
-    let output = run_with(&mut cluster.asking(&[leader], &["read", "..", "--stale"]), b"");
+    let output = run_with(
+        &mut cluster.asking(&[leader], &["read", "..", "--consistency", "stale"]),
+        b"",
+    );
     assert_eq!(printed(&output), "one\n");
     let mut append = kontiki();
     append.args([
