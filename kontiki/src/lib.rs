@@ -99,7 +99,7 @@ pub use key::ClusterKey;
 pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, restored, snapshot_of};
 pub use kontiki_node::{At, Consistency, MachineError, StateMachine};
 pub use kontiki_wire::ClusterId;
-pub use machine::{Applied, Apply, MachineHandle, Query};
+pub use machine::{Applied, Apply, ApplyAll, MachineHandle, Query};
 pub use node::RaftNode;
 pub use request::{Append, Appended, Entries, Entry, Expect, Read};
 pub use status::{PeerStatus, Role, Status};
