@@ -63,6 +63,8 @@ pub struct Status {
     pub term: u64,
     /// The leader it knows of; itself, if it leads.
     pub leader: Option<u64>,
+    /// The first entry its log holds, or will hold: what is before it was forgotten.
+    pub first: u64,
     /// The last entry it knows to be committed; 0 before the first.
     pub commit: u64,
     /// The last entry in its log, committed or not.
@@ -101,6 +103,7 @@ pub(crate) struct Snapshot {
     role: Role,
     term: u64,
     leader: Option<NodeId>,
+    first: Position,
     commit: Position,
     last: Position,
     raft_index: Index,
@@ -125,6 +128,7 @@ impl Snapshot {
             role: Role::Follower,
             term: 0,
             leader: None,
+            first: Position(1),
             commit: Position::ZERO,
             last: Position::ZERO,
             raft_index: Index::ZERO,
@@ -142,6 +146,7 @@ impl Snapshot {
         self.role = consensus.role().into();
         self.term = consensus.term().0;
         self.leader = consensus.leader();
+        self.first = driver.first();
         let known = consensus.position_at(consensus.commit());
         self.commit = self.commit.max(known.unwrap_or(driver.applied().1));
         self.last = consensus.last_position();
@@ -171,6 +176,7 @@ impl Snapshot {
             role: self.role,
             term: self.term,
             leader: self.leader.map(|id| id.0),
+            first: self.first.0,
             commit: self.commit.0,
             last: self.last.0,
             raft_index: self.raft_index.0,
