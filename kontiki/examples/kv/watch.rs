@@ -1,0 +1,79 @@
+//! Processes and their directories, seen from outside: what a long run has to keep an eye on.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::{Child, ExitStatus},
+};
+
+/// A child that is killed when nobody holds it any more.
+pub(crate) struct Process(pub(crate) Child);
+
+impl Process {
+    /// SIGKILL: it ends as if the power went, except that what it gave to the system is still written.
+    pub(crate) fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.0.kill()?;
+        self.0.wait()
+    }
+
+    /// Resident memory in bytes; 0 where the system does not say.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        number.unwrap_or(0) << 10
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.kill();
+    }
+}
+
+/// Bytes that the files below a directory take on disk, by the last part of their names (`seg`, `snap`, …). What vanishes
+/// meanwhile counts nothing.
+pub(crate) fn disk_bytes(dir: &Path) -> BTreeMap<String, u64> {
+    let mut sum = BTreeMap::new();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else {
+                continue;
+            };
+            if meta.is_dir() {
+                dirs.push(path);
+                continue;
+            }
+            let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or("other");
+            *sum.entry(kind.to_owned()).or_default() += meta.blocks() * 512;
+        }
+    }
+    sum
+}
+
+/// In MiB, rounded.
+pub(crate) fn mib(bytes: u64) -> u64 {
+    (bytes + (1 << 19)) >> 20
+}
+
+/// Numbers without chance, the same for the same seed: SplitMix64.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.0;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    }
+
+    /// From 0 on, below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
