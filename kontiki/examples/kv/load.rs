@@ -50,7 +50,7 @@ fn trouble(cluster: &mut Cluster, round: u64) -> Result<(), Failed> {
     cluster.kill(leader)?;
     cluster.until("another leader", |cluster| cluster.most("leader") == 1)?;
     up(cluster, leader)?;
-    if round % 2 == 0 {
+    if round.is_multiple_of(2) {
         for id in cluster.ids() {
             cluster.kill(id)?;
         }
