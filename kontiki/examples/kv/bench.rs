@@ -8,9 +8,13 @@ use crate::{
     Failed,
     args::Args,
     cluster::{Cluster, Told},
+    node::Nodes,
     watch::mib,
 };
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 const QUIET: u64 = 0;
 const SNAPSHOT: u64 = 1;
@@ -18,17 +22,18 @@ const TRANSFER: u64 = 2;
 const NAMES: [&str; 3] = ["no snapshot", "a snapshot is taken", "a snapshot is sent"];
 
 pub(crate) fn run(args: Args) -> Result<(), Failed> {
-    let seconds = Duration::from_secs(args.seconds);
-    let mut cluster = Cluster::new(args)?;
-    let measured = cluster.args.words.clone();
+    let (seconds, dir) = (Duration::from_secs(args.seconds), args.dir.clone());
+    let mut cluster = Cluster::new(Nodes::new(args)?);
+    let measured = cluster.program.args.words.clone();
     // While it is filled no snapshot is to be taken.
     cluster
+        .program
         .args
         .words
         .extend(["--snapshot-entries", "0", "--snapshot-bytes", "1000000000000"].map(str::to_owned));
     fill(&mut cluster)?;
     let filled = cluster.peaks();
-    cluster.args.words = measured;
+    cluster.program.args.words = measured;
     for id in cluster.ids() {
         cluster.kill(id)?;
     }
@@ -54,33 +59,34 @@ pub(crate) fn run(args: Args) -> Result<(), Failed> {
             .map(|(name, bytes)| format!("{name} {} MiB", mib(bytes)));
         println!("  at most while it was {what}: {}", all.join(", "));
     }
-    cluster.end()
+    cluster.end()?;
+    Ok(fs::remove_dir_all(dir)?)
 }
 
 /// Lets the leader put every key once.
-fn fill(cluster: &mut Cluster) -> Result<(), Failed> {
+fn fill(cluster: &mut Cluster<Nodes>) -> Result<(), Failed> {
     for id in cluster.ids() {
         cluster.start(id)?;
     }
     let leader = cluster.leader()?;
     cluster.order(leader, "fill")?;
-    let keys = cluster.args.keys;
+    let keys = cluster.program.args.keys;
     cluster.until("every key", |cluster| {
         cluster.ids().iter().all(|id| cluster.told(*id, "commit") >= keys)
     })?;
     cluster.note(&format!(
         "{keys} keys with values of {} bytes",
-        cluster.args.value_bytes
+        cluster.program.args.value_bytes
     ));
     Ok(())
 }
 
 /// Tells the leader of each change of phase while it lasts.
 fn phases(
-    cluster: &mut Cluster,
+    cluster: &mut Cluster<Nodes>,
     leader: u64,
     transfer: bool,
-    mut done: impl FnMut(&Cluster) -> bool,
+    mut done: impl FnMut(&Cluster<Nodes>) -> bool,
 ) -> Result<(), Failed> {
     let mut told = u64::MAX;
     loop {
@@ -106,7 +112,7 @@ fn phases(
     }
 }
 
-fn watch(cluster: &mut Cluster, leader: u64, time: Duration) -> Result<(), Failed> {
+fn watch(cluster: &mut Cluster<Nodes>, leader: u64, time: Duration) -> Result<(), Failed> {
     let began = Instant::now();
     phases(cluster, leader, false, |_| began.elapsed() > time)?;
     let (taken, _) = cluster.snapshots();
@@ -115,7 +121,7 @@ fn watch(cluster: &mut Cluster, leader: u64, time: Duration) -> Result<(), Faile
 }
 
 /// Leaves a follower behind until the log no longer reaches back to it, and lets it come back.
-fn send(cluster: &mut Cluster, leader: u64) -> Result<(), Failed> {
+fn send(cluster: &mut Cluster<Nodes>, leader: u64) -> Result<(), Failed> {
     let follower = cluster
         .ids()
         .into_iter()
@@ -138,7 +144,7 @@ fn send(cluster: &mut Cluster, leader: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-fn tell(cluster: &mut Cluster, leader: u64) -> Result<(), Failed> {
+fn tell(cluster: &mut Cluster<Nodes>, leader: u64) -> Result<(), Failed> {
     let mut ended = false;
     let mut phases: Vec<Told> = Vec::new();
     while !ended {

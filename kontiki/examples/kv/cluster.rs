@@ -4,23 +4,21 @@
 
 use crate::{
     Failed,
-    args::Args,
-    node,
     watch::{Process, disk_bytes, mib},
 };
-use kontiki::ClusterKey;
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, BufRead, BufReader, Write},
-    net::UdpSocket,
+    io::{BufRead, BufReader, Write},
+    ops::RangeInclusive,
+    path::PathBuf,
     process::{ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver, Sender},
     thread,
     time::{Duration, Instant},
 };
 
-const NODES: u64 = 3;
+/// The nodes of a cluster.
+pub(crate) const THREE: RangeInclusive<u64> = 1..=3;
 /// How often a line is printed.
 const PRINT_EVERY: Duration = Duration::from_secs(5);
 /// How long anything may be waited for.
@@ -29,8 +27,17 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// What a node said last: numbers by name.
 pub(crate) type Told = BTreeMap<String, u64>;
 
-pub(crate) struct Cluster {
-    pub(crate) args: Args,
+/// What the processes run.
+pub(crate) trait Program {
+    /// How a node is started. What it prints is [`Line`]s.
+    fn command(&self, node: u64) -> Result<Command, Failed>;
+
+    /// Where a node keeps everything.
+    fn home(&self, node: u64) -> PathBuf;
+}
+
+pub(crate) struct Cluster<P> {
+    pub(crate) program: P,
     nodes: BTreeMap<u64, Member>,
     lines: Receiver<Line>,
     sender: Sender<Line>,
@@ -40,10 +47,12 @@ pub(crate) struct Cluster {
     before: u64,
 }
 
-struct Line {
-    node: u64,
-    start: u64,
-    text: String,
+/// What is heard of a node: `at` and numbers by name, `stopped` and why, or another word and numbers by name.
+pub(crate) struct Line {
+    pub(crate) node: u64,
+    /// By which of its processes it was said, if by one itself.
+    pub(crate) start: Option<u64>,
+    pub(crate) text: String,
 }
 
 /// What is known of a node, also while it is down.
@@ -70,47 +79,33 @@ pub(crate) struct Peaks {
     pub(crate) pairs: u64,
 }
 
-impl Cluster {
-    /// Lays out three nodes; none runs yet.
-    pub(crate) fn new(mut args: Args) -> Result<Self, Failed> {
-        let sockets = (0..NODES)
-            .map(|_| UdpSocket::bind("127.0.0.1:0"))
-            .collect::<io::Result<Vec<_>>>()?;
-        let addresses = sockets
-            .iter()
-            .map(|socket| Ok(socket.local_addr()?.to_string()))
-            .collect::<io::Result<Vec<_>>>()?;
-        args.peers = (1..).zip(addresses).collect();
-        let key = ClusterKey::generate()?;
-        for id in 1..=NODES {
-            fs::create_dir_all(node::home(&args, id))?;
-            node::config(&args, id, key.clone()).bootstrap()?;
-        }
-        key.save(args.dir.join("cluster.key"))?;
+impl<P: Program> Cluster<P> {
+    /// Three nodes, none of which runs yet.
+    pub(crate) fn new(program: P) -> Self {
         let (sender, lines) = mpsc::channel();
-        println!("{:?} in {}", args.words, args.dir.display());
-        Ok(Self {
-            args,
-            nodes: (1..=NODES).map(|id| (id, Member::default())).collect(),
+        Self {
+            program,
+            nodes: THREE.map(|id| (id, Member::default())).collect(),
             lines,
             sender,
             began: Instant::now(),
             printed: Instant::now(),
             before: 0,
-        })
+        }
+    }
+
+    /// Where others tell what they hear of the nodes.
+    pub(crate) fn ear(&self) -> Sender<Line> {
+        self.sender.clone()
     }
 
     pub(crate) fn ids(&self) -> Vec<u64> {
-        self.nodes.keys().copied().collect()
+        THREE.collect()
     }
 
     pub(crate) fn start(&mut self, id: u64) -> Result<(), Failed> {
         self.note(&format!("node {id} is started"));
-        let addresses: Vec<_> = self.args.peers.values().map(String::as_str).collect();
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("node").args(&self.args.words);
-        command.args(["--node", &id.to_string(), "--peers", &addresses.join(",")]);
-        command.arg("--dir").arg(&self.args.dir);
+        let mut command = self.program.command(id)?;
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (out, orders) = (child.stdout.take(), child.stdin.take());
         let (out, orders) = (out.ok_or("no pipe")?, orders.ok_or("no pipe")?);
@@ -119,10 +114,12 @@ impl Cluster {
         member.running = Some((Process(child), orders));
         let (start, sender) = (member.start, self.sender.clone());
         thread::spawn(move || {
-            for text in BufReader::new(out).lines().map_while(Result::ok) {
+            let ended = Ok("stopped: its process has ended".to_owned());
+            let lines = BufReader::new(out).lines().chain([ended]);
+            for text in lines.map_while(Result::ok) {
                 let line = Line {
                     node: id,
-                    start,
+                    start: Some(start),
                     text,
                 };
                 if sender.send(line).is_err() {
@@ -230,14 +227,15 @@ impl Cluster {
         let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) else {
             return Ok(());
         };
-        let (word, rest) = line.text.split_once(' ').unwrap_or((&line.text, ""));
-        if word == "stopped" {
-            return Err(format!("node {} stopped itself: {rest}", line.node).into());
-        }
         let member = self.nodes.get_mut(&line.node).ok_or("no such node")?;
-        if member.start != line.start || member.running.is_none() {
+        let other = line.start.is_some_and(|start| start != member.start);
+        if other || member.running.is_none() {
             return Ok(());
         }
+        if let Some(why) = line.text.strip_prefix("stopped") {
+            return Err(format!("node {} stopped{why}", line.node).into());
+        }
+        let (word, rest) = line.text.split_once(' ').unwrap_or((&line.text, ""));
         let numbers = rest.split(' ').filter_map(|part| part.split_once('='));
         let numbers = numbers.filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
         let told: Told = numbers.collect();
@@ -282,7 +280,7 @@ impl Cluster {
 
     /// What a node takes now.
     fn measure(&mut self, id: u64) -> Peaks {
-        let home = node::home(&self.args, id);
+        let home = self.program.home(id);
         let Some(member) = self.nodes.get_mut(&id) else {
             return Peaks::default();
         };
@@ -310,48 +308,21 @@ impl Cluster {
         peaks.fold(Peaks::default(), Peaks::with)
     }
 
-    /// Asks every node for its sums, and says whether they are equal and what is known of them.
-    pub(crate) fn compare(&mut self) -> Result<(), Failed> {
-        for id in self.ids() {
-            self.order(id, "check")?;
-        }
-        let all = self.ids();
-        self.until("the sums of every node", |cluster| {
-            let said = |id| {
-                cluster
-                    .nodes
-                    .get(id)
-                    .is_some_and(|m| m.said.iter().any(|(word, _)| word == "sums"))
-            };
-            all.iter().all(said)
-        })?;
-        let sums: Vec<_> = all.iter().filter_map(|id| self.take(*id, "sums")).collect();
-        for (id, sums) in all.iter().zip(&sums) {
-            self.note(&format!("node {id}: {sums:?}"));
-        }
-        let acked = self.most("acked");
-        let equal = sums
-            .iter()
-            .all(|one| Some(one) == sums.first() && one.get("sound") == Some(&1));
-        let whole = sums
-            .iter()
-            .all(|one| one.get("index").is_some_and(|index| *index >= acked));
-        match (equal, whole) {
-            (true, true) => Ok(()),
-            (false, _) => Err("the nodes differ".into()),
-            (true, false) => Err(format!("entry {acked} was acknowledged and is gone").into()),
-        }
+    /// Whether a node has said such a line that nobody has taken yet.
+    pub(crate) fn has_said(&self, id: u64, word: &str) -> bool {
+        let said = self.nodes.get(&id).map(|member| &member.said);
+        said.is_some_and(|said| said.iter().any(|(first, _)| first == word))
     }
 
-    /// Ends every node in order, and removes what they have kept.
-    pub(crate) fn end(mut self) -> Result<(), Failed> {
+    /// Ends every node in order.
+    pub(crate) fn end(&mut self) -> Result<(), Failed> {
         for member in self.nodes.values_mut() {
             if let Some((mut process, orders)) = member.running.take() {
                 drop(orders);
                 process.0.wait()?;
             }
         }
-        Ok(fs::remove_dir_all(&self.args.dir)?)
+        Ok(())
     }
 }
 

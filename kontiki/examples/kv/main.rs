@@ -7,15 +7,17 @@
 //! cargo run --release --example kv -- bench-snapshot [...]   what a snapshot of a large state costs those who append
 //! ```
 //!
-//! `store` is the state machine; `node` is one process of a cluster, `cluster` starts and kills such processes, `load` and
-//! `bench` are two stories of them. `args` names the options.
+//! `store` is the state machine; `node` is one process of a cluster, `cluster` starts, kills and watches processes, `story`
+//! says what befalls them under a long load. `args` names the options.
 
 mod args;
 mod bench;
+#[allow(dead_code, reason = "another program shares it")]
 mod cluster;
 mod load;
 mod node;
 mod store;
+mod story;
 mod watch;
 
 use args::Args;

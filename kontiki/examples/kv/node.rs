@@ -4,13 +4,15 @@
 use crate::{
     Failed,
     args::Args,
+    cluster::{Program, THREE},
     store::{Command, Counters, Query, Store, Sums},
-    watch::Numbers,
 };
 use kontiki::{ClusterKey, Config, Consistency, Error, MachineHandle, Outcome, RaftNode, Role};
 use std::{
-    io,
+    fs, io,
+    net::UdpSocket,
     path::PathBuf,
+    process,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,6 +26,8 @@ const TELL_EVERY: Duration = Duration::from_millis(100);
 /// The files of its log: small, so that little is kept beside what has to be.
 const SEGMENT_BYTES: u64 = 4 << 20;
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How long a check may take: what was lost in a crash has to be applied again first.
+const CHECK_MAX: Duration = Duration::from_secs(120);
 /// How long one who appends one command after the other rests before the next.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -50,8 +54,47 @@ struct Node {
     tally: Arc<Tally>,
 }
 
+/// A cluster of such processes.
+pub(crate) struct Nodes {
+    pub(crate) args: Args,
+}
+
+impl Nodes {
+    /// Lays them out; none runs yet.
+    pub(crate) fn new(mut args: Args) -> Result<Self, Failed> {
+        let sockets: Vec<_> = THREE
+            .map(|_| UdpSocket::bind("127.0.0.1:0"))
+            .collect::<io::Result<_>>()?;
+        for (id, socket) in THREE.zip(&sockets) {
+            args.peers.insert(id, socket.local_addr()?.to_string());
+        }
+        let key = ClusterKey::generate()?;
+        for id in THREE {
+            fs::create_dir_all(home(&args, id))?;
+            config(&args, id, key.clone()).bootstrap()?;
+        }
+        key.save(args.dir.join("cluster.key"))?;
+        Ok(Self { args })
+    }
+}
+
+impl Program for Nodes {
+    fn command(&self, node: u64) -> Result<process::Command, Failed> {
+        let addresses: Vec<_> = self.args.peers.values().map(String::as_str).collect();
+        let mut command = process::Command::new(std::env::current_exe()?);
+        command.arg("node").args(&self.args.words);
+        command.args(["--node", &node.to_string(), "--peers", &addresses.join(",")]);
+        command.arg("--dir").arg(&self.args.dir);
+        Ok(command)
+    }
+
+    fn home(&self, node: u64) -> PathBuf {
+        home(&self.args, node)
+    }
+}
+
 /// The settings of a node of this cluster.
-pub(crate) fn config(args: &Args, node: u64, key: ClusterKey) -> Config {
+fn config(args: &Args, node: u64, key: ClusterKey) -> Config {
     let mut config = Config::new(node, home(args, node).join("kontiki"), key, args.peers.clone());
     config.segment_bytes = SEGMENT_BYTES;
     config.batch_bytes_max = BATCH_BYTES_MAX;
@@ -60,7 +103,7 @@ pub(crate) fn config(args: &Args, node: u64, key: ClusterKey) -> Config {
 }
 
 /// Where a node keeps everything.
-pub(crate) fn home(args: &Args, node: u64) -> PathBuf {
+fn home(args: &Args, node: u64) -> PathBuf {
     args.dir.join(format!("node{node}"))
 }
 
@@ -88,16 +131,17 @@ impl Node {
         loop {
             let status = self.handle.status();
             if let Some(why) = &status.stopped {
-                println!("stopped {why}");
+                println!("stopped itself: {why}");
                 return;
             }
             let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
             let tally = &self.tally;
             println!(
-                "at leader={} first={} commit={} acked={} refused={} unknown={} taken={} restored={} reading={}",
+                "at leader={} first={} commit={} last={} acked={} refused={} unknown={} taken={} restored={} reading={}",
                 u8::from(status.role == Role::Leader),
                 status.first,
                 status.commit,
+                status.last,
                 read(&tally.acked),
                 read(&tally.refused),
                 read(&tally.unknown),
@@ -127,7 +171,8 @@ impl Node {
     /// The sums as they are kept, and as they are when every pair is looked at.
     fn check(&self) -> Result<(), Failed> {
         let ask = |query| -> Result<Sums, Failed> {
-            let answer = self.handle.blocking().query(query, Consistency::Stale)?;
+            let node = self.handle.with_timeout(CHECK_MAX).blocking();
+            let answer = node.query(query, Consistency::Linearizable)?;
             Ok(Result::<Sums, _>::from(answer)?)
         };
         let (kept, made) = (ask(Query::Sums)?, ask(Query::Recount)?);
@@ -288,5 +333,23 @@ fn any(args: &Args, numbers: &mut Numbers) -> Command {
             value,
         },
         _ => Command::Put { key, value },
+    }
+}
+
+/// Numbers without chance, the same for the same seed: SplitMix64.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut n = self.0;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    }
+
+    /// From 0 on, below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
     }
 }

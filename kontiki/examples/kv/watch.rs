@@ -59,21 +59,3 @@ pub(crate) fn disk_bytes(dir: &Path) -> BTreeMap<String, u64> {
 pub(crate) fn mib(bytes: u64) -> u64 {
     (bytes + (1 << 19)) >> 20
 }
-
-/// Numbers without chance, the same for the same seed: SplitMix64.
-pub(crate) struct Numbers(pub(crate) u64);
-
-impl Numbers {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut n = self.0;
-        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        n ^ (n >> 31)
-    }
-
-    /// From 0 on, below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-}
