@@ -92,8 +92,8 @@ impl<P: Program> Story<P> {
     /// Keeps a follower down until what it lacks is gone from the log of those who run, then lets it come back.
     fn leave_behind(&mut self) -> Result<(), Failed> {
         let leader = self.cluster.leader()?;
-        let followers = self.cluster.ids().into_iter().filter(|id| *id != leader);
-        let follower = followers.last().ok_or("no follower")?;
+        let mut followers = self.cluster.ids().into_iter().filter(|id| *id != leader);
+        let follower = followers.next_back().ok_or("no follower")?;
         let there = self.cluster.most("commit");
         self.cluster.until("a follower that is not behind", |cluster| {
             cluster.told(follower, "commit") >= there
