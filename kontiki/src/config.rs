@@ -3,7 +3,7 @@
 //! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
 //! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
 
-use crate::{ClusterKey, Error, memory::LocalNetwork, random};
+use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::{SnapshotConfig, driver::DriverConfig};
@@ -76,6 +76,8 @@ pub struct Config {
     pub tail_bytes_max: usize,
     /// Length of a file of the log, in bytes. 1 MiB to 1 GiB, at least twice `batch_bytes_max`; 64 MiB unless set.
     pub segment_bytes: u64,
+    /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.
+    pub snapshots: SnapshotPolicy,
     /// How many bytes of the log of a node without a state machine are kept at least; what is older is forgotten, a whole file
     /// of the log at a time, so that disk use stays below this and some three times `segment_bytes`. At least 1 MiB;
     /// `None`, the default, keeps everything. The leader's setting counts: set the same on every node.
@@ -115,6 +117,7 @@ impl Config {
             read_bytes_max: 4 << 20,
             tail_bytes_max: 16 << 20,
             segment_bytes: 64 << 20,
+            snapshots: SnapshotPolicy::default(),
             retention_bytes: None,
             retention_age: None,
             socket: None,
@@ -218,6 +221,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         self.check_peers()?;
         self.check_times()?;
+        self.snapshots.check()?;
         self.check_sizes()
     }
 
@@ -372,7 +376,7 @@ impl Config {
             snapshots: SnapshotConfig {
                 retain_bytes: self.retention_bytes,
                 retain_age: self.retention_age.map(|age| nanos(age).0),
-                ..SnapshotConfig::default()
+                ..self.snapshots.settings()
             },
             payload_bytes_max: self.batch_bytes_max,
         }
