@@ -20,6 +20,8 @@ pub(crate) struct Args {
     pub(crate) snapshot_bytes: u64,
     /// A snapshot is taken after so many commands, whatever they take; 0: not for that.
     pub(crate) snapshot_entries: u64,
+    /// How much of the log before a snapshot stays.
+    pub(crate) keep_bytes: u64,
     /// How often the nodes are killed.
     pub(crate) rounds: u64,
     /// How long `bench-snapshot` measures, in seconds.
@@ -44,6 +46,7 @@ impl Args {
             value_bytes: 40,
             snapshot_bytes: 10 << 20,
             snapshot_entries: 0,
+            keep_bytes: 4 << 20,
             rounds: 4,
             seconds: 60,
             dir: std::env::current_dir()?.join(format!("kv-{}", std::process::id())),
@@ -70,6 +73,7 @@ impl Args {
             "--value-bytes" => self.value_bytes = value.parse()?,
             "--snapshot-bytes" => self.snapshot_bytes = value.parse()?,
             "--snapshot-entries" => self.snapshot_entries = value.parse()?,
+            "--keep-bytes" => self.keep_bytes = value.parse()?,
             "--rounds" => self.rounds = value.parse()?,
             "--seconds" => self.seconds = value.parse()?,
             "--dir" => self.dir = value.into(),

@@ -99,6 +99,9 @@ fn config(args: &Args, node: u64, key: ClusterKey) -> Config {
     config.segment_bytes = SEGMENT_BYTES;
     config.batch_bytes_max = BATCH_BYTES_MAX;
     config.entry_bytes_max = BATCH_BYTES_MAX;
+    config.snapshots.bytes = Some(args.snapshot_bytes);
+    config.snapshots.entries = Some(args.snapshot_entries).filter(|entries| *entries > 0);
+    config.snapshots.keep_bytes = args.keep_bytes;
     config
 }
 
