@@ -47,8 +47,10 @@ fn compare(cluster: &mut Cluster<Nodes>) -> Result<(), Failed> {
         .iter()
         .all(|one| one.get("index").is_some_and(|index| *index >= acked));
     match (equal, whole) {
-        (true, true) => Ok(cluster.note("equal on all nodes, and nothing that was acknowledged is missing")),
-        (false, _) => Err("the nodes differ".into()),
-        (true, false) => Err(format!("entry {acked} was acknowledged and is gone").into()),
+        (true, true) => {}
+        (false, _) => return Err("the nodes differ".into()),
+        (true, false) => return Err(format!("entry {acked} was acknowledged and is gone").into()),
     }
+    cluster.note("equal on all nodes, and nothing that was acknowledged is missing");
+    Ok(())
 }
