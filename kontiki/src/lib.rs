@@ -61,6 +61,7 @@
 //!   [`RaftNode::spinup`] gives two channels of the standard library instead.
 //! - Every node takes every call and forwards to the leader what is for it.
 //! - An append is acknowledged once a majority of the nodes has it on disk. What is acknowledged is never lost.
+//! - An append or command whose answer is lost is sent again by the node, and takes effect once ([`Config::sessions`]).
 //! - Each [`Error`] says whether the append may have happened ([`outcome`](Error::outcome)), whether asking again makes sense
 //!   and what to do.
 //! - Indexes count the entries of the log, from 1, without holes.
@@ -84,6 +85,7 @@ mod random;
 mod reading;
 mod replica;
 mod request;
+mod session;
 mod shared;
 mod status;
 mod storage;
@@ -105,5 +107,6 @@ pub use machine::{Applied, Apply, ApplyAll, MachineHandle, Query};
 pub use node::RaftNode;
 pub use policy::SnapshotPolicy;
 pub use request::{Append, Appended, Entries, Entry, Expect, Read};
+pub use session::{OpenSession, Session, SessionKey};
 pub use status::{PeerStatus, Role, SnapshotStatus, Status};
 pub use tail::Tail;

@@ -47,7 +47,8 @@ pub struct Applied<O> {
 
 impl<M: StateMachine> MachineHandle<M> {
     /// Has a command applied on every node. The future resolves once a majority has it on disk and it is applied on this
-    /// node, with what the machine gave back; the command goes on its way if the future is dropped.
+    /// node, with what the machine gave back; the command goes on its way if the future is dropped. If its answer is lost the
+    /// node asks again, until the time is over, and it is applied once ([`Config::sessions`](crate::Config::sessions)).
     ///
     /// # Errors
     /// [`Error::NotRoundTrip`] or [`Error::TooLarge`] if it cannot be sent. [`Error::outcome`] says whether it may have been

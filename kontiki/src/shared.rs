@@ -32,6 +32,8 @@ pub(crate) struct Limits {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) read_bytes_max: usize,
     pub(crate) request_timeout: Duration,
+    /// Whether appends take effect once, in a session of the node.
+    pub(crate) sessions: bool,
 }
 
 /// What becomes of the answer to a request.
@@ -313,6 +315,7 @@ mod tests {
             in_flight_bytes_max,
             read_bytes_max: 1000,
             request_timeout: Duration::from_secs(1),
+            sessions: true,
         };
         Shared::new(NodeId(1), ClusterId(1), limits)
     }

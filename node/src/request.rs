@@ -87,6 +87,8 @@ pub enum Reply {
     SessionOpened {
         /// Its name.
         session: u64,
+        /// After so many seconds of the cluster's clock in which nothing is appended in it, it expires.
+        ttl: u32,
     },
     /// What the machine answered to a query.
     Answered {

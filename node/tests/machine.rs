@@ -154,7 +154,7 @@ fn outputs(world: &mut World, token: Token) -> Vec<u64> {
 fn open(world: &mut World, n: NodeId) -> u64 {
     let token = world.ask(n, Ask::OpenSession, 5_000);
     match world.answer(token) {
-        Reply::SessionOpened { session } => session,
+        Reply::SessionOpened { session, .. } => session,
         other => panic!("not opened: {other:?}"),
     }
 }

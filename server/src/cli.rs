@@ -121,8 +121,8 @@ impl ClientArgs {
 #[derive(Args)]
 #[command(after_help = "\
 The TEXTs given together are appended together or not at all. Lines are appended in order, in batches; a batch is \
-appended whole or not at all. What certainly was not appended is tried again; what may have been appended is not, but \
-named at the end.
+appended whole or not at all. What gets no answer is sent again, to whichever endpoint answers, and is there once; if \
+that does not succeed within the timeout, it is named at the end as unknown.
 
 Exit codes: 0 all appended; 1 not all appended; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
 pub(crate) struct AppendArgs {
@@ -134,6 +134,9 @@ pub(crate) struct AppendArgs {
     /// Append each line of a file, or of standard input (-), as an entry
     #[arg(long, value_name = "FILE|-", conflicts_with = "text")]
     pub(crate) lines: Option<PathBuf>,
+    /// Open no session: what certainly was not appended is tried again, what may have been is named as unknown
+    #[arg(long)]
+    pub(crate) no_session: bool,
     /// With --lines: tell of each batch on standard error
     #[arg(long, short, requires = "lines")]
     pub(crate) verbose: bool,

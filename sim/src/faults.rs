@@ -7,7 +7,6 @@ use crate::swarm::{Fault, Plan, RATES};
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
 use kontiki_consensus::{Duration, NodeId, Role, Time};
-use kontiki_node::Input;
 
 impl World {
     /// Lets the next fault of a plan come after a while.
@@ -251,9 +250,9 @@ impl World {
         self.frozen[node] = true;
         let id = self.replicas[node].node;
         self.clients.stands_still(id);
+        self.lose_inbox(node, "deaf");
         if let Some(process) = self.replicas[node].process.as_mut() {
             process.paused_until = Time::MAX;
-            process.inbox.retain(|input| !matches!(input, Input::Packet(_)));
             process.deaf = true;
         }
         for other in 0..self.swarm.nodes {

@@ -6,6 +6,7 @@ use crate::checks::Checks;
 use crate::disk::SimDisk;
 use crate::sometimes::Sometimes;
 use crate::trace::Trace;
+use crate::transitions::{MessageId, Transitions};
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
 use kontiki_log::{Fetch, From, Log, SnapshotCommand};
@@ -17,8 +18,8 @@ use std::collections::BTreeMap;
 /// What a node has said in one turn.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    /// To its peers.
-    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// To its peers, with the names that the messages get at the end of the turn.
+    pub messages: Vec<(NodeId, PeerMessage, MessageId)>,
     /// To its clients.
     pub replies: Vec<(Token, Reply)>,
     /// To its machine.
@@ -113,6 +114,8 @@ pub struct SimPorts<'a> {
     pub outgoing: &'a mut Outgoing,
     /// The trace of the run.
     pub trace: &'a Trace,
+    /// What is written of it for others to judge.
+    pub transitions: &'a Transitions,
 }
 
 impl Ports for SimPorts<'_> {
@@ -120,6 +123,7 @@ impl Ports for SimPorts<'_> {
         self.outgoing.count();
         self.trace
             .line(self.now, || format!("{:?} writes {write:?}", self.node));
+        self.transitions.writes(self.now, self.node, &write);
         let verdict = self.checks.wrote(self.node, &write);
         self.outgoing.note(verdict);
         if let Some(from) = write.truncate {
@@ -162,7 +166,7 @@ impl Ports for SimPorts<'_> {
             self.outgoing.note(verdict);
         }
         self.watch.sees(self.checks, self.node, to, &message);
-        self.outgoing.messages.push((to, message));
+        self.outgoing.messages.push((to, message, MessageId::default()));
     }
 
     fn work(&mut self, _group: GroupId, task: Task) {
@@ -197,6 +201,7 @@ impl Ports for SimPorts<'_> {
         self.outgoing.count();
         self.trace
             .line(self.now, || format!("{:?} notes {note:?}", self.node));
+        self.transitions.notes(self.now, self.node, note);
         let counters = &mut self.checks.counters;
         match note {
             Note::SteppedDown(_) => counters.hit(Sometimes::SteppedDown),

@@ -6,13 +6,14 @@
 use crate::disk::SimDisk;
 use crate::machine::{Kept, KeyValue};
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
+use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
 use kontiki_node::SnapshotConfig;
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
 use kontiki_node::machine::{Applier, Source, Task};
 use kontiki_node::{Input, MachineError};
-use kontiki_wire::{ClusterId, Identity, SessionLimits};
+use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits};
 use std::collections::VecDeque;
 
 /// The cluster that is simulated.
@@ -62,6 +63,8 @@ pub struct Process {
     pub incarnation: Incarnation,
     /// What waits for its next turn.
     pub inbox: Vec<Input>,
+    /// Which copies of messages the packets in it are, in their order.
+    pub copies: Vec<Copy>,
     /// Its clock.
     pub clock: Clock,
     /// When the simulator looks after it next: for its deadline and for its disk.
@@ -97,13 +100,28 @@ pub struct Process {
 }
 
 impl Process {
+    /// Whether its inbox takes anything.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inbox.len() < INBOX_MAX
+    }
+
     /// Puts something into the inbox; false if there is no room.
     pub fn take(&mut self, input: Input) -> bool {
-        let room = self.inbox.len() < INBOX_MAX;
+        let room = self.has_room();
         if room {
             self.inbox.push(input);
         }
         room
+    }
+
+    /// The messages that wait for its next turn.
+    pub fn messages(&self) -> impl Iterator<Item = (Copy, &Packet)> {
+        let packets = self.inbox.iter().filter_map(|input| match input {
+            Input::Packet(packet) => Some(packet),
+            _ => None,
+        });
+        self.copies.iter().copied().zip(packets)
     }
 }
 
@@ -210,6 +228,7 @@ impl Replica {
             log,
             incarnation,
             inbox: Vec::new(),
+            copies: Vec::new(),
             clock,
             wake: Time::MAX,
             disk_wake: Time::MAX,

@@ -291,7 +291,7 @@ impl SessionClients {
         checks: &mut Checks,
     ) -> Result<u64, Violation> {
         match (wish, reply) {
-            (Wish::Open, Reply::SessionOpened { session }) => {
+            (Wish::Open, Reply::SessionOpened { session, .. }) => {
                 self.opened(n, session, checks)?;
                 Ok(0)
             }

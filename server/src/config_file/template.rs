@@ -73,6 +73,9 @@ http = "{http}"
 # How long an append or a read may take unless the caller says so.
 # request_timeout = "10s"
 
+# How long a session of a client may be silent before what it appended is no longer remembered.
+# session_ttl = "3600s"
+
 # The largest entry, and the largest batch of entries that is appended as one. The same on every node.
 # entry_bytes_max = "1MiB"
 {batch}

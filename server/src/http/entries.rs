@@ -22,9 +22,7 @@ pub(super) async fn read(
     let (from, to) = query.range()?;
     let consistency = query.consistency()?;
     let wanted = Wanted::of(&headers)?;
-    let handle = query
-        .timeout()?
-        .map_or_else(|| app.handle.clone(), |timeout| app.handle.with_timeout(timeout));
+    let handle = app.within(query.timeout()?);
     // The first page is read before anything is answered, so that a failure gets a status of its own.
     let range = from.unwrap_or(0)..to.unwrap_or(u64::MAX);
     let first = handle.read(range, consistency).await?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Status and body of an answer.
-fn ask(port: u16, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
+pub(crate) fn ask(port: u16, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let head = format!(
         "{method} {target} HTTP/1.0\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",
@@ -30,7 +30,7 @@ fn ask(port: u16, method: &str, target: &str, headers: &str, body: &[u8]) -> (u1
     (status, answer.split_off(end + 4))
 }
 
-fn json((status, body): (u16, Vec<u8>)) -> (u16, Value) {
+pub(crate) fn json((status, body): (u16, Vec<u8>)) -> (u16, Value) {
     (
         status,
         serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&body))),
