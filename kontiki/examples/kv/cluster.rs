@@ -76,7 +76,7 @@ pub(crate) struct Peaks {
     pub(crate) memory: u64,
     pub(crate) log: u64,
     pub(crate) snapshots: u64,
-    pub(crate) pairs: u64,
+    pub(crate) others: u64,
 }
 
 impl<P: Program> Cluster<P> {
@@ -265,14 +265,14 @@ impl<P: Program> Cluster<P> {
                 memory,
                 log,
                 snapshots,
-                pairs,
+                others,
             } = now;
             text += &format!(
-                " | {id} {role:<5} memory {:>4} log {:>3} snapshots {:>3} redb {:>4} MiB",
+                " | {id} {role:<5} memory {:>4} log {:>3} snapshots {:>3} others {:>4} MiB",
                 mib(memory),
                 mib(log),
                 mib(snapshots),
-                mib(pairs)
+                mib(others)
             );
         }
         self.note(&text);
@@ -284,16 +284,17 @@ impl<P: Program> Cluster<P> {
         let Some(member) = self.nodes.get_mut(&id) else {
             return Peaks::default();
         };
-        let disk = disk_bytes(&home);
-        let bytes = |kinds: &[&str]| kinds.iter().filter_map(|kind| disk.get(*kind)).sum();
+        let mut disk = disk_bytes(&home);
+        let mut bytes = |name| disk.remove(name).unwrap_or(0);
+        let (log, snapshots) = (bytes("log"), bytes("snapshots"));
         let now = Peaks {
             memory: member
                 .running
                 .as_ref()
                 .map_or(0, |(process, _)| process.memory_bytes()),
-            log: bytes(&["seg", "new"]),
-            snapshots: bytes(&["snap", "part"]),
-            pairs: bytes(&["redb"]),
+            log,
+            snapshots,
+            others: disk.values().sum(),
         };
         member.peaks = member.peaks.with(now);
         now
@@ -332,7 +333,7 @@ impl Peaks {
             memory: self.memory.max(other.memory),
             log: self.log.max(other.log),
             snapshots: self.snapshots.max(other.snapshots),
-            pairs: self.pairs.max(other.pairs),
+            others: self.others.max(other.others),
         }
     }
 
@@ -342,7 +343,7 @@ impl Peaks {
             ("memory", self.memory),
             ("log", self.log),
             ("snapshots", self.snapshots),
-            ("redb", self.pairs),
+            ("other files", self.others),
         ]
     }
 }

@@ -156,7 +156,7 @@ fn judge(halves: [Peaks; 2], left_behind: u64) -> Result<(), Failed> {
     let mut grown = Vec::new();
     for ((name, before), (_, after)) in halves[0].all().into_iter().zip(halves[1].all()) {
         println!(
-            "  {name:<9}  at most {:>4} MiB in the first half, {:>4} MiB in the second",
+            "  {name:<11}  at most {:>4} MiB in the first half, {:>4} MiB in the second",
             mib(before),
             mib(after)
         );

@@ -34,22 +34,19 @@ impl Drop for Process {
     }
 }
 
-/// Bytes that the files below a directory take on disk, by the last part of their names (`seg`, `snap`, …). What vanishes
-/// meanwhile counts nothing.
+/// Bytes that the files below a directory take on disk, by the name of the directory they lie in. What vanishes meanwhile
+/// counts nothing.
 pub(crate) fn disk_bytes(dir: &Path) -> BTreeMap<String, u64> {
     let mut sum = BTreeMap::new();
     let mut dirs = vec![dir.to_owned()];
     while let Some(dir) = dirs.pop() {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else {
-                continue;
-            };
-            if meta.is_dir() {
-                dirs.push(path);
-                continue;
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => dirs.push(entry.path()),
+                Ok(meta) => *sum.entry(name.clone()).or_default() += meta.blocks() * 512,
+                Err(_) => {}
             }
-            let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or("other");
-            *sum.entry(kind.to_owned()).or_default() += meta.blocks() * 512;
         }
     }
     sum
