@@ -79,6 +79,8 @@ pub struct Process {
     pub log_failed: bool,
     /// The segment its log was last seen to write to.
     pub segment: u64,
+    /// How many segments its log was last seen to have used again.
+    pub recycled: u64,
     /// It stands still until then.
     pub paused_until: Time,
     /// The shipped applier, if there is a machine, and what it has to do, with when that is done.
@@ -225,6 +227,7 @@ impl Replica {
         self.process = Some(Process {
             driver,
             segment: log.segment(),
+            recycled: 0,
             log,
             incarnation,
             inbox: Vec::new(),

@@ -33,6 +33,7 @@ paths! {
     CrashAtOperation = "a crash came exactly between two disk operations",
     AllDown = "all nodes were down at once",
     SegmentBegun = "a log went on in a new segment",
+    SegmentRecycled = "a segment that nobody needed any more was used again",
     StalledLeader = "the disk of a leader stood still longer than an election timeout",
     DiskWasFull = "a disk had no room for a new segment",
     DiskFailed = "a node stopped itself because its disk failed a write",

@@ -392,6 +392,11 @@ impl World {
             .counters
             .hit_if(segment > process.segment, Sometimes::SegmentBegun);
         process.segment = segment;
+        let recycled = process.log.segments_recycled();
+        self.checks
+            .counters
+            .hit_if(recycled > process.recycled, Sometimes::SegmentRecycled);
+        process.recycled = recycled;
         process.disk_failed = replica.disk.has_failed();
         if said {
             let at = now.after(self.random.around(self.swarm.turn));
