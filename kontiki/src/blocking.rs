@@ -116,6 +116,14 @@ impl<M: StateMachine> BlockingMachine<M> {
         block_on(self.handle.apply(command))
     }
 
+    /// See [`MachineHandle::apply_all`].
+    ///
+    /// # Errors
+    /// [`Error::outcome`] says whether the commands may have been applied.
+    pub fn apply_all(&self, commands: &[M::Command]) -> Result<Vec<Applied<M::Output>>, Error> {
+        block_on(self.handle.apply_all(commands))
+    }
+
     /// See [`MachineHandle::query`].
     ///
     /// # Errors

@@ -105,7 +105,7 @@ pub use key::ClusterKey;
 pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, restored, snapshot_of};
 pub use kontiki_node::{At, MachineError, StateMachine};
 pub use kontiki_wire::ClusterId;
-pub use machine::{Applied, Apply, MachineHandle, Query};
+pub use machine::{Applied, Apply, ApplyAll, MachineHandle, Query};
 pub use node::RaftNode;
 pub use policy::SnapshotPolicy;
 pub use request::{Append, Appended, Entries, Entry, Expect, Read};

@@ -256,6 +256,18 @@ fn many_at_once_are_each_applied_and_answered() {
 }
 
 #[test]
+fn commands_given_together_are_applied_together() {
+    let nodes = counters(Config::in_memory(3).unwrap());
+    for (node, commands) in nodes.iter().zip([0, 1, 3]) {
+        let done = node.apply_all(&vec![Step::Add(1); commands]).unwrap();
+        assert_eq!(done.len(), commands);
+    }
+    let done = nodes[1].apply_all(&[Step::Add(10), Step::Add(20)]).unwrap();
+    let done: Vec<_> = done.iter().map(|done| (done.index, done.output)).collect();
+    assert_eq!(done, [(5, 14), (6, 34)]);
+}
+
+#[test]
 fn a_command_that_panics_stops_the_nodes_by_name_and_not_the_program() {
     let nodes = counters(Config::in_memory(3).unwrap());
     nodes[0].apply(Step::Add(1)).unwrap();
@@ -344,5 +356,6 @@ fn handles_go_everywhere() {
     anywhere::<BlockingMachine<Counter>>();
     fn sent<F: Send + 'static>() {}
     sent::<kontiki::Apply<u64>>();
+    sent::<kontiki::ApplyAll<u64>>();
     sent::<kontiki::Query<u64>>();
 }
