@@ -65,6 +65,12 @@ macro_rules! common_calls {
                 self.handle.status()
             }
 
+            /// Index of the last entry that any handle of this node was told of; see the handle's `seen`.
+            #[must_use]
+            pub fn seen(&self) -> u64 {
+                self.handle.seen()
+            }
+
             /// Waits until a leader answers, and gives the status then.
             ///
             /// # Errors
@@ -108,6 +114,14 @@ impl<M: StateMachine> BlockingMachine<M> {
     /// [`Error::outcome`] says whether the command may have been applied.
     pub fn apply(&self, command: impl Borrow<M::Command>) -> Result<Applied<M::Output>, Error> {
         block_on(self.handle.apply(command))
+    }
+
+    /// See [`MachineHandle::apply_all`].
+    ///
+    /// # Errors
+    /// [`Error::outcome`] says whether the commands may have been applied.
+    pub fn apply_all(&self, commands: &[M::Command]) -> Result<Vec<Applied<M::Output>>, Error> {
+        block_on(self.handle.apply_all(commands))
     }
 
     /// See [`MachineHandle::query`].

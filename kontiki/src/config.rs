@@ -102,6 +102,11 @@ pub struct Config {
     /// How old, by the leaders' clocks, the entries of a log without a state machine are at least when they are forgotten. At
     /// least 1 s; `None`, the default, keeps everything. Where both are set, what either lets go goes.
     pub retention_age: Option<Duration>,
+    /// Turns leases on ([`Consistency::Lease`](crate::Consistency)): by how many millionths one node's clock may run faster than
+    /// another's. 1 to 999,999; `None`, the default, has no leases. Wrong answers are possible if a clock does not keep the
+    /// bound (one that stops while its machine sleeps does not), or if nodes differ in this or in `election_timeout_min`: to
+    /// change either, stop all nodes.
+    pub lease_drift_ppm: Option<u32>,
     pub(crate) socket: Option<UdpSocket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -141,6 +146,7 @@ impl Config {
             snapshots: SnapshotPolicy::default(),
             retention_bytes: None,
             retention_age: None,
+            lease_drift_ppm: None,
             socket: None,
             memory: None,
         }
@@ -305,7 +311,13 @@ impl Config {
                 ));
             }
         }
-        Ok(())
+        match self.lease_drift_ppm {
+            Some(ppm) if !(1..1_000_000).contains(&ppm) => {
+                let allowed = "1 to 999999 millionths, or left out for no leases";
+                Err(Error::config("lease_drift_ppm", ppm, allowed))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_sizes(&self) -> Result<(), Error> {
@@ -418,6 +430,7 @@ impl Config {
                 window_bytes_max: self.window_bytes_max(),
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 tail_bytes_max: self.tail_bytes_max,
+                lease_drift_ppm: self.lease_drift_ppm,
                 ..Raft::new(self.node_id())
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
@@ -558,6 +571,7 @@ mod tests {
         assert!(refused(|c| c.entry_bytes_max = c.batch_bytes_max + 1).contains("`entry_bytes_max`"));
         assert!(refused(|c| c.batch_bytes_max = usize::MAX).contains("`batch_bytes_max`"));
         assert!(refused(|c| c.segment_bytes = 2 << 20).contains("`segment_bytes`"));
+        assert!(refused(|c| c.lease_drift_ppm = Some(1_000_000)).contains("`lease_drift_ppm` is 1000000"));
         assert!(refused(|c| c.node = 3).contains("names node 3"));
         assert_eq!(
             refused(|c| c.session_ttl = Duration::from_millis(1500)),

@@ -8,7 +8,7 @@ use crate::{
 };
 use bytes::Bytes;
 use kontiki_node::Ask;
-use kontiki_wire::{Payload, Session};
+use kontiki_wire::{Codec, Payload, Session};
 use std::{borrow::Borrow, marker::PhantomData, ops::RangeBounds};
 
 /// A node, for a program to use: cheap to clone, usable from any thread, on any executor and on none.
@@ -124,17 +124,26 @@ fn check(what: &'static str, bytes: usize, bytes_max: usize, limit: &'static str
 
 /// The entries of one append, as one record.
 fn payload<T: LogEntry>(limits: &Limits, entries: &[T]) -> Result<Payload, Error> {
+    record(limits, T::CODEC, entries.iter().map(T::encode))
+}
+
+/// Encoded entries as one record, if each and all are within the limits.
+pub(crate) fn record(
+    limits: &Limits,
+    codec: Codec,
+    entries: impl ExactSizeIterator<Item = Result<Bytes, Error>>,
+) -> Result<Payload, Error> {
     let mut encoded: Vec<Bytes> = Vec::with_capacity(entries.len());
     let mut bytes = 0usize;
     for entry in entries {
-        let entry = entry.encode()?;
+        let entry = entry?;
         check_entry(limits, entry.len())?;
         // What each takes beside itself; see the field of the configuration.
         bytes = bytes.saturating_add(entry.len()).saturating_add(size_of::<u32>());
         encoded.push(entry);
     }
     if let [entry] = &mut encoded[..] {
-        return Ok(Payload::one(std::mem::take(entry), T::CODEC));
+        return Ok(Payload::one(std::mem::take(entry), codec));
     }
     check("a batch", bytes, limits.batch_bytes_max, "batch_bytes_max")?;
     let too_large = || Error::TooLarge {
@@ -143,7 +152,7 @@ fn payload<T: LogEntry>(limits: &Limits, entries: &[T]) -> Result<Payload, Error
         bytes_max: limits.batch_bytes_max as u64,
         limit: "batch_bytes_max",
     };
-    Payload::several(&encoded, T::CODEC).ok_or_else(too_large)
+    Payload::several(&encoded, codec).ok_or_else(too_large)
 }
 
 #[cfg(test)]

@@ -98,8 +98,8 @@ pub struct Process {
     pub resumed: Index,
     /// The record at which it was last compared with others.
     pub compared: Index,
-    /// While it stands still its packets are lost: nobody empties the socket's buffer.
-    pub deaf: bool,
+    /// From then on its packets are lost while it stands still: nobody empties the socket's buffer.
+    pub deaf_from: Time,
 }
 
 impl Process {
@@ -247,7 +247,7 @@ impl Replica {
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
-            deaf: false,
+            deaf_from: Time::MAX,
         });
         Ok(())
     }
@@ -268,6 +268,7 @@ impl Replica {
                 window_bytes_max: sizes.window_bytes_max,
                 message_bytes_max: sizes.message_bytes_max,
                 tail_bytes_max: sizes.tail_bytes_max,
+                lease_drift_ppm: sizes.lease_drift_ppm,
                 ..Config::new(self.node)
             },
             in_flight_bytes_max: sizes.in_flight_bytes_max,

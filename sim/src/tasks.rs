@@ -119,6 +119,9 @@ impl World {
         counters.hit_if(counts.answered > before.answered, Sometimes::RetryAnswered);
         counters.hit_if(counts.joined > before.joined, Sometimes::RetryJoined);
         counters.hit_if(counts.expired > before.expired, Sometimes::SessionEnded);
+        counters.hit_if(counts.leased > before.leased, Sometimes::LeaseRead);
+        counters.hit_if(counts.recent > before.recent, Sometimes::RecentRead);
+        counters.hit_if(counts.awaited > before.awaited, Sometimes::ReadAwaited);
         counters.hit_if(counts.taken > before.taken, Sometimes::MachineSnapshotTaken);
         counters.hit_if(counts.abandoned > before.abandoned, Sometimes::SourceAbandoned);
         let meta = process.driver.meta();

@@ -11,7 +11,7 @@ use crate::transitions::{Copy, MessageId};
 use crate::violation::{Verdict, Violation};
 use crate::world::{Event, World};
 use bytes::Bytes;
-use kontiki_consensus::{Call, Duration, NodeId, Role};
+use kontiki_consensus::{Call, Duration, NodeId, Role, Time};
 use kontiki_node::{Ask, Input, Request};
 use kontiki_wire::{Packet, PeerMessage, codec};
 
@@ -70,7 +70,7 @@ impl World {
 
     pub(crate) fn arrive(&mut self, from: usize, to: usize, bytes: &Bytes, copy: Copy) -> Verdict {
         let now = self.now();
-        let hears = self.with(to, |p| !p.deaf || p.paused_until <= now);
+        let hears = self.with(to, |p| now < p.deaf_from || p.paused_until <= now);
         let lost = match (self.network.arrive(from, to), hears) {
             (true, Some(true)) => None,
             (true, Some(false)) => Some("deaf"),
@@ -148,8 +148,10 @@ impl World {
         let (now, place) = (self.now(), node.0 as usize - 1);
         self.trace
             .line(now, || format!("{token:?} asks {node:?}: {}", summary(&ask)));
-        let local = self.with(place, |p| p.paused_until <= now && p.inbox.len() < 512);
-        if local != Some(true) {
+        let until = self.with(place, |p| (p.inbox.len() < 512).then_some(p.paused_until));
+        let until = until.flatten().unwrap_or(Time::MAX);
+        // Some ask a node that stands still, and are heard when it goes on.
+        if until == Time::MAX || (until > now && self.random.coin()) {
             self.clients.unreachable(token);
             return;
         }
@@ -157,7 +159,8 @@ impl World {
             Duration(2 * self.swarm.sizes.heartbeat_interval.0 + 20 * self.swarm.turn.0 + 100_000_000);
         let Some((deadline, by)) = self.with(place, |p| {
             let deadline = p.clock.shows(now).after(patience);
-            (deadline, p.clock.moment(deadline).after(grace))
+            let going = until.after(Duration::from_millis(2_000));
+            (deadline, p.clock.moment(deadline).after(grace).max(going))
         }) else {
             return;
         };

@@ -58,6 +58,8 @@ pub(crate) enum Event {
     Begin { node: usize, opening: u64 },
     /// A client asks something.
     Client(usize),
+    /// All nodes but these two are killed and start again at once.
+    Blink(usize, usize),
     /// The next fault of this plan.
     Fault(usize),
     /// A partition ends.
@@ -131,7 +133,12 @@ impl World {
             queue: Queue::default(),
             openings: (0..swarm.nodes).map(|_| None).collect(),
             network: Network::new(swarm.nodes, random.fork(2), swarm.network),
-            clients: Clients::new(random.fork(3), swarm.habits, swarm.machine, swarm.nodes),
+            clients: Clients::new(
+                random.fork(3),
+                swarm.habits,
+                swarm.machine,
+                swarm.clock_drift.clone(),
+            ),
             checks,
             trace,
             transitions,
@@ -216,6 +223,10 @@ impl World {
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
             Event::Fault(plan) => self.fault(plan),
+            Event::Blink(leader, other) => {
+                self.blink_others(leader, other);
+                Ok(())
+            }
             Event::Mend(partition) => {
                 self.mend(partition);
                 Ok(())
@@ -430,9 +441,16 @@ impl World {
         if self.frozen[node] || self.with(node, |p| p.paused_until > now) != Some(false) {
             return;
         }
+        // What came meanwhile comes in at once, and clients may be heard before the other nodes.
+        let clients_first = self.random.coin();
         self.with(node, |process| {
             process.turn_due = false;
             process.disk_wake = Time::MAX;
+            if clients_first {
+                process
+                    .inbox
+                    .sort_by_key(|input| !matches!(input, Input::Request(_)));
+            }
         });
         self.checks.counters.hit(Sometimes::Paused);
         self.schedule_turn(node, now);

@@ -132,6 +132,7 @@ pub(crate) struct World {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) lease_drift_ppm: Option<u32>,
     pub(crate) sessions: SessionLimits,
     tokens: u64,
     lives: u64,
@@ -182,6 +183,7 @@ impl World {
             in_flight_bytes_max: 64 << 10,
             payload_bytes_max: 4 << 10,
             tail_bytes_max: 64 << 10,
+            lease_drift_ppm: None,
             sessions: SessionLimits::default(),
             tokens: 0,
             lives: seed * 1000,
@@ -233,6 +235,7 @@ impl World {
             },
             consensus: Config {
                 tail_bytes_max: self.tail_bytes_max,
+                lease_drift_ppm: self.lease_drift_ppm,
                 ..Config::new(n)
             },
             in_flight_bytes_max: self.in_flight_bytes_max,

@@ -92,10 +92,16 @@ const SIZES: [Tuning<u64>; 8] = [
     },
 ];
 
-const COUNTS: [Tuning<u64>; 1] = [Tuning {
-    name: "sessions_max",
-    put: |config, value| config.sessions_max = clamp(value),
-}];
+const COUNTS: [Tuning<u64>; 2] = [
+    Tuning {
+        name: "sessions_max",
+        put: |config, value| config.sessions_max = clamp(value),
+    },
+    Tuning {
+        name: "lease_drift_ppm",
+        put: |config, value| config.lease_drift_ppm = Some(u32::try_from(value).unwrap_or(u32::MAX)),
+    },
+];
 
 /// Sizes above the address space are as good as the largest one; [`Config::check`] refuses either.
 fn clamp(size: u64) -> usize {
@@ -303,12 +309,17 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let file = parse(&all).unwrap();
-        assert_eq!((file.durations.len(), file.sizes.len()), (6, 4));
+        assert_eq!(
+            (file.durations.len(), file.sizes.len(), file.counts.len()),
+            (6, 4, 1)
+        );
         assert!(file.listen.is_some());
     }
 
     fn uncomment(line: &str) -> &str {
-        let bare = line.strip_prefix("# ").filter(|bare| bare.contains(" = \""));
+        let bare = line
+            .strip_prefix("# ")
+            .filter(|bare| bare.contains(" = \"") || bare.contains("_ppm = "));
         bare.unwrap_or(line)
     }
 }

@@ -88,6 +88,10 @@ http = "{http}"
 # retention_bytes = "1GiB"
 # retention_age = "7d"
 
+# Leases: a leader answers reads with `consistency=lease` alone, on the word that no clock runs faster than another by more
+# than so many millionths. The same on every node, as election_timeout_min then is too; to change either, stop all nodes.
+# lease_drift_ppm = 1000
+
 # The UDP address of every node, this one's too. Host names are allowed. The same on every node.
 [peers]
 {peer_lines}"#,

@@ -18,7 +18,10 @@ pub(super) async fn read(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Streamed {
-    let query = Query::parse(query.as_deref(), &["from", "to", "consistency", "timeout"])?;
+    let query = Query::parse(
+        query.as_deref(),
+        &["from", "to", "consistency", "max_lag", "index", "timeout"],
+    )?;
     let (from, to) = query.range()?;
     let consistency = query.consistency()?;
     let wanted = Wanted::of(&headers)?;
@@ -47,7 +50,7 @@ async fn pages(handle: Handle<Raw>, mut page: Entries<Raw>, end: u64, sink: Sink
         if !sink.put(&page.entries).await || last + 1 >= end {
             return;
         }
-        page = match handle.read(last + 1..end, Consistency::Stale).await {
+        page = match handle.read(last + 1..end, Consistency::STALE).await {
             Ok(page) if page.entries.is_empty() => {
                 sink.cut_off(format!("entry {} is not there", last + 1)).await;
                 return;
