@@ -8,15 +8,21 @@
 use crate::{
     calls::Calls,
     network::{Network, links},
+    reading::Reading,
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
     worker::Worker,
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
 use kontiki_log::{Fetch, Log, SnapshotCommand};
-use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver, machine::Task};
+use kontiki_node::{
+    Ask, Failure, Input, Ports, Reply, Request, Token,
+    driver::Driver,
+    machine::{Restore, Source, Task},
+    once::{Held, Once},
+};
 use kontiki_transport::{Sink, TransportEvent};
-use kontiki_wire::{Identity, Packet, PeerMessage};
+use kontiki_wire::{Identity, Packet, PeerMessage, Session};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
@@ -76,8 +82,16 @@ struct Outside {
     log: Log<Storage>,
     /// Runs the state machine, if there is one.
     worker: Option<Worker>,
+    /// Reads its state for snapshots.
+    reading: Reading,
     network: Network,
     calls: Calls,
+    /// Where appends take effect once, if they are to.
+    once: Once,
+    /// The moment of this turn.
+    now: Time,
+    /// Empty between turns: kept for its memory.
+    answers: Vec<(Token, Reply)>,
     replies: Vec<(Waiter, Reply)>,
     dropped: Vec<NodeId>,
 }
@@ -95,8 +109,12 @@ impl Replica {
             identity,
             log,
             worker,
+            reading: Reading::new(shared.signal.clone()),
             network: Network::None,
             calls: Calls::default(),
+            once: Once::new(),
+            now: Time::ZERO,
+            answers: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
         };
@@ -223,7 +241,14 @@ impl Replica {
         for _ in 0..TURNS_MAX {
             self.gather(&mut core);
             let now = self.shared.now();
-            if core.inbox.is_empty() && now < self.deadline.get() {
+            let Core { outside, inbox, .. } = &mut *core;
+            outside.now = now;
+            outside.once.pump(now, inbox, &mut outside.answers);
+            outside.settle();
+            self.deadline
+                .set(self.deadline.get().min(outside.once.deadline()));
+            let idle = inbox.is_empty() && outside.replies.is_empty();
+            if idle && now < self.deadline.get() {
                 return self.publish(now, &mut core);
             }
             let Core {
@@ -232,7 +257,8 @@ impl Replica {
                 inbox,
                 ..
             } = &mut *core;
-            self.deadline.set(driver.turn(now, wall(), inbox, outside));
+            let deadline = driver.turn(now, wall(), inbox, outside);
+            self.deadline.set(deadline.min(outside.once.deadline()));
             if !outside.replies.is_empty() {
                 // Whoever is answered sees what it did in the status.
                 self.publish(now, &mut core);
@@ -260,6 +286,9 @@ impl Replica {
         if let Some(worker) = &core.outside.worker {
             core.inbox.extend(worker.done().into_iter().map(Input::Machine));
         }
+        let pieces = core.outside.reading.done().into_iter();
+        core.inbox
+            .extend(pieces.map(|(source, piece)| Input::State { source, piece }));
         while let Some(event) = core.outside.log.poll() {
             core.inbox.push(Input::Log(event));
         }
@@ -275,7 +304,22 @@ impl Replica {
         } in core.submissions.drain(..)
         {
             let token = core.outside.calls.add(waiter);
-            core.inbox.push(Input::Request(Request { token, deadline, ask }));
+            match ask {
+                Ask::Append {
+                    payload,
+                    expect,
+                    session: Session::None,
+                } if self.shared.limits.sessions => {
+                    let held = Held {
+                        token,
+                        deadline,
+                        payload,
+                        expect,
+                    };
+                    core.outside.once.append(held);
+                }
+                ask => core.inbox.push(Input::Request(Request { token, deadline, ask })),
+            }
         }
     }
 
@@ -289,6 +333,11 @@ impl Replica {
     /// Tells everyone who waits that this node will not answer.
     fn answer_all(&self, outside: &mut Outside, why: &str) {
         tracing::debug!(why, waiting = outside.calls.len(), "answering everyone who waits");
+        for (token, failure) in outside.once.give_up() {
+            outside.answers.push((token, Reply::Failed(failure)));
+        }
+        outside.settle();
+        self.answer(outside);
         for waiter in outside.calls.drain() {
             let failure = if waiter.is_append {
                 Failure::Unknown("the node stopped or paused before it was answered")
@@ -339,6 +388,17 @@ impl Sink for Door {
     }
 }
 
+impl Outside {
+    /// Finds those whose answers these are. Whoever is not there was answered when the node was paused.
+    fn settle(&mut self) {
+        for (token, reply) in self.answers.drain(..) {
+            if let Some(waiter) = self.calls.remove(token) {
+                self.replies.push((waiter, reply));
+            }
+        }
+    }
+}
+
 impl Ports for Outside {
     fn persist(&mut self, group: GroupId, write: Write) {
         self.log.persist(group, write);
@@ -355,7 +415,19 @@ impl Ports for Outside {
         }
     }
 
+    fn restore(&mut self, group: GroupId, restore: Restore) {
+        let state = self.log.snapshot_state(&restore.file);
+        self.work(group, Task::Restore(restore, state));
+    }
+
+    fn read_state(&mut self, _: GroupId, source: Source) {
+        self.reading.read(source);
+    }
+
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
+        if matches!(command, SnapshotCommand::Begin(_) | SnapshotCommand::Abandon) {
+            self.reading.end();
+        }
         self.log.snapshot(command);
     }
 
@@ -388,10 +460,12 @@ impl Ports for Outside {
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
-        // Whoever is not there was answered when the node was paused.
-        if let Some(waiter) = self.calls.remove(token) {
-            self.replies.push((waiter, reply));
+        if Once::owns(token) {
+            self.once.answered(self.now, token, reply, &mut self.answers);
+        } else {
+            self.answers.push((token, reply));
         }
+        self.settle();
     }
 
     fn note(&mut self, _group: GroupId, note: &Note) {

@@ -77,8 +77,26 @@ pub struct Status {
     pub voters: Vec<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// The snapshot that it goes on from, if there is one.
+    pub snapshot: Option<SnapshotStatus>,
+    /// Whether it is taking a snapshot.
+    pub takes_snapshot: bool,
+    /// Whether it fetches another node's snapshot, or its machine is taking one over.
+    pub fetches_snapshot: bool,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
+}
+
+/// A snapshot on a node's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SnapshotStatus {
+    /// The last entry it covers.
+    pub index: u64,
+    /// Raft index of the last record it covers.
+    pub raft_index: u64,
+    /// How large it is, in bytes.
+    pub bytes: u64,
 }
 
 /// How a node sees another.
@@ -111,6 +129,9 @@ pub(crate) struct Snapshot {
     configuration: Arc<Configuration>,
     matched: Vec<(NodeId, Index)>,
     links: BTreeMap<NodeId, Link>,
+    snapshot: Option<SnapshotStatus>,
+    takes_snapshot: bool,
+    fetches_snapshot: bool,
     stopped: Option<String>,
 }
 
@@ -136,6 +157,9 @@ impl Snapshot {
             configuration: Arc::default(),
             matched: Vec::new(),
             links: BTreeMap::new(),
+            snapshot: None,
+            takes_snapshot: false,
+            fetches_snapshot: false,
             stopped: None,
         }
     }
@@ -157,6 +181,13 @@ impl Snapshot {
         }
         self.matched.clear();
         self.matched.extend(consensus.matched());
+        self.snapshot = driver.snapshot().map(|file| SnapshotStatus {
+            index: file.header.base.position.0,
+            raft_index: file.header.base.last.index.0,
+            bytes: file.bytes,
+        });
+        self.takes_snapshot = driver.takes_snapshot();
+        self.fetches_snapshot = driver.fetches_snapshot() || driver.restores_snapshot();
     }
 
     pub(crate) fn see_links(&mut self, links: BTreeMap<NodeId, Link>) {
@@ -183,6 +214,9 @@ impl Snapshot {
             raft_commit: self.raft_commit.0,
             voters: self.configuration.voters.iter().map(|id| id.0).collect(),
             peers: self.links.iter().map(|(id, link)| self.peer(*id, link)).collect(),
+            snapshot: self.snapshot,
+            takes_snapshot: self.takes_snapshot,
+            fetches_snapshot: self.fetches_snapshot,
             stopped: self.stopped.clone(),
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     sessions::Stored,
 };
 use bytes::Bytes;
-use kontiki_consensus::{Body, Index, LogId, Position, Run};
+use kontiki_consensus::{Body, Index, LogId, Position, Run, Time};
 use kontiki_log::{Fetch, From, LogError};
 use kontiki_wire::Session;
 use std::{collections::VecDeque, sync::Arc};
@@ -114,6 +114,36 @@ impl Applied {
         (self.asked, self.fetching) = (false, false);
     }
 
+    /// How far is committed and on disk.
+    pub(crate) fn target(&self) -> Index {
+        self.target
+    }
+
+    /// Everything up to here is committed and on disk, as a snapshot shows.
+    pub(crate) fn aim_at(&mut self, index: Index) {
+        self.target = self.target.max(index);
+    }
+
+    /// Whether a machine that has kept its state can go on from it with a log that begins after `base`. One that knows
+    /// nothing is better off with a snapshot, if there is one.
+    pub(crate) fn goes_on_behind(&self, base: Index) -> bool {
+        self.at != LogId::ZERO && self.at.index >= base
+    }
+
+    /// The machine will be given a snapshot up to `index`: what comes next is behind that.
+    pub(crate) fn await_restore(&mut self, index: Index) {
+        self.aim_at(index);
+        self.handed = index;
+        (self.asked, self.fetching) = (false, false);
+    }
+
+    /// The machine's state is that of a snapshot. It never goes back.
+    pub(crate) fn restored(&mut self, at: LogId, position: Position, meta: Meta) {
+        if at.index > self.at.index {
+            (self.at, self.position, self.meta) = (at, position, meta);
+        }
+    }
+
     /// What the machine answered to an applied record, if that is still remembered.
     pub(crate) fn outputs(&self, at: LogId, session: Session) -> Option<Bytes> {
         if !self.machine {
@@ -180,7 +210,8 @@ impl Driver {
     }
 
     /// Lets the records pass by that are committed and have not, as many as may be under way.
-    fn hand_over(&mut self, ports: &mut impl Ports) {
+    pub(crate) fn hand_over(&mut self, ports: &mut impl Ports) {
+        self.give_restores(ports);
         while self.stopped.is_none()
             && self.applied.handed < self.applied.target
             && !self.applied.fetching
@@ -234,10 +265,12 @@ impl Driver {
     }
 
     /// The machine has done a task.
-    pub(crate) fn take_done(&mut self, done: Done, ports: &mut impl Ports) {
+    pub(crate) fn take_done(&mut self, now: Time, done: Done, ports: &mut impl Ports) {
         match done {
             Done::Applied { runs, outputs } => {
-                self.applied.under_way = self.applied.under_way.saturating_sub(weight(&runs));
+                let weight = weight(&runs);
+                self.applied.under_way = self.applied.under_way.saturating_sub(weight);
+                self.count_applied(weight);
                 self.remember(&runs, &outputs);
                 self.pass(&runs, &mut outputs.into_iter());
                 self.applied.at = self.applied.meta.at;
@@ -246,6 +279,8 @@ impl Driver {
                 self.hand_over(ports);
             }
             Done::Answered { token, answer } => self.query_answered(token, answer, ports),
+            Done::Source(found) => self.begin_own(now, found),
+            Done::Restored(restore) => self.restored(now, restore, ports),
             Done::Failed(error) => self.stop(error.to_string(), ports),
         }
     }
@@ -260,15 +295,23 @@ impl Driver {
 
     /// Records take effect on what Kontiki keeps.
     fn pass(&mut self, runs: &[Run], outputs: &mut impl Iterator<Item = Bytes>) {
-        let Applied { meta, changes, .. } = &mut self.applied;
+        let Applied {
+            meta,
+            changes,
+            machine,
+            ..
+        } = &mut self.applied;
         for run in runs {
             meta.take(run, outputs, changes);
         }
         for key in &changes.answered {
             self.waiters.lands_in_session(*key);
         }
+        self.waiters.opened_up_to(meta.at.index);
         self.counts.expired += changes.gone.len() as u64;
-        if let Some(point) = changes.trim {
+        if let Some(point) = changes.trim
+            && !*machine
+        {
             self.snapshots.trim(point);
         }
         changes.clear();

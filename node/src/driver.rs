@@ -61,6 +61,18 @@ pub struct Counts {
     pub joined: u64,
     /// Sessions that ended because they were silent for too long, or had to make room.
     pub expired: u64,
+    /// Reads that a leader answered under its lease, without a round.
+    pub leased: u64,
+    /// Reads with a bound on their age that an earlier round was good enough for.
+    pub recent: u64,
+    /// Reads that waited for an entry to be applied, and were then served.
+    pub awaited: u64,
+    /// Snapshots of the machine that were taken.
+    pub taken: u64,
+    /// Snapshots of the machine that were given up: the source failed, or there was no room.
+    pub abandoned: u64,
+    /// Snapshots that the machine has taken over.
+    pub restored: u64,
 }
 
 /// One replica of one group.
@@ -128,7 +140,9 @@ impl Driver {
     pub fn with_machine(config: DriverConfig, restored: Restored, meta: Meta, seed: u64, now: Time) -> Self {
         let mut this = Self::new(config, restored, seed, now);
         let (has, log) = (meta.at(), this.consensus.last());
-        if this.consensus.term_at(has.index) != Some(has.term) {
+        // What is before the beginning of the log is in a snapshot, which `restore` has it take over.
+        let behind = has.index < this.consensus.base().index;
+        if !behind && this.consensus.term_at(has.index) != Some(has.term) {
             let what = format!(
                 "it has applied record {} of term {}, and the log ends at {} of term {}: it belongs to another log, or \
                  the log was put back to an earlier state",
@@ -197,7 +211,8 @@ impl Driver {
         match input {
             Input::Packet(packet) => self.take_packet(now, packet, ports),
             Input::Log(event) => self.take_log_event(now, event, ports),
-            Input::Machine(done) => self.take_done(done, ports),
+            Input::Machine(done) => self.take_done(now, done, ports),
+            Input::State { source, piece } => self.state_read(now, source, piece),
             Input::SendDropped(peer) => {
                 self.consensus.step(now, Event::SendDropped(peer));
                 self.forwards.resend_soon(peer, now);
@@ -228,7 +243,7 @@ impl Driver {
                 self.append(now, (token, deadline), proposal, ports);
             }
             Ask::OpenSession => self.append(now, (token, deadline), Proposal::opening(), ports),
-            ask => self.read(token, deadline, ask, ports),
+            ask => self.read(now, (token, deadline), ask, ports),
         }
     }
 
@@ -317,6 +332,7 @@ impl Driver {
         self.ask_overdue(now);
         self.ask_for_chunk(now, ports);
         self.retain(now);
+        self.hand_over(ports);
     }
 
     fn sweep_deadline(&self) -> Time {

@@ -11,6 +11,7 @@ mod expect;
 mod forward;
 pub mod machine;
 mod meta;
+pub mod once;
 pub mod ports;
 mod proposals;
 mod reads;

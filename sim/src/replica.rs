@@ -5,14 +5,16 @@
 
 use crate::disk::SimDisk;
 use crate::machine::{Kept, KeyValue};
-use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Sizes};
+use crate::ports::Work;
+use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
+use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
 use kontiki_node::SnapshotConfig;
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
-use kontiki_node::machine::{Applier, Task};
+use kontiki_node::machine::{Applier, Source};
 use kontiki_node::{Input, MachineError};
-use kontiki_wire::{ClusterId, Identity, SessionLimits};
+use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits};
 use std::collections::VecDeque;
 
 /// The cluster that is simulated.
@@ -62,6 +64,8 @@ pub struct Process {
     pub incarnation: Incarnation,
     /// What waits for its next turn.
     pub inbox: Vec<Input>,
+    /// Which copies of messages the packets in it are, in their order.
+    pub copies: Vec<Copy>,
     /// Its clock.
     pub clock: Clock,
     /// When the simulator looks after it next: for its deadline and for its disk.
@@ -76,30 +80,51 @@ pub struct Process {
     pub log_failed: bool,
     /// The segment its log was last seen to write to.
     pub segment: u64,
+    /// How many segments its log was last seen to have used again.
+    pub recycled: u64,
     /// It stands still until then.
     pub paused_until: Time,
     /// The shipped applier, if there is a machine, and what it has to do, with when that is done.
     pub applier: Option<Applier>,
     /// See `applier`.
-    pub tasks: VecDeque<(Time, Task)>,
+    pub tasks: VecDeque<(Time, Work)>,
+    /// States of which a piece is being read, and when that is done.
+    pub sources: VecDeque<(Time, Source)>,
+    /// Its machine began with a snapshot, and has not taken it over yet.
+    pub restores_at_start: bool,
     /// What its driver was last seen to have counted.
     pub counts: Counts,
     /// How far its machine was when it began: that was committed, whatever this life has heard of it.
     pub resumed: Index,
     /// The record at which it was last compared with others.
     pub compared: Index,
-    /// While it stands still its packets are lost: nobody empties the socket's buffer.
-    pub deaf: bool,
+    /// From then on its packets are lost while it stands still: nobody empties the socket's buffer.
+    pub deaf_from: Time,
 }
 
 impl Process {
+    /// Whether its inbox takes anything.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inbox.len() < INBOX_MAX
+    }
+
     /// Puts something into the inbox; false if there is no room.
     pub fn take(&mut self, input: Input) -> bool {
-        let room = self.inbox.len() < INBOX_MAX;
+        let room = self.has_room();
         if room {
             self.inbox.push(input);
         }
         room
+    }
+
+    /// The messages that wait for its next turn.
+    pub fn messages(&self) -> impl Iterator<Item = (Copy, &Packet)> {
+        let packets = self.inbox.iter().filter_map(|input| match input {
+            Input::Packet(packet) => Some(packet),
+            _ => None,
+        });
+        self.copies.iter().copied().zip(packets)
     }
 }
 
@@ -120,6 +145,7 @@ pub struct Replica {
     sizes: Sizes,
     limits: SessionLimits,
     machine: MachineKind,
+    policy: Policy,
     /// What its machine keeps, if it is durable.
     kept: Kept,
 }
@@ -134,7 +160,7 @@ impl Replica {
         disk: SimDisk,
         drift: i64,
         sizes: Sizes,
-        (machine, limits): (MachineKind, SessionLimits),
+        (machine, policy, limits): (MachineKind, Policy, SessionLimits),
         members: &Configuration,
     ) -> Result<Self, LogError> {
         let identity = Identity {
@@ -153,6 +179,7 @@ impl Replica {
             sizes,
             limits,
             machine,
+            policy,
             kept: Kept::default(),
         })
     }
@@ -188,8 +215,8 @@ impl Replica {
         let (config, begins) = (self.config(incarnation), clock.shows(now));
         let applier = match self.machine {
             MachineKind::None => None,
-            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory())?),
-            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone()))?),
+            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed))?),
+            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone(), seed))?),
         };
         let mut driver = match &applier {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
@@ -197,12 +224,15 @@ impl Replica {
         };
         driver.restore(begins, snapshots, segments);
         let resumed = driver.applied().0;
+        let restores_at_start = driver.restores_snapshot();
         self.process = Some(Process {
             driver,
             segment: log.segment(),
+            recycled: 0,
             log,
             incarnation,
             inbox: Vec::new(),
+            copies: Vec::new(),
             clock,
             wake: Time::MAX,
             disk_wake: Time::MAX,
@@ -212,10 +242,12 @@ impl Replica {
             paused_until: Time::ZERO,
             applier,
             tasks: VecDeque::new(),
+            sources: VecDeque::new(),
+            restores_at_start,
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
-            deaf: false,
+            deaf_from: Time::MAX,
         });
         Ok(())
     }
@@ -236,12 +268,18 @@ impl Replica {
                 window_bytes_max: sizes.window_bytes_max,
                 message_bytes_max: sizes.message_bytes_max,
                 tail_bytes_max: sizes.tail_bytes_max,
+                lease_drift_ppm: sizes.lease_drift_ppm,
                 ..Config::new(self.node)
             },
             in_flight_bytes_max: sizes.in_flight_bytes_max,
             snapshots: SnapshotConfig {
                 retain_bytes: sizes.retain_bytes,
                 chunk_bytes: sizes.chunk_bytes,
+                snapshot_bytes: self.policy.bytes,
+                snapshot_entries: self.policy.entries,
+                snapshot_age: self.policy.age,
+                keep_bytes: self.policy.keep_bytes,
+                piece_bytes: self.policy.piece_bytes,
                 ..SnapshotConfig::default()
             },
             payload_bytes_max: PAYLOAD_BYTES_MAX,

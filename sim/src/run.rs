@@ -8,18 +8,22 @@
 use crate::checkers::convergence;
 use crate::committed::CommittedRecord;
 use crate::disk::SimDisk;
+use crate::hash::Hash;
 use crate::ledger::{Record, records_of};
 use crate::linearizability;
+use crate::outlets::{Outlet, unwritten};
 use crate::replica::{CLUSTER, options};
 use crate::sometimes::{Counters, Sometimes};
 use crate::swarm::STRAGGLE_MS_MAX;
 use crate::trace::{Detail, Trace};
+use crate::transitions::Transitions;
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::World;
-use kontiki_consensus::{Duration, Index, NodeId, Role, Term, Time};
+use kontiki_consensus::{Duration, Index, LogId, NodeId, Role, Term, Time};
 use kontiki_log::{Fetch, From, Log, LogEvent};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The property of a run that comes to its end at all.
@@ -50,6 +54,8 @@ pub struct Report {
     pub answered: u64,
     /// How many records were committed.
     pub committed: u64,
+    /// How many operations on keys the history holds.
+    pub operations: u64,
     /// How often each fault came.
     pub faults: BTreeMap<&'static str, u64>,
     /// How often each rare path was taken.
@@ -74,6 +80,7 @@ impl Report {
             acknowledged: 0,
             answered: 0,
             committed: 0,
+            operations: 0,
             faults: BTreeMap::new(),
             counters: Counters::default(),
             hash: 0,
@@ -86,9 +93,20 @@ impl Report {
 /// Runs a seed.
 #[must_use]
 pub fn run(seed: u64, detail: Detail) -> Report {
+    run_into(seed, detail, Outlet::default())
+}
+
+/// Runs a seed, and writes of it what is asked for; of a run that failed, all until then. That does not change the run.
+#[must_use]
+pub fn run_into(seed: u64, detail: Detail, outlet: Outlet) -> Report {
     let trace = Trace::new(detail);
     let mut report = Report::empty(seed);
-    let result = catch_unwind(AssertUnwindSafe(|| run_world(seed, &trace, &mut report)));
+    let transitions = outlet.trace.map_or_else(Transitions::default, Transitions::to);
+    let mut world = None;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(World::new(seed, trace.clone(), transitions.clone())?);
+        world.live()
+    }));
     report.violation = match result {
         Ok(verdict) => verdict.err(),
         Err(panic) => Some(Violation {
@@ -99,6 +117,16 @@ pub fn run(seed: u64, detail: Detail) -> Report {
     report.events = trace.events();
     report.hash = trace.hash();
     report.lines = trace.lines();
+    if let Some(world) = world {
+        world.report(&mut report);
+        let history = outlet
+            .history
+            .map_or(Ok(()), |mut out| world.clients.history().write(&mut out));
+        let written = history.map_err(|e| unwritten("the history", &e));
+        report.violation = report.violation.or(written.err());
+    }
+    let written = transitions.finish().map_err(|e| unwritten("the trace", &e));
+    report.violation = report.violation.or(written.err());
     report
 }
 
@@ -109,25 +137,28 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-fn run_world(seed: u64, trace: &Trace, report: &mut Report) -> Verdict {
-    let mut world = World::new(seed, trace.clone())?;
-    report.nodes = world.swarm.nodes;
-    let verdict = world
-        .storm()
-        .and_then(|()| world.liveness())
-        .and_then(|()| world.read_back())
-        .and_then(|()| world.read_back_damaged())
-        .and_then(|()| world.judge());
-    report.simulated = world.now().since(Time::ZERO);
-    report.acknowledged = world.clients.acknowledged();
-    report.answered = world.clients.answered_count();
-    report.committed = world.checks.committed.last().0;
-    report.faults = std::mem::take(&mut world.faults);
-    report.counters = world.checks.counters.clone();
-    verdict
-}
-
 impl World {
+    /// What came of the run, however it ended.
+    fn report(&self, report: &mut Report) {
+        report.nodes = self.swarm.nodes;
+        report.simulated = self.now().since(Time::ZERO);
+        report.acknowledged = self.clients.acknowledged();
+        report.answered = self.clients.answered_count();
+        report.committed = self.checks.committed.last().0;
+        report.operations = self.clients.history().operations().count() as u64;
+        report.faults = self.faults.clone();
+        report.counters = self.checks.counters.clone();
+    }
+
+    /// The whole run.
+    fn live(&mut self) -> Verdict {
+        self.storm()?;
+        self.liveness()?;
+        self.read_back()?;
+        self.read_back_damaged()?;
+        self.judge()
+    }
+
     fn storm(&mut self) -> Verdict {
         self.run_until(Time::ZERO.after(STORM))
     }
@@ -288,7 +319,7 @@ impl World {
         for replica in &self.replicas {
             let image = replica.disk.image();
             let known = self.checks.committed.records();
-            let records =
+            let (records, _) =
                 read_all(&image, replica.node, &self.swarm.sizes, known).map_err(|what| Violation {
                     property: "a log can be read back",
                     what: format!("{:?}: {what}", replica.node),
@@ -317,13 +348,25 @@ impl World {
     fn read_back_damaged(&mut self) -> Verdict {
         for replica in &self.replicas {
             let image = replica.disk.image();
+            let known = self.checks.committed.records();
+            let sound = read_all(&image, replica.node, &self.swarm.sizes, known);
+            let states = sound.map(|(_, states)| states).unwrap_or_default();
             let place = image.rot(&mut self.random);
             let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
-            let known = self.checks.committed.records();
             let read = read_all(&image, replica.node, &self.swarm.sizes, known);
             let counters = &mut self.checks.counters;
             counters.hit_if(read.is_err(), Sometimes::DamageTold);
-            let Ok(records) = read else { continue };
+            let Ok((records, found)) = read else { continue };
+            ensure(
+                found.iter().all(|(last, hash)| states.get(last) == Some(hash)),
+                "damage in a snapshot is told",
+                || {
+                    format!(
+                        "{:?}: a bit flipped at (file, byte) {place:?}, nothing was said, and {states:?} are read as {found:?}",
+                        replica.node
+                    )
+                },
+            )?;
             counters.hit_if(records.len() < ledger.durable().len(), Sometimes::DamageCutOff);
             let whole = records.starts_with(ledger.settled());
             ensure(whole, "damage is told, and never taken for the end", || {
@@ -338,15 +381,26 @@ impl World {
     }
 }
 
-/// All records of a log, those that it has forgotten as they are committed, read through a log that is opened on a copy of its disk.
+/// A hash over the state in each snapshot.
+type States = BTreeMap<LogId, u64>;
+
+/// All records of a log, those that it has forgotten as they are committed, read through a log that is opened on a copy of
+/// its disk; and the states in its snapshots.
 fn read_all(
     image: &SimDisk,
     node: NodeId,
     sizes: &crate::swarm::Sizes,
     committed: &[CommittedRecord],
-) -> Result<Vec<Record>, String> {
+) -> Result<(Vec<Record>, States), String> {
     let opened = Log::open(image.clone(), CLUSTER, node, options(sizes));
     let (mut log, recovered) = opened.map_err(|e| e.to_string())?;
+    let mut states = States::new();
+    for file in &recovered.snapshots {
+        let mut bytes = Vec::new();
+        let read = log.snapshot_state(file).read_to_end(&mut bytes);
+        read.map_err(|e| e.to_string())?;
+        states.insert(file.header.base.last, Hash::default().with_bytes(&bytes).0);
+    }
     let last = recovered.restored.last.index;
     // What is forgotten cannot be read; that it was committed was checked when it was forgotten.
     let forgotten = recovered.restored.base.index.0 as usize;
@@ -371,7 +425,7 @@ fn read_all(
             return Err(format!("nothing at {from:?} of {last:?}"));
         }
     }
-    Ok(records)
+    Ok((records, states))
 }
 
 fn await_fetched(log: &mut Log<SimDisk>, image: &SimDisk) -> Result<Vec<kontiki_consensus::Run>, String> {

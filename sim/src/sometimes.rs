@@ -33,6 +33,7 @@ paths! {
     CrashAtOperation = "a crash came exactly between two disk operations",
     AllDown = "all nodes were down at once",
     SegmentBegun = "a log went on in a new segment",
+    SegmentRecycled = "a segment that nobody needed any more was used again",
     StalledLeader = "the disk of a leader stood still longer than an election timeout",
     DiskWasFull = "a disk had no room for a new segment",
     DiskFailed = "a node stopped itself because its disk failed a write",
@@ -55,6 +56,9 @@ paths! {
     ReadTimedOut = "a read could not be confirmed in time",
     ReadForwarded = "a follower asked its leader for a read index",
     StaleBehind = "a stale read saw less than a linearizable one would have",
+    LeaseRead = "a leader answered a read under its lease, without a round",
+    RecentRead = "a read of bounded age was served after an earlier round",
+    ReadAwaited = "a read waited for the entry it had to see",
     TailWaited = "a tail waited for an entry and got it",
     LeaderUndisputed = "nodes came back to a healed quorum and its leader, which had the latest term",
     DamageTold = "a flipped bit on a disk was told",
@@ -71,6 +75,11 @@ paths! {
     SnapshotFailed = "the transfer of a snapshot was broken off",
     ReadCompacted = "a read was told that its entries are gone",
     MachineResumed = "a durable machine went on where it was",
+    MachineSnapshotTaken = "a snapshot of a machine was taken",
+    MachineRestored = "a machine took over another node's snapshot",
+    MachineRestoredAtStart = "a machine went on from a snapshot after a start",
+    CrashBeforeRestore = "a crash came when a log began after a snapshot that its machine had not taken over",
+    SourceAbandoned = "a snapshot was given up because its source failed or there was no room",
 }
 
 /// How often each path was taken.

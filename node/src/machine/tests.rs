@@ -1,6 +1,11 @@
+use super::applier::entries_of;
 use super::*;
-use kontiki_consensus::{Admission, GroupId, Index, Position, Term};
-use kontiki_wire::{ClusterId, InSession, Session, SessionLimits, Stamp, record::RunBuilder};
+use crate::Meta;
+use kontiki_consensus::{Admission, Body, GroupId, Index, Position, Run, Term};
+use kontiki_wire::{
+    ClusterId, Codec, InSession, Payload, Session, SessionLimits, Stamp,
+    record::{RunBuilder, entries_in},
+};
 use std::sync::{Arc, Mutex};
 
 /// Adds numbers up; a zero makes it panic.

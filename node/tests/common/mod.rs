@@ -15,7 +15,7 @@ use kontiki_consensus::{
 use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
     Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, SnapshotConfig, Token,
-    machine::{Applier, Task},
+    machine::{Applier, Restore, Source, Task},
 };
 use kontiki_wire::{
     ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, Session, SessionLimits,
@@ -53,6 +53,12 @@ impl Ports for Outgoing {
     /// In this world everything is kept.
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
         panic!("{command:?}");
+    }
+    fn restore(&mut self, _: GroupId, restore: Restore) {
+        panic!("{restore:?}");
+    }
+    fn read_state(&mut self, _: GroupId, source: Source) {
+        panic!("{source:?}");
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
@@ -126,6 +132,7 @@ pub(crate) struct World {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) lease_drift_ppm: Option<u32>,
     pub(crate) sessions: SessionLimits,
     tokens: u64,
     lives: u64,
@@ -176,6 +183,7 @@ impl World {
             in_flight_bytes_max: 64 << 10,
             payload_bytes_max: 4 << 10,
             tail_bytes_max: 64 << 10,
+            lease_drift_ppm: None,
             sessions: SessionLimits::default(),
             tokens: 0,
             lives: seed * 1000,
@@ -227,6 +235,7 @@ impl World {
             },
             consensus: Config {
                 tail_bytes_max: self.tail_bytes_max,
+                lease_drift_ppm: self.lease_drift_ppm,
                 ..Config::new(n)
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
@@ -368,7 +377,7 @@ impl World {
     pub(crate) fn task_bytes(&self, n: NodeId) -> usize {
         let of = |(_, task): &(u64, Task)| match task {
             Task::Apply(runs) => runs.iter().map(Run::weight).sum(),
-            Task::Query { .. } => 0,
+            Task::Query { .. } | Task::Snapshot | Task::Restore(..) => 0,
         };
         self.nodes[&n].tasks.iter().map(of).sum()
     }
