@@ -158,7 +158,7 @@ fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run
 }
 
 fn run_remote(program: &Path, dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
-    let mut servers = Servers::start(program, dir)?;
+    let mut servers = Servers::start(program, dir, "")?;
     options.pin(&servers.nodes, servers.leader)?;
     let case = |clients: &u32| {
         let append = |servers: &mut Servers| servers.append(*clients, ENTRY_BYTES, stretch);

@@ -50,7 +50,7 @@ suites:
   core       consensus only, one thread, three nodes, beside raft-rs, omnipaxos and a memcpy floor
   embedded   the public API, three nodes in one process and in memory, beside openraft
   durable    three processes that sync, clients inside and remote, beside etcd and a bare log without Raft
-  reads      linearizable and stale, inside and remote, beside etcd's
+  reads      linearizable, lease and stale, inside and remote, beside etcd's
   failover   the leader killed or silent under load, beside etcd
   recovery   a start on a long log, a follower far behind, idle nodes
   tail       minutes at 70 % load: the slowest appends

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) election_min: Duration,
     pub(crate) election_max: Duration,
     pub(crate) retention_bytes: Option<u64>,
+    /// Where reads with a lease are measured.
+    pub(crate) lease_drift_ppm: Option<u32>,
 }
 
 impl Settings {
@@ -41,16 +43,18 @@ impl Settings {
             election_min: config.election_timeout_min,
             election_max: config.election_timeout_max,
             retention_bytes: None,
+            lease_drift_ppm: None,
         })
     }
 
-    fn words(&self) -> [String; 4] {
+    fn words(&self) -> [String; 5] {
         let millis = |time: Duration| time.as_millis().to_string();
         [
             millis(self.heartbeat),
             millis(self.election_min),
             millis(self.election_max),
             self.retention_bytes.unwrap_or(0).to_string(),
+            self.lease_drift_ppm.unwrap_or(0).to_string(),
         ]
     }
 }
@@ -262,8 +266,8 @@ impl FromStr for Status {
 
 /// The process of a node.
 pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
-    let [id, dir, peers, heartbeat, min, max, retention] = words else {
-        return Err("a node is told seven things".into());
+    let [id, dir, peers, heartbeat, min, max, retention, lease] = words else {
+        return Err("a node is told eight things".into());
     };
     let id: u64 = id.parse()?;
     let dir = Path::new(dir);
@@ -275,6 +279,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
     config.election_timeout_min = millis(min)?;
     config.election_timeout_max = millis(max)?;
     config.retention_bytes = Some(retention.parse()?).filter(|bytes| *bytes > 0);
+    config.lease_drift_ppm = Some(lease.parse()?).filter(|ppm| *ppm > 0);
     if config.retention_bytes.is_some() {
         // A stall is to be seen, and not to be refused.
         config.in_flight_bytes_max = 512 << 20;
@@ -322,7 +327,8 @@ fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
         ["read", clients, consistency, warm, run] => {
             let consistency = match consistency {
                 "linearizable" => Consistency::Linearizable,
-                "stale" => Consistency::Stale,
+                "lease" => Consistency::Lease,
+                "stale" => STALE,
                 other => return Err(format!("no reads are {other}").into()),
             };
             let clients = readers(handle, consistency, clients.parse()?);
@@ -478,6 +484,9 @@ struct Reader {
     last: u64,
 }
 
+/// Reads that ask nobody, whatever their age.
+const STALE: Consistency = Consistency::Stale { max_lag: None };
+
 /// How many of the newest entries are read.
 const READ_AMONG: u64 = 1000;
 
@@ -525,7 +534,7 @@ pub(crate) fn check(handle: &Handle<Raw>, first: u64, last: u64) -> Result<Strin
     let mut proof = Proof::of_log_from(first);
     let (reader, mut next) = (handle.blocking(), first);
     while next <= last {
-        let found = reader.read(next..=last, Consistency::Stale)?;
+        let found = reader.read(next..=last, STALE)?;
         for entry in &found.entries {
             if entry.index != next {
                 return Err(format!("entry {} stands where {next} should", entry.index).into());

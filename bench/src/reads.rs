@@ -1,4 +1,4 @@
-//! Suite *reads*: one entry a read, linearizable and stale, beside etcd's linearizable and serializable reads.
+//! Suite *reads*: one entry a read, linearizable, with a lease, and stale, beside etcd's linearizable and serializable reads.
 
 use crate::{
     Failed, Options, Outcome,
@@ -14,8 +14,10 @@ use std::{path::Path, time::Duration};
 
 const SUITE: &str = "reads";
 const ETCD: &str = "etcd";
-/// Ours beside etcd's: what each calls it.
-const KINDS: [(&str, bool); 2] = [("linearizable", false), ("stale", true)];
+/// Ours, and whether etcd's beside it are serializable.
+const KINDS: [(&str, bool); 3] = [("linearizable", false), ("lease", false), ("stale", true)];
+/// With what leases are turned on: generous for the clocks of one machine.
+const LEASE_DRIFT_PPM: u32 = 500;
 /// What is there to be read.
 const FILL: Stretch = Stretch {
     warm: Duration::ZERO,
@@ -61,7 +63,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     ));
     let notes = format!(
         "reads: three processes, one entry of {ENTRY_BYTES} B a read, closed loop, {}; all at the leader. inside, remote and etcd as in durable.
-Kontiki's stale reads beside etcd's serializable ones: both answer from what the node has applied. Every answer was looked at: the entry
+Kontiki's reads with a lease (drift {LEASE_DRIFT_PPM} ppm) beside etcd's linearizable ones, its stale reads beside etcd's serializable ones: both of these answer from what the node has applied. Every answer was looked at: the entry
 asked for was in it.
 ",
         options.conditions()
@@ -105,7 +107,11 @@ fn rows_of(inside: &Rounds, outside: &Rounds, etcd: &Rounds) -> Vec<Row> {
 }
 
 fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<(Vec<Run>, f64), Failed> {
-    let mut cluster = Cluster::start(dir, 3, Settings::defaults()?)?;
+    let settings = Settings {
+        lease_drift_ppm: Some(LEASE_DRIFT_PPM),
+        ..Settings::defaults()?
+    };
+    let mut cluster = Cluster::start(dir, 3, settings)?;
     options.pin(&cluster.nodes, cluster.leader)?;
     cluster.append(64, ENTRY_BYTES, FILL)?;
     cluster.check()?;
@@ -130,7 +136,7 @@ fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<(Vec<Ru
 }
 
 fn run_remote(program: &Path, dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
-    let mut servers = Servers::start(program, dir)?;
+    let mut servers = Servers::start(program, dir, &format!("lease_drift_ppm = {LEASE_DRIFT_PPM}"))?;
     options.pin(&servers.nodes, servers.leader)?;
     servers.append(64, ENTRY_BYTES, FILL)?;
     let mut runs = Vec::new();
@@ -148,13 +154,20 @@ fn run_etcd(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>,
     let mut etcd = Etcd::start(dir)?;
     options.pin(&etcd.members, etcd.leader)?;
     etcd.put(64, ENTRY_BYTES, FILL)?;
-    let mut runs = Vec::new();
-    for (_, serializable) in KINDS {
-        for clients in CLIENTS {
+    let mut read = |serializable| -> Result<Vec<Run>, Failed> {
+        let case = |clients| {
             let read = |etcd: &mut Etcd| etcd.range(serializable, clients, stretch);
-            runs.push(Run::of(&mut etcd, |etcd| &etcd.members, read)?);
-        }
-    }
+            Run::of(&mut etcd, |etcd| &etcd.members, read)
+        };
+        CLIENTS.into_iter().map(case).collect()
+    };
+    let (linearizable, serializable) = (read(false)?, read(true)?);
+    // etcd has no leases for reads: the same stand beside both of ours.
+    let runs = KINDS
+        .iter()
+        .flat_map(|kind| if kind.1 { &serializable } else { &linearizable })
+        .copied()
+        .collect();
     etcd.check()?;
     Ok(runs)
 }

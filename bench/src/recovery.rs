@@ -160,7 +160,7 @@ fn catching_up(options: &Options, behind: u64) -> Result<Vec<Row>, Failed> {
 fn idle(options: &Options) -> Result<Vec<Row>, Failed> {
     let time = options.time(Duration::from_secs(20), Duration::from_secs(5));
     let dir = RunDir::new(&options.dir, "bench-idle")?;
-    let servers = Servers::start(&remote::build()?, &dir.path().join("kontiki"))?;
+    let servers = Servers::start(&remote::build()?, &dir.path().join("kontiki"), "")?;
     let ours = idleness(&servers.nodes, time)?;
     drop(servers);
     let theirs = match etcd::version() {

@@ -59,16 +59,16 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts them in a directory, with their defaults, and waits for a leader.
-    pub(crate) fn start(program: &Path, dir: &Path) -> Result<Self, Failed> {
+    /// Starts them in a directory, with their defaults and these lines of configuration, and waits for a leader.
+    pub(crate) fn start(program: &Path, dir: &Path, settings: &str) -> Result<Self, Failed> {
         let mut tries = 0;
         tried_again(|| {
             tries += 1;
-            Self::start_in(program, &dir.join(format!("try{tries}")))
+            Self::start_in(program, &dir.join(format!("try{tries}")), settings)
         })
     }
 
-    fn start_in(program: &Path, dir: &Path) -> Result<Self, Failed> {
+    fn start_in(program: &Path, dir: &Path, settings: &str) -> Result<Self, Failed> {
         let base = base_port()?;
         let made = Command::new(program)
             .args(["init", "--base-port", &base.to_string(), "--dir"])
@@ -81,6 +81,8 @@ impl Servers {
         let nodes = (1..=3)
             .map(|n| {
                 let config = fs::canonicalize(dir.join(format!("n{n}.toml")))?;
+                // In front: a table may stand at the end.
+                fs::write(&config, format!("{settings}\n{}", fs::read_to_string(&config)?))?;
                 let mut serve = Command::new(program);
                 Process::start(serve.args(["serve", "--log", "error", "--config"]).arg(config))
             })
