@@ -327,6 +327,7 @@ impl World {
             process.disk_wake = Time::MAX;
             self.queue.schedule(now, Event::Resume { node, life });
         }
+        self.hurry(node);
         self.clients.goes_on(id, now.after(Duration::from_millis(2_000)));
         self.queue.schedule(now, Event::Start { node });
     }

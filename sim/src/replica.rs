@@ -3,6 +3,7 @@
 //! Invariant: what a node knows without having written it down dies with it. A crash drops driver,
 //! log and inbox; only the disk remains, and the next life begins with `Log::open`.
 
+use crate::desk::Desk;
 use crate::disk::SimDisk;
 use crate::machine::{Kept, KeyValue};
 use crate::ports::Work;
@@ -64,6 +65,8 @@ pub struct Process {
     pub incarnation: Incarnation,
     /// What waits for its next turn.
     pub inbox: Vec<Input>,
+    /// What stands between its clients and its driver.
+    pub desk: Desk,
     /// Which copies of messages the packets in it are, in their order.
     pub copies: Vec<Copy>,
     /// Its clock.
@@ -148,6 +151,8 @@ pub struct Replica {
     limits: SessionLimits,
     machine: MachineKind,
     policy: Policy,
+    /// Whether each append of its clients is to take effect once.
+    once: bool,
     /// What its machine keeps, if it is durable.
     kept: Kept,
 }
@@ -162,7 +167,7 @@ impl Replica {
         disk: SimDisk,
         drift: i64,
         sizes: Sizes,
-        (machine, policy, limits): (MachineKind, Policy, SessionLimits),
+        (machine, policy, limits, once): (MachineKind, Policy, SessionLimits, bool),
         members: &Configuration,
     ) -> Result<Self, LogError> {
         let identity = Identity {
@@ -182,6 +187,7 @@ impl Replica {
             limits,
             machine,
             policy,
+            once,
             kept: Kept::default(),
         })
     }
@@ -236,6 +242,7 @@ impl Replica {
             log,
             incarnation,
             inbox: Vec::new(),
+            desk: Desk::new(self.once),
             copies: Vec::new(),
             clock,
             wake: Time::MAX,

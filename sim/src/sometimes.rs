@@ -69,6 +69,7 @@ paths! {
     SessionEnded = "a session expired or made room",
     SessionExpired = "a client was told that its session is not known",
     SessionDoubt = "an append of a session was given up in doubt",
+    OnceDoubt = "an append through the session of a node was given up because that session is gone",
     Replayed = "records to be applied were read back from disk",
     Forgotten = "a log was trimmed and what was before was forgotten",
     SnapshotInstalled = "a follower began anew after a leader's snapshot",

@@ -212,6 +212,8 @@ pub struct Sizes {
     pub chunk_bytes: u32,
     /// How long a machine takes over a task, about.
     pub task: Duration,
+    /// How long it takes over a snapshot at most.
+    pub restore: Duration,
 }
 
 /// The largest payload a node takes: what fits into the smallest segment with room to spare.
@@ -238,6 +240,8 @@ pub struct Habits {
     pub sessions: usize,
     /// How long and how much is remembered of their sessions.
     pub limits: SessionLimits,
+    /// Whether each node has the appends of its other clients go through a session of its own.
+    pub once: bool,
 }
 
 /// The program on top of the log.
@@ -323,7 +327,7 @@ impl Swarm {
         let leases = random.coin();
         let clock_drift = draw_drift(random, nodes, leases);
         let lease_drift_ppm = leases.then(|| drift_bound(&clock_drift));
-        Self {
+        let mut swarm = Self {
             nodes,
             sizes: Sizes {
                 lease_drift_ppm,
@@ -344,7 +348,12 @@ impl Swarm {
                 ])
                 .unwrap_or(&MachineKind::None),
             policy: Policy::draw(random),
+        };
+        swarm.habits.draw_once(random);
+        if random.chance(Ppm::percent(50)) {
+            swarm.sizes.restore = Duration::from_millis(random.magnitude(1_000, 30_000));
         }
+        swarm
     }
 
     /// The longest election timeout, by the clock of the slowest node.
@@ -397,6 +406,7 @@ impl Sizes {
             in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
             segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,
             task: Duration(random.magnitude(5_000, 50_000_000)),
+            restore: Duration::from_millis(1_000),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
         }
@@ -419,6 +429,15 @@ impl Habits {
                 sessions_max: random.between(2, 8) as u32,
                 answers_bytes_max: random.magnitude(300, 16 << 10) as u32,
             },
+            once: false,
+        }
+    }
+
+    /// In two of five runs each node has a session, and all that are in use have room.
+    fn draw_once(&mut self, random: &mut Random) {
+        self.once = random.chance(Ppm::percent(40));
+        if self.once {
+            self.limits.sessions_max = random.between(9, 14) as u32;
         }
     }
 }

@@ -11,16 +11,30 @@ use kontiki_consensus::Duration;
 use kontiki_node::Input;
 use kontiki_node::machine::{Done, Source, Task};
 
-/// How much longer than anything else taking over a snapshot takes, at most, in ns.
-const RESTORE_MAX: u64 = 1_000_000_000;
+/// How much longer than anything else taking over a snapshot takes, at most, when all is well.
+const RESTORE: Duration = Duration::from_millis(1_000);
 
 impl World {
+    /// What a machine has to do does not take long any more.
+    pub(crate) fn hurry(&mut self, node: usize) {
+        let (now, life) = (self.now(), self.replicas[node].life);
+        self.with(node, |process| {
+            process.tasks.iter_mut().for_each(|(due, _)| *due = now.min(*due));
+        });
+        self.queue.schedule(now, Event::Machine { node, life });
+    }
+
     /// A node gives its machine something to do.
     pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Work>) {
         for task in tasks {
             let mut takes = self.random.around(self.swarm.sizes.task);
             if matches!(task, Work::Restore(_)) {
-                takes = Duration(takes.0 + self.random.below(RESTORE_MAX));
+                let longest = if self.stormy {
+                    self.swarm.sizes.restore
+                } else {
+                    RESTORE
+                };
+                takes = Duration(takes.0 + self.random.below(longest.0));
             }
             let due = self.now().after(takes);
             let life = self.replicas[node].life;
