@@ -437,6 +437,12 @@ impl Consensus {
         self.snapshot.0
     }
 
+    /// Whether the log is to begin after another server's snapshot, and does not yet on disk: it still rests on the one before.
+    #[must_use]
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
     /// The term of the record at `index`; `None` before the base and beyond the end of the log.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {

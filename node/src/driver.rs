@@ -177,7 +177,12 @@ impl Driver {
             Time::MAX
         } else {
             let room = self.retry_room.unwrap_or(Time::MAX);
-            self.consensus.deadline().min(self.sweep_deadline()).min(room)
+            let chunk = self.chunk_due();
+            self.consensus
+                .deadline()
+                .min(self.sweep_deadline())
+                .min(room)
+                .min(chunk)
         }
     }
 
@@ -332,7 +337,6 @@ impl Driver {
         self.expire(now, ports);
         self.resend_forwards(now, ports);
         self.ask_overdue(now);
-        self.ask_for_chunk(now, ports);
         self.retain(now);
         self.hand_over(ports);
     }

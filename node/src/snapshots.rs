@@ -229,6 +229,7 @@ impl Driver {
             self.take_snapshot(now, ports);
         }
         self.take_of_machine(now, ports);
+        self.ask_for_chunk(now, ports);
         self.forget_log(now);
         for command in std::mem::take(&mut self.snapshots.todo) {
             ports.snapshot(self.config.group, command);
@@ -295,6 +296,10 @@ impl Driver {
 
     /// Removes snapshots before the newest, but for those that followers are fetching.
     fn remove_older(&mut self, now: Time) {
+        if self.consensus.is_installing() {
+            // The newest is not what the log on disk rests on; when it is, this is called again.
+            return;
+        }
         let newest = self.consensus.snapshot();
         let told: Vec<(NodeId, LogId)> = self.consensus.snapshot_peers().collect();
         let is_fetched = |last: LogId| {
@@ -343,7 +348,7 @@ impl Driver {
                     }
                 }
             }
-            SnapshotEvent::Receiving { last, at, header } => self.receiving(now, last, at, header, ports),
+            SnapshotEvent::Receiving { last, at, header } => self.receiving(last, at, header),
             SnapshotEvent::Read { token, found } => self.read_for_peer(token, found, ports),
             SnapshotEvent::Ready { last } => self.read_own(last, ports),
             SnapshotEvent::Removed { .. } => {}
