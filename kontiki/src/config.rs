@@ -6,7 +6,7 @@
 use crate::{ClusterKey, Error, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
-use kontiki_node::{SnapshotConfig, driver::DriverConfig};
+use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
 use kontiki_transport::Limits;
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
@@ -342,6 +342,7 @@ impl Config {
             sessions: SessionLimits::default(),
             snapshots: SnapshotConfig::default(),
             payload_bytes_max: self.batch_bytes_max,
+            compare: CompareConfig::default(),
         }
     }
 

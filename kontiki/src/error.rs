@@ -112,6 +112,10 @@ pub enum Error {
     /// It took too long.
     #[error("it was not answered in time")]
     Timeout,
+    /// The node's state machine differs from the others', for the reason given: it answers nothing until it has the state
+    /// of one of them.
+    #[error("the node is quarantined: {0}")]
+    Quarantined(String),
     /// The node has stopped, for the reason given.
     #[error("the node has stopped: {0}")]
     Stopped(String),
@@ -161,6 +165,7 @@ impl Error {
             Self::SessionStale => Code::SessionStale,
             Self::Query(_) => Code::Query,
             Self::Timeout => Code::Timeout,
+            Self::Quarantined(_) => Code::Quarantined,
             Self::Stopped(_) => Code::Stopped,
         }
     }
@@ -187,6 +192,7 @@ impl Error {
                 | Self::Overloaded
                 | Self::DiskFull
                 | Self::Timeout
+                | Self::Quarantined(_)
                 | Self::Stopped(_)
         )
     }
@@ -221,7 +227,7 @@ impl Error {
             Self::SessionStale => "look whether it was applied before repeating it",
             Self::Query(_) => "is the query of the type this state machine takes?",
             Self::Timeout => "try again, with more time, or at another node",
-            Self::Stopped(_) => "ask another node",
+            Self::Quarantined(_) | Self::Stopped(_) => "ask another node",
         }
     }
 
@@ -278,6 +284,7 @@ impl From<Failure> for Error {
             Failure::Timeout => Self::Timeout,
             Failure::Log(error) => LogError::clone(&error).into(),
             Failure::Query(why) => Self::Query(why),
+            Failure::Quarantined(why) => Self::Quarantined(why),
             Failure::Stopped => Self::Stopped("it no longer takes requests".to_owned()),
             other => Self::Unknown(format!("{other:?}")),
         }

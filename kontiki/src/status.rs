@@ -75,6 +75,11 @@ pub struct Status {
     pub voters: Vec<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// Why it answers nothing but goes on voting and replicating, if so: its state machine differs from a majority's, or
+    /// replicas differ and there is no majority.
+    pub quarantined: Option<String>,
+    /// The nodes whose state machines differ from this one's and a majority's.
+    pub differing: Vec<u64>,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
 }
@@ -108,6 +113,8 @@ pub(crate) struct Snapshot {
     configuration: Arc<Configuration>,
     matched: Vec<(NodeId, Index)>,
     links: BTreeMap<NodeId, Link>,
+    quarantined: Option<String>,
+    differing: Vec<NodeId>,
     stopped: Option<String>,
 }
 
@@ -132,6 +139,8 @@ impl Snapshot {
             configuration: Arc::default(),
             matched: Vec::new(),
             links: BTreeMap::new(),
+            quarantined: None,
+            differing: Vec::new(),
             stopped: None,
         }
     }
@@ -152,6 +161,11 @@ impl Snapshot {
         }
         self.matched.clear();
         self.matched.extend(consensus.matched());
+        if self.quarantined.as_deref() != driver.quarantined() {
+            self.quarantined = driver.quarantined().map(str::to_owned);
+        }
+        self.differing.clear();
+        self.differing.extend(driver.differing());
     }
 
     pub(crate) fn see_links(&mut self, links: BTreeMap<NodeId, Link>) {
@@ -177,6 +191,8 @@ impl Snapshot {
             raft_commit: self.raft_commit.0,
             voters: self.configuration.voters.iter().map(|id| id.0).collect(),
             peers: self.links.iter().map(|(id, link)| self.peer(*id, link)).collect(),
+            quarantined: self.quarantined.clone(),
+            differing: self.differing.iter().map(|id| id.0).collect(),
             stopped: self.stopped.clone(),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, Position, Run};
 use kontiki_log::{Fetch, From, LogError};
-use kontiki_wire::Session;
+use kontiki_wire::{Compared, Session};
 use std::{collections::VecDeque, sync::Arc};
 
 /// How many bytes of records are handed over at a time, about.
@@ -114,6 +114,11 @@ impl Applied {
         (self.asked, self.fetching) = (false, false);
     }
 
+    /// What the machine has answered is not to be relied on.
+    pub(crate) fn forget_outputs(&mut self) {
+        self.recent = Recent::default();
+    }
+
     /// What the machine answered to an applied record, if that is still remembered.
     pub(crate) fn outputs(&self, at: LogId, session: Session) -> Option<Bytes> {
         if !self.machine {
@@ -180,10 +185,11 @@ impl Driver {
     }
 
     /// Lets the records pass by that are committed and have not, as many as may be under way.
-    fn hand_over(&mut self, ports: &mut impl Ports) {
+    pub(crate) fn hand_over(&mut self, ports: &mut impl Ports) {
         while self.stopped.is_none()
             && self.applied.handed < self.applied.target
             && !self.applied.fetching
+            && !self.compare.holds()
             && self.applied.under_way < UNDER_WAY_BYTES_MAX
         {
             let (from, to) = (self.applied.handed.next(), self.applied.target);
@@ -229,23 +235,28 @@ impl Driver {
             self.applied.under_way += weight(&runs);
             ports.work(self.config.group, Task::Apply(runs));
         } else {
-            self.pass(&runs, &mut std::iter::empty());
+            self.pass(&runs, &mut std::iter::empty(), &[]);
         }
     }
 
     /// The machine has done a task.
     pub(crate) fn take_done(&mut self, done: Done, ports: &mut impl Ports) {
         match done {
-            Done::Applied { runs, outputs } => {
+            Done::Applied {
+                runs,
+                outputs,
+                digests,
+            } => {
                 self.applied.under_way = self.applied.under_way.saturating_sub(weight(&runs));
                 self.remember(&runs, &outputs);
-                self.pass(&runs, &mut outputs.into_iter());
+                self.pass(&runs, &mut outputs.into_iter(), &digests);
                 self.applied.at = self.applied.meta.at;
                 self.applied.position = self.applied.meta.position;
                 self.serve_waiting(ports);
                 self.hand_over(ports);
             }
             Done::Answered { token, answer } => self.query_answered(token, answer, ports),
+            Done::Marked => {}
             Done::Failed(error) => self.stop(error.to_string(), ports),
         }
     }
@@ -259,7 +270,12 @@ impl Driver {
     }
 
     /// Records take effect on what Kontiki keeps.
-    fn pass(&mut self, runs: &[Run], outputs: &mut impl Iterator<Item = Bytes>) {
+    fn pass(
+        &mut self,
+        runs: &[Run],
+        outputs: &mut impl Iterator<Item = Bytes>,
+        digests: &[(Index, Option<u64>)],
+    ) {
         let Applied { meta, changes, .. } = &mut self.applied;
         for run in runs {
             meta.take(run, outputs, changes);
@@ -270,6 +286,11 @@ impl Driver {
         self.counts.expired += changes.gone.len() as u64;
         if let Some(point) = changes.trim {
             self.snapshots.trim(point);
+        }
+        for (compared, position) in &changes.compared {
+            let digest = digests.iter().find(|(index, _)| *index == compared.index);
+            let digest = digest.and_then(|(_, digest)| *digest);
+            self.compare.passed(Compared { digest, ..*compared }, *position);
         }
         changes.clear();
     }

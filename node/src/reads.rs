@@ -311,6 +311,9 @@ impl Driver {
 
     /// Answers a read from what is applied.
     fn serve(&mut self, reader: Reader, ports: &mut impl Ports) {
+        if self.refuses(reader.token, ports) {
+            return;
+        }
         let Reader {
             token,
             deadline,
@@ -341,7 +344,9 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         // Otherwise its client has been answered already.
-        if let Some(Purpose::Query { token, .. }) = self.reads.fetches.remove(&token) {
+        if let Some(Purpose::Query { token, .. }) = self.reads.fetches.remove(&token)
+            && !self.refuses(token, ports)
+        {
             let reply = match answer {
                 Ok(answer) => Reply::Answered { answer },
                 Err(why) => Reply::Failed(Failure::Query(why)),
@@ -351,6 +356,9 @@ impl Driver {
     }
 
     fn serve_entries(&mut self, reader: EntryReader, ports: &mut impl Ports) {
+        if self.refuses(reader.token, ports) {
+            return;
+        }
         let (limit, last) = (self.applied.at.index, self.applied.position);
         let Range {
             from,

@@ -178,7 +178,7 @@ impl Driver {
 
     /// Does what snapshots need done: takes one where the log is to be trimmed, forgets what one covers.
     pub(crate) fn see_to_snapshots(&mut self, now: Time, ports: &mut impl Ports) {
-        if self.snapshots.taking.is_none() {
+        if self.snapshots.taking.is_none() && self.compare.is_sound() {
             self.take_snapshot(now, ports);
         }
         self.forget_log(now);

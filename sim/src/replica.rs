@@ -8,9 +8,9 @@ use crate::machine::{Kept, KeyValue};
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Sizes};
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
-use kontiki_node::SnapshotConfig;
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
 use kontiki_node::machine::{Applier, Task};
+use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
 use kontiki_wire::{ClusterId, Identity, SessionLimits};
 use std::collections::VecDeque;
@@ -245,6 +245,9 @@ impl Replica {
                 ..SnapshotConfig::default()
             },
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            compare: CompareConfig {
+                interval: Some(sizes.compare),
+            },
             sessions: self.limits,
         }
     }

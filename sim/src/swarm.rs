@@ -188,6 +188,8 @@ pub struct Sizes {
     pub retain_bytes: Option<u64>,
     /// See `kontiki_node::SnapshotConfig`.
     pub chunk_bytes: u32,
+    /// See `kontiki_node::CompareConfig`.
+    pub compare: Duration,
     /// How long a machine takes over a task, about.
     pub task: Duration,
 }
@@ -330,6 +332,7 @@ impl Sizes {
             task: Duration(random.magnitude(5_000, 50_000_000)),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
+            compare: Duration::from_millis(random.magnitude(100, 20_000)),
         }
     }
 }
