@@ -5,9 +5,9 @@
 //! cargo run --example bank
 //! ```
 
-use kontiki::{At, Config, Consistency, Error, RaftNode, StateMachine};
+use kontiki::{At, Config, Consistency, Error, MachineError, MetaRows, RaftNode, StateMachine};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Read};
 
 #[derive(Default)]
 struct Bank(BTreeMap<String, u64>);
@@ -41,6 +41,15 @@ impl StateMachine for Bank {
 
     fn query(&self, account: String) -> u64 {
         self.0.get(&account).copied().unwrap_or(0)
+    }
+
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        kontiki::snapshot_of(&self.0).map(Some)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read, _: &MetaRows) -> Result<(), MachineError> {
+        self.0 = kontiki::restored(from)?;
+        Ok(())
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 pub enum ClientRequest<T> {
     /// Read entries.
     IndexRange {
-        /// Index of the first; from 1.
+        /// Index of the first; 0 is wherever the log begins.
         start_index: u64,
         /// The index after the last.
         end_index: u64,

@@ -81,6 +81,8 @@ codes! {
     SessionStale, "session_stale", 409, 5;
     /// The state machine gave no answer to a query.
     Query, "query", 422, 1;
+    /// The entries are gone: the log has been trimmed.
+    Compacted, "compacted", 410, 1;
     /// It took too long.
     Timeout, "timeout", 504, 1;
     /// The node's state machine differs from the others': it answers nothing.

@@ -3,7 +3,7 @@
 //! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
 //! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
 
-use crate::{ClusterKey, Error, memory::LocalNetwork, random};
+use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
@@ -26,6 +26,10 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const WINDOW_BYTES_MIN: usize = 8 << 20;
 /// The largest batch that can be configured: packets have 32-bit lengths.
 const BATCH_BYTES_LIMIT: usize = 256 << 20;
+
+/// The least that can be kept of a log: less would be forgotten before anyone has read it.
+const RETENTION_BYTES_MIN: u64 = 1 << 20;
+const RETENTION_AGE_MIN: Duration = Duration::from_secs(1);
 
 /// Length of a file of the log where nobody is to wait for large ones.
 const SMALL_SEGMENT_BYTES: u64 = 16 << 20;
@@ -72,6 +76,15 @@ pub struct Config {
     pub tail_bytes_max: usize,
     /// Length of a file of the log, in bytes. 1 MiB to 1 GiB, at least twice `batch_bytes_max`; 64 MiB unless set.
     pub segment_bytes: u64,
+    /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.
+    pub snapshots: SnapshotPolicy,
+    /// How many bytes of the log of a node without a state machine are kept at least; what is older is forgotten, a whole file
+    /// of the log at a time, so that disk use stays below this and some three times `segment_bytes`. At least 1 MiB;
+    /// `None`, the default, keeps everything. The leader's setting counts: set the same on every node.
+    pub retention_bytes: Option<u64>,
+    /// How old, by the leaders' clocks, the entries of a log without a state machine are at least when they are forgotten. At
+    /// least 1 s; `None`, the default, keeps everything. Where both are set, what either lets go goes.
+    pub retention_age: Option<Duration>,
     pub(crate) socket: Option<UdpSocket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -104,6 +117,9 @@ impl Config {
             read_bytes_max: 4 << 20,
             tail_bytes_max: 16 << 20,
             segment_bytes: 64 << 20,
+            snapshots: SnapshotPolicy::default(),
+            retention_bytes: None,
+            retention_age: None,
             socket: None,
             memory: None,
         }
@@ -205,6 +221,7 @@ impl Config {
     pub fn check(&self) -> Result<(), Error> {
         self.check_peers()?;
         self.check_times()?;
+        self.snapshots.check()?;
         self.check_sizes()
     }
 
@@ -298,7 +315,23 @@ impl Config {
                 format!("{min} to {max} bytes"),
             ));
         }
-        Ok(())
+        self.check_retention()
+    }
+
+    fn check_retention(&self) -> Result<(), Error> {
+        let bytes = self.retention_bytes.filter(|bytes| *bytes < RETENTION_BYTES_MIN);
+        let age = self.retention_age.filter(|age| *age < RETENTION_AGE_MIN);
+        match (bytes, age) {
+            (Some(bytes), _) => {
+                let allowed = format!("{RETENTION_BYTES_MIN} bytes or more, or left out to keep everything");
+                Err(Error::config("retention_bytes", bytes, allowed))
+            }
+            (None, Some(age)) => {
+                let allowed = format!("{RETENTION_AGE_MIN:?} or more, or left out to keep everything");
+                Err(Error::config("retention_age", format!("{age:?}"), allowed))
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     pub(crate) fn node_id(&self) -> NodeId {
@@ -340,7 +373,11 @@ impl Config {
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
             sessions: SessionLimits::default(),
-            snapshots: SnapshotConfig::default(),
+            snapshots: SnapshotConfig {
+                retain_bytes: self.retention_bytes,
+                retain_age: self.retention_age.map(|age| nanos(age).0),
+                ..self.snapshots.settings()
+            },
             payload_bytes_max: self.batch_bytes_max,
             compare: CompareConfig::default(),
         }

@@ -109,6 +109,12 @@ pub enum Error {
     /// The state machine gave no answer to a query.
     #[error("the query was not answered: {0}")]
     Query(String),
+    /// The entries are gone: the log has been trimmed, and begins later.
+    #[error("the entries are gone: the log begins with entry {first}")]
+    Compacted {
+        /// Index of the first entry the log holds.
+        first: u64,
+    },
     /// It took too long.
     #[error("it was not answered in time")]
     Timeout,
@@ -164,6 +170,7 @@ impl Error {
             Self::SessionExpired => Code::SessionExpired,
             Self::SessionStale => Code::SessionStale,
             Self::Query(_) => Code::Query,
+            Self::Compacted { .. } => Code::Compacted,
             Self::Timeout => Code::Timeout,
             Self::Quarantined(_) => Code::Quarantined,
             Self::Stopped(_) => Code::Stopped,
@@ -226,6 +233,9 @@ impl Error {
             }
             Self::SessionStale => "look whether it was applied before repeating it",
             Self::Query(_) => "is the query of the type this state machine takes?",
+            Self::Compacted { .. } => {
+                "read from that entry on; how much is kept is set by `retention_bytes` and `retention_age`"
+            }
             Self::Timeout => "try again, with more time, or at another node",
             Self::Quarantined(_) | Self::Stopped(_) => "ask another node",
         }
@@ -252,6 +262,7 @@ impl From<LogError> for Error {
         match error {
             LogError::Wrong(text) => Self::Directory(text),
             LogError::Damaged(text) => Self::Damaged(text),
+            LogError::Compacted { first } => Self::Compacted { first: first.0 },
             other => Self::Io(other.to_string()),
         }
     }
@@ -285,6 +296,7 @@ impl From<Failure> for Error {
             Failure::Log(error) => LogError::clone(&error).into(),
             Failure::Query(why) => Self::Query(why),
             Failure::Quarantined(why) => Self::Quarantined(why),
+            Failure::Compacted { first } => Self::Compacted { first: first.0 },
             Failure::Stopped => Self::Stopped("it no longer takes requests".to_owned()),
             other => Self::Unknown(format!("{other:?}")),
         }

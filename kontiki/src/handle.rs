@@ -64,17 +64,20 @@ impl<T: LogEntry> Handle<T> {
         Append::new(payload.and_then(submit))
     }
 
-    /// Reads the entries of a range of indexes, as many as one read may give (`read_bytes_max`).
+    /// Reads the entries of a range of indexes, as many as one read may give (`read_bytes_max`). A range without a first index
+    /// begins where the log does.
     ///
     /// # Errors
     /// [`Error::NoLeader`] or [`Error::Timeout`] if the read could not be confirmed by a majority in time;
-    /// [`Error::Decode`] if the first entry is not a `T`; what stands before a later one is read.
+    /// [`Error::Decode`] if the first entry is not a `T`; what stands before a later one is read. [`Error::Compacted`] if
+    /// the first entry is gone (`retention_bytes`, `retention_age`).
     pub fn read(&self, range: impl RangeBounds<u64>, consistency: Consistency) -> Read<T> {
         let wanted = Wanted::of(range, self.node.shared().limits.read_bytes_max);
         self.node.read(wanted, consistency, false)
     }
 
-    /// All entries from index `from` on, those to come as they are committed. No more is read than is taken.
+    /// All entries from index `from` on (0: from wherever the log begins), those to come as they are committed. No more is
+    /// read than is taken.
     #[must_use]
     pub fn tail(&self, from: u64) -> Tail<T> {
         Tail::new(self.clone(), from)

@@ -9,7 +9,7 @@ use kontiki_log::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId, is_
 use kontiki_wire::Packet;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    io::ErrorKind,
+    io::{self, ErrorKind, Read},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::Notify;
@@ -92,6 +92,38 @@ impl Disk for MemoryDisk {
 
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        let file = FileReader {
+            content: self.content.clone(),
+            name: name.to_owned(),
+            offset: 0,
+        };
+        Box::new(file)
+    }
+}
+
+/// Reads a file of a disk in memory in a row.
+struct FileReader {
+    content: Arc<Mutex<Content>>,
+    name: String,
+    offset: u64,
+}
+
+impl Read for FileReader {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let content = lock(&self.content);
+        let file = content.names.get(&self.name).copied().flatten();
+        let file = file.ok_or(ErrorKind::NotFound)?;
+        let Done::Read(bytes) = content.read(file, self.offset, into.len() as u64)? else {
+            return Ok(0);
+        };
+        if let Some(into) = into.get_mut(..bytes.len()) {
+            into.copy_from_slice(&bytes);
+        }
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
     }
 }
 

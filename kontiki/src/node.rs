@@ -90,7 +90,7 @@ impl<M: StateMachine> RaftNode<M> {
     }
 
     /// Starts it: opens its log and its socket, and gives a handle to use it with. The machine runs on a thread of its own;
-    /// one in memory is given the whole log again, beginning now.
+    /// one in memory takes over the newest snapshot and is given the log behind it again, beginning now.
     ///
     /// # Errors
     /// As for a node that only keeps its log; and [`Error::Stopped`] if what the machine has kept cannot be read, or does
@@ -211,6 +211,9 @@ fn open(
         }
     };
     driver.restore(now, snapshots, segments);
+    if let Some(why) = driver.stopped() {
+        return Err(Error::Stopped(why.to_owned()));
+    }
     let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log, worker);
     replica.connect(join(&mut config, shared, &replica, incarnation)?);
     Ok(replica)

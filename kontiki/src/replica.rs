@@ -8,13 +8,18 @@
 use crate::{
     calls::Calls,
     network::{Network, links},
+    reading::Reading,
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
     worker::Worker,
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
 use kontiki_log::{Fetch, Log, SnapshotCommand};
-use kontiki_node::{Failure, Input, Ports, Reply, Request, Token, driver::Driver, machine::Task};
+use kontiki_node::{
+    Failure, Input, Ports, Reply, Request, Token,
+    driver::Driver,
+    machine::{Restore, Source, Task},
+};
 use kontiki_transport::{Sink, TransportEvent};
 use kontiki_wire::{Identity, Packet, PeerMessage};
 use std::{
@@ -76,6 +81,8 @@ struct Outside {
     log: Log<Storage>,
     /// Runs the state machine, if there is one.
     worker: Option<Worker>,
+    /// Reads its state for snapshots.
+    reading: Reading,
     network: Network,
     calls: Calls,
     replies: Vec<(Waiter, Reply)>,
@@ -95,6 +102,7 @@ impl Replica {
             identity,
             log,
             worker,
+            reading: Reading::new(shared.signal.clone()),
             network: Network::None,
             calls: Calls::default(),
             replies: Vec::new(),
@@ -260,6 +268,9 @@ impl Replica {
         if let Some(worker) = &core.outside.worker {
             core.inbox.extend(worker.done().into_iter().map(Input::Machine));
         }
+        let pieces = core.outside.reading.done().into_iter();
+        core.inbox
+            .extend(pieces.map(|(source, piece)| Input::State { source, piece }));
         while let Some(event) = core.outside.log.poll() {
             core.inbox.push(Input::Log(event));
         }
@@ -355,7 +366,19 @@ impl Ports for Outside {
         }
     }
 
+    fn restore(&mut self, group: GroupId, restore: Restore) {
+        let state = self.log.snapshot_state(&restore.file);
+        self.work(group, Task::Restore(restore, state));
+    }
+
+    fn read_state(&mut self, _: GroupId, source: Source) {
+        self.reading.read(source);
+    }
+
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
+        if matches!(command, SnapshotCommand::Begin(_) | SnapshotCommand::Abandon) {
+            self.reading.end();
+        }
         self.log.snapshot(command);
     }
 

@@ -172,7 +172,7 @@ impl<T: LogEntry> Future for Read<T> {
     }
 }
 
-/// Which entries are wanted: from `from` on and before `to`, no more than `bytes_max` bytes, but at least one entry.
+/// Which entries are wanted: from `from` on (0: from where the log begins) and before `to`, no more than `bytes_max` bytes, but at least one entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
     pub(crate) from: u64,
@@ -185,14 +185,13 @@ impl Wanted {
         let from = match range.start_bound() {
             Bound::Included(start) => *start,
             Bound::Excluded(start) => start.saturating_add(1),
-            Bound::Unbounded => 1,
+            Bound::Unbounded => 0,
         };
         let to = match range.end_bound() {
             Bound::Included(end) => end.saturating_add(1),
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        let from = from.max(1);
         Self {
             from,
             to: to.max(from),
@@ -343,8 +342,8 @@ mod tests {
             let wanted = Wanted::of(range, 1);
             (wanted.from, wanted.to)
         };
-        assert_eq!(wanted((Bound::Unbounded, Bound::Unbounded)), (1, u64::MAX));
-        assert_eq!(wanted((Bound::Included(0), Bound::Excluded(3))), (1, 3));
+        assert_eq!(wanted((Bound::Unbounded, Bound::Unbounded)), (0, u64::MAX));
+        assert_eq!(wanted((Bound::Included(0), Bound::Excluded(3))), (0, 3));
         assert_eq!(wanted((Bound::Included(9), Bound::Excluded(3))), (9, 9));
         assert_eq!(
             wanted((Bound::Excluded(9), Bound::Included(u64::MAX))),

@@ -63,6 +63,8 @@ pub struct Status {
     pub term: u64,
     /// The leader it knows of; itself, if it leads.
     pub leader: Option<u64>,
+    /// The first entry its log holds, or will hold: what is before it was forgotten.
+    pub first: u64,
     /// The last entry it knows to be committed; 0 before the first.
     pub commit: u64,
     /// The last entry in its log, committed or not.
@@ -75,6 +77,12 @@ pub struct Status {
     pub voters: Vec<u64>,
     /// The other nodes.
     pub peers: Vec<PeerStatus>,
+    /// The snapshot that it goes on from, if there is one.
+    pub snapshot: Option<SnapshotStatus>,
+    /// Whether it is taking a snapshot.
+    pub takes_snapshot: bool,
+    /// Whether it fetches another node's snapshot, or its machine is taking one over.
+    pub fetches_snapshot: bool,
     /// Why it answers nothing but goes on voting and replicating, if so: its state machine differs from a majority's, or
     /// replicas differ and there is no majority.
     pub quarantined: Option<String>,
@@ -82,6 +90,18 @@ pub struct Status {
     pub differing: Vec<u64>,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
+}
+
+/// A snapshot on a node's disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SnapshotStatus {
+    /// The last entry it covers.
+    pub index: u64,
+    /// Raft index of the last record it covers.
+    pub raft_index: u64,
+    /// How large it is, in bytes.
+    pub bytes: u64,
 }
 
 /// How a node sees another.
@@ -106,6 +126,7 @@ pub(crate) struct Snapshot {
     role: Role,
     term: u64,
     leader: Option<NodeId>,
+    first: Position,
     commit: Position,
     last: Position,
     raft_index: Index,
@@ -113,6 +134,9 @@ pub(crate) struct Snapshot {
     configuration: Arc<Configuration>,
     matched: Vec<(NodeId, Index)>,
     links: BTreeMap<NodeId, Link>,
+    snapshot: Option<SnapshotStatus>,
+    takes_snapshot: bool,
+    fetches_snapshot: bool,
     quarantined: Option<String>,
     differing: Vec<NodeId>,
     stopped: Option<String>,
@@ -132,6 +156,7 @@ impl Snapshot {
             role: Role::Follower,
             term: 0,
             leader: None,
+            first: Position(1),
             commit: Position::ZERO,
             last: Position::ZERO,
             raft_index: Index::ZERO,
@@ -139,6 +164,9 @@ impl Snapshot {
             configuration: Arc::default(),
             matched: Vec::new(),
             links: BTreeMap::new(),
+            snapshot: None,
+            takes_snapshot: false,
+            fetches_snapshot: false,
             quarantined: None,
             differing: Vec::new(),
             stopped: None,
@@ -151,6 +179,7 @@ impl Snapshot {
         self.role = consensus.role().into();
         self.term = consensus.term().0;
         self.leader = consensus.leader();
+        self.first = driver.first();
         let known = consensus.position_at(consensus.commit());
         self.commit = self.commit.max(known.unwrap_or(driver.applied().1));
         self.last = consensus.last_position();
@@ -161,6 +190,13 @@ impl Snapshot {
         }
         self.matched.clear();
         self.matched.extend(consensus.matched());
+        self.snapshot = driver.snapshot().map(|file| SnapshotStatus {
+            index: file.header.base.position.0,
+            raft_index: file.header.base.last.index.0,
+            bytes: file.bytes,
+        });
+        self.takes_snapshot = driver.takes_snapshot();
+        self.fetches_snapshot = driver.fetches_snapshot() || driver.restores_snapshot();
         if self.quarantined.as_deref() != driver.quarantined() {
             self.quarantined = driver.quarantined().map(str::to_owned);
         }
@@ -185,12 +221,16 @@ impl Snapshot {
             role: self.role,
             term: self.term,
             leader: self.leader.map(|id| id.0),
+            first: self.first.0,
             commit: self.commit.0,
             last: self.last.0,
             raft_index: self.raft_index.0,
             raft_commit: self.raft_commit.0,
             voters: self.configuration.voters.iter().map(|id| id.0).collect(),
             peers: self.links.iter().map(|(id, link)| self.peer(*id, link)).collect(),
+            snapshot: self.snapshot,
+            takes_snapshot: self.takes_snapshot,
+            fetches_snapshot: self.fetches_snapshot,
             quarantined: self.quarantined.clone(),
             differing: self.differing.iter().map(|id| id.0).collect(),
             stopped: self.stopped.clone(),

@@ -5,6 +5,7 @@ use kontiki_log::{
     OsDisk,
     disk::{Completion, Disk, Op, OpId},
 };
+use std::io::Read;
 
 /// A disk of either kind.
 #[derive(Debug)]
@@ -41,6 +42,13 @@ impl Disk for Storage {
         match self {
             Self::Os(disk) => disk.name(),
             Self::Memory(disk) => disk.name(),
+        }
+    }
+
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        match self {
+            Self::Os(disk) => disk.reader(name),
+            Self::Memory(disk) => disk.reader(name),
         }
     }
 }

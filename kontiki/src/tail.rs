@@ -31,14 +31,14 @@ impl<T: LogEntry> Tail<T> {
     pub(crate) fn new(handle: Handle<T>, from: u64) -> Self {
         Self {
             handle,
-            next: from.max(1),
+            next: from,
             at_hand: VecDeque::new(),
             reading: None,
             ended: false,
         }
     }
 
-    /// Index of the entry that comes next.
+    /// Index of the entry that comes next; 0 while that is wherever the log begins.
     #[must_use]
     pub fn next_index(&self) -> u64 {
         self.next

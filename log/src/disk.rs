@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use std::fmt;
+use std::io::Read;
 
 /// Names one operation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -150,4 +151,8 @@ pub trait Disk {
 
     /// What the directory is called in messages to the operator.
     fn name(&self) -> String;
+
+    /// A file as it is, to be read from its beginning to its end by another thread, which waits for the disk there. It is
+    /// opened with the first read at the latest, and must have its name until then; whatever is wrong, a read tells.
+    fn reader(&self, name: &str) -> Box<dyn Read + Send>;
 }

@@ -17,6 +17,7 @@
 mod directory;
 mod file;
 mod queue;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -26,6 +27,7 @@ use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
 use directory::{Directory, LOCK};
 use file::OpenFile;
 use queue::{Answers, Queue};
+use reader::Reader;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -188,6 +190,10 @@ impl Disk for OsDisk {
 
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        Box::new(Reader::new(Directory::new(self.path.clone()), name.to_owned()))
     }
 }
 

@@ -10,19 +10,21 @@
 mod lane;
 mod open;
 mod parser;
+mod state;
 
 pub(crate) use open::open;
 
 use crate::api::{SnapshotEvent, SnapshotFile};
-use crate::disk::{DiskError, Done, GROWING, Op};
+use crate::disk::{Disk, DiskError, Done, GROWING, Op};
 use bytes::Bytes;
 use kontiki_consensus::{Index, LogId, Term};
 use kontiki_wire::ClusterId;
 use kontiki_wire::snapshot::{Pieces, SnapshotHeader};
 use lane::{Action, Lane};
 use parser::Parser;
+use state::State;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::sync::Arc;
 
 /// Which lane an operation belongs to.
@@ -357,6 +359,14 @@ impl Snapshots {
             bytes,
         }]);
         self.advance(Task::Serving);
+    }
+
+    /// A reader of the state in a whole one.
+    pub(crate) fn state(&self, disk: &impl Disk, file: &SnapshotFile) -> Box<dyn Read + Send> {
+        let name = name(file.header.base.last, "snap");
+        let from = disk.reader(&name);
+        let name = format!("{}: {name}", disk.name());
+        Box::new(State::new(from, name, self.cluster, file.sum))
     }
 
     /// Removes a whole one, or what has come of one; then [`SnapshotEvent::Removed`].

@@ -57,6 +57,11 @@ pub(crate) fn no_snapshot(directory: &str, base: Index) -> LogError {
     ))
 }
 
+/// A snapshot that the state is to be taken from is not sound.
+pub(crate) fn damaged_snapshot(file: &str, what: &str) -> String {
+    format!("{file} is damaged: {what}. {REPLACE}.")
+}
+
 /// Written by a newer version.
 pub(crate) fn newer(file: &str, offset: u64, what: &str) -> LogError {
     LogError::Wrong(format!(

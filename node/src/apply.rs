@@ -15,7 +15,7 @@ use crate::{
     sessions::Stored,
 };
 use bytes::Bytes;
-use kontiki_consensus::{Body, Index, LogId, Position, Run};
+use kontiki_consensus::{Body, Index, LogId, Position, Run, Time};
 use kontiki_log::{Fetch, From, LogError};
 use kontiki_wire::{Compared, Session};
 use std::{collections::VecDeque, sync::Arc};
@@ -119,6 +119,36 @@ impl Applied {
         self.recent = Recent::default();
     }
 
+    /// How far is committed and on disk.
+    pub(crate) fn target(&self) -> Index {
+        self.target
+    }
+
+    /// Everything up to here is committed and on disk, as a snapshot shows.
+    pub(crate) fn aim_at(&mut self, index: Index) {
+        self.target = self.target.max(index);
+    }
+
+    /// Whether a machine that has kept its state can go on from it with a log that begins after `base`. One that knows
+    /// nothing is better off with a snapshot, if there is one.
+    pub(crate) fn goes_on_behind(&self, base: Index) -> bool {
+        self.at != LogId::ZERO && self.at.index >= base
+    }
+
+    /// The machine will be given a snapshot up to `index`: what comes next is behind that.
+    pub(crate) fn await_restore(&mut self, index: Index) {
+        self.aim_at(index);
+        self.handed = index;
+        (self.asked, self.fetching) = (false, false);
+    }
+
+    /// The machine's state is that of a snapshot. It never goes back.
+    pub(crate) fn restored(&mut self, at: LogId, position: Position, meta: Meta) {
+        if at.index > self.at.index {
+            (self.at, self.position, self.meta) = (at, position, meta);
+        }
+    }
+
     /// What the machine answered to an applied record, if that is still remembered.
     pub(crate) fn outputs(&self, at: LogId, session: Session) -> Option<Bytes> {
         if !self.machine {
@@ -186,6 +216,7 @@ impl Driver {
 
     /// Lets the records pass by that are committed and have not, as many as may be under way.
     pub(crate) fn hand_over(&mut self, ports: &mut impl Ports) {
+        self.give_restores(ports);
         while self.stopped.is_none()
             && self.applied.handed < self.applied.target
             && !self.applied.fetching
@@ -240,14 +271,16 @@ impl Driver {
     }
 
     /// The machine has done a task.
-    pub(crate) fn take_done(&mut self, done: Done, ports: &mut impl Ports) {
+    pub(crate) fn take_done(&mut self, now: Time, done: Done, ports: &mut impl Ports) {
         match done {
             Done::Applied {
                 runs,
                 outputs,
                 digests,
             } => {
-                self.applied.under_way = self.applied.under_way.saturating_sub(weight(&runs));
+                let weight = weight(&runs);
+                self.applied.under_way = self.applied.under_way.saturating_sub(weight);
+                self.count_applied(weight);
                 self.remember(&runs, &outputs);
                 self.pass(&runs, &mut outputs.into_iter(), &digests);
                 self.applied.at = self.applied.meta.at;
@@ -257,6 +290,8 @@ impl Driver {
             }
             Done::Answered { token, answer } => self.query_answered(token, answer, ports),
             Done::Marked => {}
+            Done::Source(found) => self.begin_own(now, found),
+            Done::Restored(restore) => self.restored(now, restore, ports),
             Done::Failed(error) => self.stop(error.to_string(), ports),
         }
     }
@@ -276,7 +311,12 @@ impl Driver {
         outputs: &mut impl Iterator<Item = Bytes>,
         digests: &[(Index, Option<u64>)],
     ) {
-        let Applied { meta, changes, .. } = &mut self.applied;
+        let Applied {
+            meta,
+            changes,
+            machine,
+            ..
+        } = &mut self.applied;
         for run in runs {
             meta.take(run, outputs, changes);
         }
@@ -284,7 +324,9 @@ impl Driver {
             self.waiters.lands_in_session(*key);
         }
         self.counts.expired += changes.gone.len() as u64;
-        if let Some(point) = changes.trim {
+        if let Some(point) = changes.trim
+            && !*machine
+        {
             self.snapshots.trim(point);
         }
         for (compared, position) in &changes.compared {

@@ -72,6 +72,12 @@ pub struct Counts {
     pub halted: u64,
     /// This node took over the state of one in the majority.
     pub resynced: u64,
+    /// Snapshots of the machine that were taken.
+    pub taken: u64,
+    /// Snapshots of the machine that were given up: the source failed, or there was no room.
+    pub abandoned: u64,
+    /// Snapshots that the machine has taken over.
+    pub restored: u64,
 }
 
 /// One replica of one group.
@@ -141,7 +147,9 @@ impl Driver {
     pub fn with_machine(config: DriverConfig, restored: Restored, meta: Meta, seed: u64, now: Time) -> Self {
         let mut this = Self::new(config, restored, seed, now);
         let (has, log) = (meta.at(), this.consensus.last());
-        if this.consensus.term_at(has.index) != Some(has.term) {
+        // What is before the beginning of the log is in a snapshot, which `restore` has it take over.
+        let behind = has.index < this.consensus.base().index;
+        if !behind && this.consensus.term_at(has.index) != Some(has.term) {
             let what = format!(
                 "it has applied record {} of term {}, and the log ends at {} of term {}: it belongs to another log, or \
                  the log was put back to an earlier state",
@@ -215,7 +223,8 @@ impl Driver {
         match input {
             Input::Packet(packet) => self.take_packet(now, packet, ports),
             Input::Log(event) => self.take_log_event(now, event, ports),
-            Input::Machine(done) => self.take_done(done, ports),
+            Input::Machine(done) => self.take_done(now, done, ports),
+            Input::State { source, piece } => self.state_read(now, source, piece),
             Input::SendDropped(peer) => {
                 self.consensus.step(now, Event::SendDropped(peer));
                 self.forwards.resend_soon(peer, now);
@@ -342,6 +351,7 @@ impl Driver {
         self.retain(now);
         self.propose_compare(now);
         self.pursue_dispute(now, ports);
+        self.hand_over(ports);
     }
 
     fn sweep_deadline(&self) -> Time {

@@ -5,17 +5,18 @@
 //! is committed and on this node's disk, in the order of the log, each entry once in the life of a state; once applying
 //! has failed nothing is done any more, for the state may be half changed.
 
-use crate::meta::{Changes, Meta};
+mod applier;
+mod state;
+
+pub use applier::{Applier, Done, Restore, Task};
+pub use state::{Source, restored, snapshot_of};
+
 use bytes::Bytes;
-use kontiki_consensus::{Body, Index, Run};
-use kontiki_wire::{
-    Codec, Payload,
-    record::{Kind, RecordHeader, entries_in, records},
-};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     cell::Cell,
     fmt,
+    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
@@ -72,12 +73,35 @@ pub trait StateMachine: Send + 'static {
     }
 
     /// What Kontiki has stored in a durable machine, all rows of it; nothing yet is no rows. `None`, the default, is a
-    /// machine in memory: it is given the whole log again after each start.
+    /// machine in memory: it is given its newest snapshot and the log behind it again after each start.
     ///
     /// # Errors
     /// If it cannot be read.
     fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
         Ok(None)
+    }
+
+    /// An owned source of the whole state as it is now; it is read to its end on another thread while applying goes on.
+    /// `None`, the default: this machine has no snapshots, and its log is kept whole. For a state in memory there is
+    /// [`snapshot_of`]. Paper §7.
+    ///
+    /// # Errors
+    /// If there is none at the moment: the node goes on, and asks again after a while.
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        Ok(None)
+    }
+
+    /// The state becomes the one that `from` holds, to its end: what [`snapshot`](Self::snapshot) gave, on this node or
+    /// another. A durable machine stores `rows` in the same transaction, in place of all rows it has. For a state in
+    /// memory there is [`restored`].
+    ///
+    /// # Errors
+    /// If it cannot be read or kept; the node stops with it. An error that `from` gives is to be given on.
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
+        let _ = (from, rows);
+        Err(MachineError::new(
+            "it takes no snapshots, and another node has sent one",
+        ))
     }
 }
 
@@ -208,6 +232,18 @@ pub trait Machine: Send {
     /// # Errors
     /// If it cannot be read.
     fn durable(&self) -> Result<Option<MetaRows>, MachineError>;
+
+    /// See [`StateMachine::snapshot`].
+    ///
+    /// # Errors
+    /// If there is none at the moment.
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError>;
+
+    /// See [`StateMachine::restore`].
+    ///
+    /// # Errors
+    /// If it cannot be read or kept. The state may be half changed then.
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError>;
 }
 
 /// A typed machine behind the seam of bytes: encodes, decodes, and turns a panic into an error.
@@ -257,6 +293,16 @@ impl<M: StateMachine> Machine for Typed<M> {
     fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
         self.0.durable()
     }
+
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.snapshot()))
+            .unwrap_or_else(|panic| Err(MachineError::new(panicked(&*panic))))
+    }
+
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
+        catch_unwind(AssertUnwindSafe(|| self.0.restore(from, rows)))
+            .unwrap_or_else(|panic| Err(MachineError::new(panicked(&*panic))))
+    }
 }
 
 /// The bytes of a command, query or answer.
@@ -289,268 +335,6 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("it panicked: {}", text.unwrap_or("(no text)"))
-}
-
-/// What the driver asks of the machine. Tasks are done in the order in which they are given.
-#[derive(Debug)]
-pub enum Task {
-    /// Apply what these runs hold.
-    Apply(Vec<Run>),
-    /// Answer a query from the state as it then is.
-    Query {
-        /// The driver's name for it.
-        token: u64,
-        /// The query.
-        query: Bytes,
-    },
-    /// A durable machine is to keep that it was found to differ from a majority's, at this record.
-    Quarantine(Index),
-}
-
-/// What came of a task.
-#[derive(Debug)]
-pub enum Done {
-    /// The runs were applied.
-    Applied {
-        /// The runs of the task.
-        runs: Vec<Run>,
-        /// What the entries of each record of users were answered, in the form of a payload.
-        outputs: Vec<Bytes>,
-        /// What the machine said of its state just behind each record by which replicas compare themselves.
-        digests: Vec<(Index, Option<u64>)>,
-    },
-    /// It is kept that the machine differs.
-    Marked,
-    /// A query was answered, or why not.
-    Answered {
-        /// The driver's name for it.
-        token: u64,
-        /// The answer, or in words why there is none.
-        answer: Result<Bytes, String>,
-    },
-    /// The machine cannot go on.
-    Failed(MachineError),
-}
-
-/// Runs a machine.
-pub struct Applier {
-    machine: Box<dyn Machine>,
-    /// What a durable machine is to store; the driver keeps its own for one in memory.
-    durable: Option<Meta>,
-    changes: Changes,
-    failed: Option<MachineError>,
-}
-
-impl fmt::Debug for Applier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (durable, failed) = (&self.durable, &self.failed);
-        f.debug_struct("Applier")
-            .field("durable", durable)
-            .field("failed", failed)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Applier {
-    /// Takes over a machine.
-    ///
-    /// # Errors
-    /// If what Kontiki has stored in a durable one cannot be read.
-    pub fn new(machine: impl Machine + 'static) -> Result<Self, MachineError> {
-        let rows = machine.durable()?;
-        let durable = rows.as_ref().map(Meta::of_rows).transpose()?;
-        Ok(Self {
-            machine: Box::new(machine),
-            durable,
-            changes: Changes::default(),
-            failed: None,
-        })
-    }
-
-    /// Behind which record the machine goes on: what the driver is to be begun with.
-    #[must_use]
-    pub fn meta(&self) -> Meta {
-        self.durable.clone().unwrap_or_default()
-    }
-
-    /// See [`StateMachine::digest`].
-    #[must_use]
-    pub fn digest(&self) -> Option<u64> {
-        self.machine.digest()
-    }
-
-    /// Does a task.
-    pub fn run(&mut self, task: Task) -> Done {
-        if let Some(error) = &self.failed {
-            return Done::Failed(error.clone());
-        }
-        match task {
-            Task::Apply(runs) => match self.apply(&runs) {
-                Ok((outputs, digests)) => Done::Applied {
-                    runs,
-                    outputs,
-                    digests,
-                },
-                Err(error) => Done::Failed(self.failed.insert(error).clone()),
-            },
-            Task::Query { token, query } => Done::Answered {
-                token,
-                answer: self.machine.query(&query),
-            },
-            Task::Quarantine(index) => match self.mark(index) {
-                Ok(()) => Done::Marked,
-                Err(error) => Done::Failed(self.failed.insert(error).clone()),
-            },
-        }
-    }
-
-    /// Applies what the runs hold; gives what each record of users was answered, and what the machine says of its state
-    /// just behind each record by which replicas compare themselves.
-    #[allow(clippy::type_complexity)]
-    fn apply(&mut self, runs: &[Run]) -> Result<(Vec<Bytes>, Vec<(Index, Option<u64>)>), MachineError> {
-        let all = Content::of(runs)?;
-        if all.compares.is_empty() {
-            return Ok((self.apply_part(runs, all)?, Vec::new()));
-        }
-        let (mut outputs, mut digests) = (Vec::new(), Vec::new());
-        let mut from = runs.first().map_or(Index::ZERO, Run::first);
-        for index in &all.compares {
-            let part = between(runs, from, *index);
-            outputs.extend(self.apply_part(&part, Content::of(&part)?)?);
-            digests.push((*index, self.machine.digest()));
-            from = index.next();
-        }
-        let rest = between(runs, from, runs.last().map_or(Index::ZERO, Run::last));
-        if !rest.is_empty() {
-            outputs.extend(self.apply_part(&rest, Content::of(&rest)?)?);
-        }
-        Ok((outputs, digests))
-    }
-
-    fn apply_part(&mut self, runs: &[Run], content: Content) -> Result<Vec<Bytes>, MachineError> {
-        let Content { entries, counts, .. } = content;
-        if entries.is_empty() && self.durable.is_none() {
-            return Ok(vec![Bytes::new(); counts.len()]);
-        }
-        let Self { durable, changes, .. } = self;
-        let mut stored = durable.is_none();
-        let mut rows = |outputs: &[Bytes]| match durable {
-            None => Ok(MetaRows::default()),
-            Some(_) if stored => Err(MachineError::new("it asked twice for what it is to store")),
-            Some(meta) => {
-                stored = true;
-                let mut by_record = by_record(outputs, &counts)?.into_iter();
-                runs.iter()
-                    .for_each(|run| meta.take(run, &mut by_record, changes));
-                let rows = meta.rows(changes);
-                changes.clear();
-                rows
-            }
-        };
-        let outputs = self.machine.apply(entries, &mut rows)?;
-        if stored {
-            by_record(&outputs, &counts)
-        } else {
-            Err(MachineError::new(
-                "it is durable, and did not ask for what it is to store",
-            ))
-        }
-    }
-
-    /// A durable machine keeps that it was found to differ.
-    fn mark(&mut self, index: Index) -> Result<(), MachineError> {
-        let Some(meta) = &mut self.durable else {
-            return Ok(());
-        };
-        meta.quarantined = index;
-        self.apply_part(&[], Content::default()).map(drop)
-    }
-}
-
-/// The part of these runs from one record to another, both included.
-fn between(runs: &[Run], from: Index, to: Index) -> Vec<Run> {
-    let parts = runs.iter().filter(|run| run.first() <= to && from <= run.last());
-    parts
-        .filter_map(|run| run.slice(from.max(run.first()), to.min(run.last())))
-        .collect()
-}
-
-/// What there is in some runs.
-#[derive(Default)]
-struct Content {
-    /// Everything there is to apply.
-    entries: Vec<(At, Bytes)>,
-    /// How many entries each record of users has.
-    counts: Vec<u32>,
-    /// The records by which replicas compare themselves.
-    compares: Vec<Index>,
-}
-
-impl Content {
-    fn of(runs: &[Run]) -> Result<Self, MachineError> {
-        let mut all = Self::default();
-        for run in runs {
-            let expected = match run.body() {
-                Body::Records(records) => all.counts.len() + records.len(),
-                _ => all.counts.len(),
-            };
-            for (header, payload) in records(run) {
-                all.add(&header, &payload);
-            }
-            if all.counts.len() != expected {
-                return Err(MachineError::new(format!("a run that is not sound: {run:?}")));
-            }
-        }
-        Ok(all)
-    }
-
-    fn add(&mut self, header: &RecordHeader, payload: &Bytes) {
-        self.counts.push(header.count);
-        if header.kind == Kind::Compare {
-            self.compares.push(header.index);
-        }
-        let entries = if header.count > 0 {
-            entries_in(payload, header.count)
-        } else {
-            None
-        };
-        for (n, entry) in entries.into_iter().flatten().enumerate() {
-            let at = At {
-                index: header.first.0.saturating_add(n as u64),
-                raft_index: header.index.0,
-                term: header.term.0,
-                leader_time: header.leader_time,
-            };
-            self.entries.push((at, entry));
-        }
-    }
-}
-
-/// The outputs of each record, in the form of a payload.
-fn by_record(outputs: &[Bytes], counts: &[u32]) -> Result<Vec<Bytes>, MachineError> {
-    let mut rest = outputs;
-    let mut records = Vec::with_capacity(counts.len());
-    let wrong = |what: &str| MachineError::new(what.to_owned());
-    for count in counts {
-        let (of_record, others) = rest
-            .split_at_checked(*count as usize)
-            .ok_or_else(|| wrong("it gave fewer outputs than there were commands"))?;
-        rest = others;
-        records.push(match of_record {
-            [] => Bytes::new(),
-            [one] => one.clone(),
-            several => {
-                Payload::several(several, Codec::Postcard)
-                    .ok_or_else(|| wrong("its outputs for one record are above 4 GiB"))?
-                    .bytes
-            }
-        });
-    }
-    if rest.is_empty() {
-        Ok(records)
-    } else {
-        Err(wrong("it gave more outputs than there were commands"))
-    }
 }
 
 #[cfg(test)]

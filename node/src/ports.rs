@@ -3,9 +3,10 @@
 //! Submitting never blocks and never fails; what comes of it is told by a later [`Input`].
 
 use crate::{
-    machine::{Done, Task},
+    machine::{Done, MachineError, Restore, Source, Task},
     request::{Reply, Request, Token},
 };
+use bytes::Bytes;
 use kontiki_consensus::{GroupId, NodeId, Note, Write};
 use kontiki_log::{Fetch, LogEvent, SnapshotCommand};
 use kontiki_wire::{Packet, PeerMessage};
@@ -25,6 +26,11 @@ pub trait Ports {
     /// Have the [`Applier`](crate::machine::Applier) do this, after all earlier tasks; then [`Input::Machine`]. A driver
     /// without a machine never asks for it.
     fn work(&mut self, group: GroupId, task: Task);
+    /// Have the applier take over the state of this snapshot ([`Task::Restore`]), after all earlier tasks and before all
+    /// later ones; what it reads is the log's [`snapshot_state`](kontiki_log::Log::snapshot_state). Then [`Input::Machine`].
+    fn restore(&mut self, group: GroupId, restore: Restore);
+    /// Have the next piece of a machine's state read ([`Source::read`]), aside, for it may take long; then [`Input::State`].
+    fn read_state(&mut self, group: GroupId, source: Source);
     /// Answer a client. Each token is answered exactly once.
     fn reply(&mut self, token: Token, reply: Reply);
     /// Something worth telling.
@@ -40,6 +46,13 @@ pub enum Input {
     Log(LogEvent),
     /// The machine has done a task.
     Machine(Done),
+    /// A piece of the machine's state was read.
+    State {
+        /// From here.
+        source: Source,
+        /// The piece, `None` at the end, or why there is none.
+        piece: Result<Option<Bytes>, MachineError>,
+    },
     /// A message to this peer was dropped, or its connection was lost.
     SendDropped(NodeId),
     /// A client asks.

@@ -195,7 +195,6 @@ impl Driver {
                 consistency,
                 wait,
             } => {
-                let from = from.max(Position(1));
                 let range = Range {
                     from,
                     to,
@@ -355,19 +354,24 @@ impl Driver {
         }
     }
 
-    fn serve_entries(&mut self, reader: EntryReader, ports: &mut impl Ports) {
+    fn serve_entries(&mut self, mut reader: EntryReader, ports: &mut impl Ports) {
         if self.refuses(reader.token, ports) {
             return;
         }
         let (limit, last) = (self.applied.at.index, self.applied.position);
+        let first = self.first();
+        if reader.range.from == Position::ZERO {
+            // From where the log begins; a range that ends before that is gone.
+            let some = reader.range.to > first;
+            reader.range.from = if some { first } else { Position(1) };
+        }
         let Range {
             from,
             to,
             bytes_max,
             wait,
         } = reader.range;
-        if from < self.first() {
-            let first = self.first();
+        if from < first {
             ports.reply(reader.token, Reply::Failed(Failure::Compacted { first }));
         } else if from >= to || (from > last && !wait) {
             ports.reply(

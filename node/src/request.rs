@@ -42,7 +42,7 @@ pub enum Ask {
     },
     /// Read entries.
     Read {
-        /// First position; from 1.
+        /// First position; [`Position::ZERO`] is wherever the log begins.
         from: Position,
         /// The position after the last; may lie beyond the end.
         to: Position,

@@ -3,7 +3,8 @@
 //! The state of a plain log is the log, so its snapshot holds what Kontiki itself keeps ([`Meta`]) and no more. A leader
 //! proposes where to trim (`retention`); the record that says so takes effect where it is applied, on every node
 //! at the same place, so that all have the same first entry. A follower that lacks what its leader has forgotten pulls
-//! the leader's snapshot, one chunk at a time, at its own pace, and goes on where it broke off.
+//! the leader's snapshot, one chunk at a time, at its own pace, and goes on where it broke off. Where there is a machine each
+//! node takes snapshots of it for itself (`take`), and nothing is trimmed by a record.
 //! Invariants: nothing is forgotten before the snapshot that covers it is on disk under its name; one chunk is asked for
 //! at a time and few bytes are in memory; a snapshot that a follower is told of, and the log behind it, stay
 //! as long as its transfer makes progress, so that no transfer is overtaken by the next snapshot; what Kontiki
@@ -11,6 +12,7 @@
 
 mod fetch;
 mod serve;
+mod take;
 
 use crate::{driver::Driver, machine::MetaRows, meta::Meta, ports::Ports};
 use bytes::Bytes;
@@ -29,6 +31,18 @@ pub struct SnapshotConfig {
     /// Entries older than this, in ns of leader time, compared with the newest entry, may go; `None` keeps everything.
     /// Where both are set, what either lets go goes.
     pub retain_age: Option<u64>,
+    /// With a machine: a snapshot is taken once so many bytes of records were applied since the last one, and at least as
+    /// many as that one has, so that writing snapshots never costs more than writing the log; `None`: not for that.
+    pub snapshot_bytes: Option<u64>,
+    /// The same once there are so many entries since.
+    pub snapshot_entries: Option<u64>,
+    /// The same once the last one is so old, in ns of leader time, and there is anything new.
+    pub snapshot_age: Option<u64>,
+    /// So many bytes of the log before a snapshot of a machine stay, in whole files, for followers that are a little
+    /// behind; with 0 all of it goes.
+    pub keep_bytes: u64,
+    /// How many bytes of a machine's state are read and written at once: from 1 to 1 MiB.
+    pub piece_bytes: u32,
     /// How many bytes of a snapshot are sent at once: from 1 to 4 MiB.
     pub chunk_bytes: u32,
     /// How many bytes of a snapshot are fetched in a second at most.
@@ -40,6 +54,11 @@ impl Default for SnapshotConfig {
         Self {
             retain_bytes: None,
             retain_age: None,
+            snapshot_bytes: Some(64 << 20),
+            snapshot_entries: None,
+            snapshot_age: None,
+            keep_bytes: 64 << 20,
+            piece_bytes: 256 << 10,
             chunk_bytes: 256 << 10,
             bytes_per_second: 64 << 20,
         }
@@ -61,6 +80,7 @@ pub(crate) struct Snapshots {
     forget: Option<(Index, Position)>,
     fetching: Option<fetch::Fetching>,
     serving: serve::Serving,
+    own: take::Own,
     /// Where segments begin, and the leader time then.
     segments: VecDeque<(SegmentStart, u64)>,
     /// What this leader has proposed, and when in terms.
@@ -127,29 +147,38 @@ impl Driver {
             self.stopped = Some(what);
             return;
         }
-        let position = self.applied.position;
-        self.snapshots.forget = Some((held.index, position));
+        let position = self.snapshot().map(|file| file.header.base.position);
+        self.snapshots.forget = self.forget_point(held, position.unwrap_or_default());
+    }
+
+    /// More was applied: counts towards the next snapshot of the machine.
+    pub(crate) fn count_applied(&mut self, bytes: usize) {
+        self.snapshots.own.applied(bytes as u64, self.leader_time);
     }
 
     /// The state becomes that of a snapshot on disk.
     fn take_state(&mut self, now: Time, last: LogId) -> Result<(), String> {
         let file = self.snapshots.files.get(&last.index);
-        let Some(header) = file.map(|f| &f.header).filter(|h| h.base.last == last) else {
+        let Some(file) = file.filter(|f| f.header.base.last == last).cloned() else {
             return Err(format!("the snapshot up to record {} is not on disk", last.index));
         };
-        if self.applied.machine {
-            return Err(format!(
-                "the snapshot up to record {} is one of a plain log, and this node has a state machine",
-                last.index
-            ));
-        }
+        let header = &file.header;
         let (meta, leader_time) = decode_meta(&header.meta)
             .map_err(|e| format!("the snapshot up to record {} cannot be read: {e}", last.index))?;
         self.leader_time = self.leader_time.max(leader_time);
         self.clock.see(meta.sessions.clock(), now);
         let position = header.base.position;
-        self.reads.forget_replay();
-        self.applied.install(last, position, meta);
+        if !self.applied.machine {
+            self.reads.forget_replay();
+            self.applied.install(last, position, meta);
+        } else if self.applied.goes_on_behind(self.consensus.base().index) {
+            let at = self.applied.at.index;
+            self.applied.aim_at(last.index);
+            self.begin_counting(position, self.bytes_between(last.index, at), leader_time);
+        } else {
+            self.await_restore(file)
+                .map_err(|e| format!("the snapshot up to record {} is not sound: {e}", last.index))?;
+        }
         Ok(())
     }
 
@@ -158,6 +187,7 @@ impl Driver {
         match self.take_state(now, last) {
             Ok(()) => {
                 self.snapshots.wanted = None;
+                self.hand_over(ports);
                 self.serve_waiting(ports);
                 self.remove_older(now);
             }
@@ -181,6 +211,7 @@ impl Driver {
         if self.snapshots.taking.is_none() && self.compare.is_sound() {
             self.take_snapshot(now, ports);
         }
+        self.take_of_machine(now, ports);
         self.forget_log(now);
         for command in std::mem::take(&mut self.snapshots.todo) {
             ports.snapshot(self.config.group, command);
@@ -218,7 +249,9 @@ impl Driver {
     fn snapshot_taken(&mut self, now: Time, base: &Base) {
         let (last, position) = (base.last, base.position);
         self.consensus.step(now, Event::SnapshotTaken { last, position });
-        self.snapshots.forget = Some((last.index, position));
+        if let Some(point) = self.forget_point(last, position) {
+            self.snapshots.forget = Some(point);
+        }
         self.remove_older(now);
     }
 
@@ -253,7 +286,9 @@ impl Driver {
         };
         let lasts = self.snapshots.files.values().map(|file| file.header.base.last);
         let old: Vec<LogId> = lasts
-            .filter(|last| last.index < newest.index && !is_fetched(*last))
+            .filter(|last| {
+                last.index < newest.index && !is_fetched(*last) && !self.snapshots.own.needs(*last)
+            })
             .collect();
         for last in old {
             self.snapshots.files.remove(&last.index);
@@ -267,7 +302,8 @@ impl Driver {
         match event {
             SnapshotEvent::Written(file) => {
                 let base = file.header.base.clone();
-                self.snapshots.taking = None;
+                self.snapshots.taking.take_if(|(last, _)| *last == base.last);
+                self.own_written(base.last);
                 self.snapshots.files.insert(base.last.index, file);
                 self.snapshot_taken(now, &base);
             }
@@ -278,6 +314,9 @@ impl Driver {
                 self.consensus.step(now, Event::SnapshotStaged(base));
             }
             SnapshotEvent::Refused { last, why } => {
+                if self.own_refused(now, last, &why) {
+                    return;
+                }
                 tracing::warn!(index = %last.index, "no snapshot: {why}");
                 match self.snapshots.taking.take_if(|(taking, _)| *taking == last) {
                     Some((_, point)) => self.snapshots.again = Some(point),
@@ -289,7 +328,8 @@ impl Driver {
             }
             SnapshotEvent::Receiving { last, at, header } => self.receiving(now, last, at, header, ports),
             SnapshotEvent::Read { token, found } => self.read_for_peer(token, found, ports),
-            SnapshotEvent::Ready { .. } | SnapshotEvent::Removed { .. } => {}
+            SnapshotEvent::Ready { last } => self.read_own(last, ports),
+            SnapshotEvent::Removed { .. } => {}
         }
     }
 
@@ -353,9 +393,15 @@ impl Driver {
         })
     }
 
-    /// The first entry that the log holds, the same on every node that has applied as much.
+    /// The first entry that the log holds: of a plain log the same on every node that has applied as much; with a
+    /// machine each node forgets for itself.
     #[must_use]
     pub fn first(&self) -> Position {
-        self.applied.meta.trimmed().position.next()
+        let forgotten = if self.applied.machine {
+            self.consensus.base_position()
+        } else {
+            self.applied.meta.trimmed().position
+        };
+        forgotten.next()
     }
 }

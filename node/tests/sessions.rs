@@ -64,6 +64,7 @@ fn counts(world: &World) -> Counts {
             answered: sum.answered + counts.answered,
             joined: sum.joined + counts.joined,
             expired: sum.expired + counts.expired,
+            ..sum
         }
     })
 }

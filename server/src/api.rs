@@ -25,6 +25,8 @@ pub(crate) struct NodeStatus {
     pub(crate) term: u64,
     /// The leader it knows.
     pub(crate) leader: Option<u64>,
+    /// The first entry its log holds.
+    pub(crate) first: u64,
     /// The last entry it knows to be committed.
     pub(crate) commit: u64,
     /// The last entry in its log.
@@ -71,6 +73,7 @@ impl From<kontiki::Status> for NodeStatus {
             role: status.role.to_string(),
             term: status.term,
             leader: status.leader,
+            first: status.first,
             commit: status.commit,
             last: status.last,
             cluster: status.cluster.to_string(),

@@ -7,8 +7,8 @@ use std::str::FromStr;
 /// A range of indexes: `from` is in it, `to` is not; without `to` it goes on to the end of the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct EntryRange {
-    /// The first index, at least 1.
-    pub(crate) from: u64,
+    /// The first index, at least 1; without it the range begins where the log does.
+    pub(crate) from: Option<u64>,
     /// The index after the last.
     pub(crate) to: Option<u64>,
 }
@@ -24,15 +24,13 @@ impl FromStr for EntryRange {
             }
             Some((from, to)) => (end(from)?, upper(to)?),
         };
-        let range = Self {
-            from: from.unwrap_or(1),
-            to,
-        };
+        let range = Self { from, to };
         match range {
-            Self { from: 0, .. } => Err("entries are counted from 1".into()),
-            Self { from, to: Some(to) } if to < from => {
-                Err(format!("ends at {to}, before it begins at {from}"))
-            }
+            Self { from: Some(0), .. } => Err("entries are counted from 1".into()),
+            Self {
+                from: Some(from),
+                to: Some(to),
+            } if to < from => Err(format!("ends at {to}, before it begins at {from}")),
             _ => Ok(range),
         }
     }
@@ -69,21 +67,21 @@ fn after(index: u64) -> Result<u64, String> {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> (u64, Option<u64>) {
+    fn parsed(text: &str) -> (Option<u64>, Option<u64>) {
         let range: EntryRange = text.parse().unwrap();
         (range.from, range.to)
     }
 
     #[test]
     fn either_end_may_be_left_out() {
-        assert_eq!(parsed("3..9"), (3, Some(9)));
-        assert_eq!(parsed("3..=9"), (3, Some(10)));
-        assert_eq!(parsed("3.."), (3, None));
-        assert_eq!(parsed("..9"), (1, Some(9)));
-        assert_eq!(parsed("..=9"), (1, Some(10)));
-        assert_eq!(parsed(".."), (1, None));
-        assert_eq!(parsed("5"), (5, Some(6)));
-        assert_eq!(parsed("4..4"), (4, Some(4)));
+        assert_eq!(parsed("3..9"), (Some(3), Some(9)));
+        assert_eq!(parsed("3..=9"), (Some(3), Some(10)));
+        assert_eq!(parsed("3.."), (Some(3), None));
+        assert_eq!(parsed("..9"), (None, Some(9)));
+        assert_eq!(parsed("..=9"), (None, Some(10)));
+        assert_eq!(parsed(".."), (None, None));
+        assert_eq!(parsed("5"), (Some(5), Some(6)));
+        assert_eq!(parsed("4..4"), (Some(4), Some(4)));
     }
 
     #[test]

@@ -9,12 +9,12 @@ use crate::{
     client::{Answer, Call, Client},
     failure::{Failure, Stop},
     frames::Frames,
-    http::{JSON, LAST_INDEX, NDJSON, OCTETS},
+    http::{FIRST_INDEX, JSON, LAST_INDEX, NDJSON, OCTETS},
     output::{Data, say},
 };
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, header::HeaderName};
 use kontiki::Code;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
@@ -29,14 +29,21 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
     let within = args.client.timeout();
     let consistency = if args.stale { "stale" } else { "linearizable" };
-    let mut reader = Reader::new(&args.client, args.range.from);
+    let mut reader = Reader::new(&args.client, args.range.from.unwrap_or(0));
     let mut end = args.range.to;
     while end.is_none_or(|end| reader.next < end) {
         let to = end.map(|end| format!("&to={end}")).unwrap_or_default();
-        let target = format!("/v1/entries?from={}{to}&consistency={consistency}", reader.next);
+        let from = (reader.next > 0).then(|| format!("&from={}", reader.next));
+        let target = format!(
+            "/v1/entries?consistency={consistency}{}{to}",
+            from.unwrap_or_default()
+        );
         let answer = reader.ask(target).await?;
-        // The first answer fixes the end: what is appended meanwhile is not read.
-        end = end.or(Some(last_index(&answer)?.saturating_add(1)));
+        // The first answer fixes both ends: what is appended meanwhile is not read.
+        if reader.next == 0 {
+            reader.begin(index_of(&answer, &FIRST_INDEX)?);
+        }
+        end = end.or(Some(index_of(&answer, &LAST_INDEX)?.saturating_add(1)));
         match reader.print(answer.into_body(), Some(within)).await? {
             None => break,
             Some(why) => reader.go_on(&why).await?,
@@ -67,16 +74,16 @@ async fn near_end(args: &ClientArgs) -> Result<u64, Stop> {
         .call_json::<NodeStatus>(&call, args.timeout())
         .await;
     let status = status.map_err(|error| error.failure)?;
-    Ok((status.commit + 1).saturating_sub(TAIL_ENTRIES).max(1))
+    Ok((status.commit + 1).saturating_sub(TAIL_ENTRIES).max(status.first))
 }
 
-fn last_index(answer: &Answer) -> Result<u64, Failure> {
-    let header = answer.headers().get(LAST_INDEX);
+fn index_of(answer: &Answer, name: &HeaderName) -> Result<u64, Failure> {
+    let header = answer.headers().get(name);
     let index = header
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse().ok());
     index.ok_or_else(|| {
-        let text = format!("the answer lacks the header {LAST_INDEX}");
+        let text = format!("the answer lacks the header {name}");
         Failure::new(Code::Unreachable, text).advise("is the endpoint a Kontiki node?")
     })
 }
@@ -87,7 +94,7 @@ struct Reader {
     within: Duration,
     json: bool,
     data: Data,
-    /// Index of the entry to print next.
+    /// Index of the entry to print next; 0 until it is known where the log begins.
     next: u64,
     progress: Progress,
 }
@@ -113,6 +120,12 @@ impl Reader {
             next: from,
             progress,
         }
+    }
+
+    /// The first entry has this index.
+    fn begin(&mut self, from: u64) {
+        self.next = from;
+        self.progress.next = from;
     }
 
     async fn ask(&mut self, target: String) -> Result<Answer, Stop> {

@@ -36,6 +36,7 @@ struct Line {
 #[derive(Serialize)]
 struct More {
     cluster: String,
+    first: u64,
     raft_index: u64,
     raft_commit: u64,
     voters: Vec<u64>,
@@ -125,6 +126,7 @@ fn line((endpoint, answer): Answer, silent: Option<u64>) -> Line {
 fn reachable(endpoint: String, status: NodeStatus) -> Line {
     let NodeStatus {
         cluster,
+        first,
         raft_index,
         raft_commit,
         voters,
@@ -145,6 +147,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
         error: None,
         more: Some(More {
             cluster,
+            first,
             raft_index,
             raft_commit,
             voters,
@@ -214,6 +217,7 @@ mod tests {
             role: "follower".into(),
             term: 2,
             leader: None,
+            first: 1,
             commit: 5,
             last: 6,
             cluster: String::new(),

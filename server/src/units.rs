@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-const DURATIONS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+const DURATIONS: [(&str, f64); 5] = [
+    ("ms", 1e-3),
+    ("s", 1.0),
+    ("m", 60.0),
+    ("h", 3600.0),
+    ("d", 86_400.0),
+];
 const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
-/// The longest duration that is taken: about eleven days.
-const SECONDS_MAX: f64 = 1e6;
+/// The longest duration that is taken: about thirty years.
+const SECONDS_MAX: f64 = 1e9;
 
 /// A duration above zero: a number of seconds, or a number with a unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -63,6 +69,7 @@ mod tests {
         assert_eq!(duration("0.5").unwrap(), Duration::from_millis(500));
         assert_eq!(duration(" 250 ms").unwrap(), Duration::from_millis(250));
         assert_eq!(duration("2m").unwrap(), Duration::from_secs(120));
+        assert_eq!(duration("7d").unwrap(), Duration::from_secs(7 * 86_400));
         for text in [
             "",
             "s",
@@ -70,7 +77,7 @@ mod tests {
             "0",
             "0ms",
             "1e9",
-            "1d",
+            "1y",
             "inf",
             "NaN",
             "9999999999h",

@@ -92,6 +92,10 @@ impl World {
         self.trace.event(now, 2, node as u64);
         self.trace.line(now, || format!("{id:?} goes down"));
         let process = self.replicas[node].process.take();
+        let restores = process.as_ref().is_some_and(|p| p.driver.restores_snapshot());
+        self.checks
+            .counters
+            .hit_if(restores, Sometimes::CrashBeforeRestore);
         let led = process.is_some_and(|p| p.driver.consensus().role() == Role::Leader);
         self.checks.counters.hit_if(led, Sometimes::LeaderCrashed);
         self.openings[node] = None;

@@ -8,8 +8,9 @@ use crate::hash::Hash;
 use crate::linearizability::{Answer, State};
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_node::MachineError;
-use kontiki_node::machine::{At, Machine, MetaRows};
+use kontiki_node::machine::{At, Machine, MetaRows, restored, snapshot_of};
 use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many keys there are, named from 0.
@@ -42,25 +43,44 @@ pub struct KeyValue {
     numbers: Numbers,
     /// Where it is kept, if it is durable.
     kept: Option<Kept>,
+    /// Decides which snapshots fail.
+    chance: u64,
+}
+
+/// One snapshot in so many fails, in one of two ways.
+const FAILS: u64 = 8;
+
+/// A state of which a part can be read.
+struct Broken(Box<dyn Read + Send>);
+
+impl Read for Broken {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(into)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => Ok(length),
+        }
+    }
 }
 
 impl KeyValue {
     /// One that knows nothing after a crash.
     #[must_use]
-    pub fn in_memory() -> Self {
+    pub fn in_memory(seed: u64) -> Self {
         Self {
             numbers: Numbers::default(),
             kept: None,
+            chance: seed,
         }
     }
 
     /// One that goes on where it was.
     #[must_use]
-    pub fn durable(kept: Kept) -> Self {
+    pub fn durable(kept: Kept, seed: u64) -> Self {
         let numbers = kept.lock().unwrap_or_else(PoisonError::into_inner).0.0.clone();
         Self {
             numbers,
             kept: Some(kept),
+            chance: seed,
         }
     }
 }
@@ -137,6 +157,27 @@ impl Machine for KeyValue {
         let rows = |kept: &Kept| kept.lock().unwrap_or_else(PoisonError::into_inner).1.clone();
         Ok(self.kept.as_ref().map(rows))
     }
+
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        let Numbers { by_key, last } = &self.numbers;
+        let state = snapshot_of(&(last, by_key))?;
+        self.chance = Hash(self.chance).with(*last).0;
+        match self.chance % (2 * FAILS) {
+            0 => Err(MachineError::new("it has no source at the moment")),
+            1 => Ok(Some(Box::new(Broken(state)))),
+            _ => Ok(Some(state)),
+        }
+    }
+
+    fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
+        let (last, by_key) = restored(from)?;
+        self.numbers = Numbers { by_key, last };
+        if let Some(kept) = &self.kept {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            *kept = (NumbersOnDisk(self.numbers.clone()), rows.clone());
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +230,7 @@ mod tests {
             ),
             (1, Op::Delete),
         ];
-        let mut machine = KeyValue::in_memory();
+        let mut machine = KeyValue::in_memory(1);
         let expected = [
             Answer::DONE,
             Answer::sum(2),
@@ -228,7 +269,7 @@ mod tests {
     fn an_entry_that_comes_twice_or_too_early_is_seen() {
         let mut rows = |_: &[Bytes]| Ok(MetaRows::default());
         for from in [0, 2] {
-            let mut machine = KeyValue::in_memory();
+            let mut machine = KeyValue::in_memory(1);
             assert!(machine.apply(batch(from, &[(0, Op::Put(1))]), &mut rows).is_err());
         }
     }
@@ -236,9 +277,9 @@ mod tests {
     #[test]
     fn what_is_kept_goes_on_where_it_was() {
         let kept = Kept::default();
-        let mut machine = KeyValue::durable(kept.clone());
+        let mut machine = KeyValue::durable(kept.clone(), 1);
         answers(&mut machine, batch(1, &[(2, Op::Put(8))]));
-        let mut again = KeyValue::durable(kept);
+        let mut again = KeyValue::durable(kept, 1);
         assert_eq!(again.digest(), machine.digest());
         assert_eq!(
             answers(&mut again, batch(2, &[(2, Op::Increment(1))])),

@@ -9,7 +9,7 @@ use crate::trace::Trace;
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
 use kontiki_log::{Fetch, From, Log, SnapshotCommand};
-use kontiki_node::machine::Task;
+use kontiki_node::machine::{Restore, Source, Task};
 use kontiki_node::{PIECE_BYTES_MAX, Ports, Reply, Token};
 use kontiki_wire::{PeerMessage, ProposeAnswer};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Outgoing {
     pub replies: Vec<(Token, Reply)>,
     /// To its machine.
     pub tasks: Vec<Task>,
+    /// States of which a piece is to be read.
+    pub sources: Vec<Source>,
     /// From where it cut its log.
     pub truncated: Option<Index>,
     /// The first thing that must not have been.
@@ -170,6 +172,18 @@ impl Ports for SimPorts<'_> {
             format!("{:?} has its machine do {task:?}", self.node)
         });
         self.outgoing.tasks.push(task);
+    }
+
+    fn restore(&mut self, group: GroupId, restore: Restore) {
+        let state = self.log.snapshot_state(&restore.file);
+        self.work(group, Task::Restore(restore, state));
+    }
+
+    fn read_state(&mut self, _group: GroupId, source: Source) {
+        self.outgoing.count();
+        self.trace
+            .line(self.now, || format!("{:?} has {source:?} read", self.node));
+        self.outgoing.sources.push(source);
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {

@@ -5,11 +5,11 @@
 
 use crate::disk::SimDisk;
 use crate::machine::{Kept, KeyValue};
-use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Sizes};
+use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
-use kontiki_node::machine::{Applier, Task};
+use kontiki_node::machine::{Applier, Source, Task};
 use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
 use kontiki_wire::{ClusterId, Identity, SessionLimits};
@@ -82,6 +82,10 @@ pub struct Process {
     pub applier: Option<Applier>,
     /// See `applier`.
     pub tasks: VecDeque<(Time, Task)>,
+    /// States of which a piece is being read, and when that is done.
+    pub sources: VecDeque<(Time, Source)>,
+    /// Its machine began with a snapshot, and has not taken it over yet.
+    pub restores_at_start: bool,
     /// What its driver was last seen to have counted.
     pub counts: Counts,
     /// How far its machine was when it began: that was committed, whatever this life has heard of it.
@@ -120,6 +124,7 @@ pub struct Replica {
     sizes: Sizes,
     limits: SessionLimits,
     machine: MachineKind,
+    policy: Policy,
     /// What its machine keeps, if it is durable.
     kept: Kept,
 }
@@ -134,7 +139,7 @@ impl Replica {
         disk: SimDisk,
         drift: i64,
         sizes: Sizes,
-        (machine, limits): (MachineKind, SessionLimits),
+        (machine, policy, limits): (MachineKind, Policy, SessionLimits),
         members: &Configuration,
     ) -> Result<Self, LogError> {
         let identity = Identity {
@@ -153,6 +158,7 @@ impl Replica {
             sizes,
             limits,
             machine,
+            policy,
             kept: Kept::default(),
         })
     }
@@ -188,8 +194,8 @@ impl Replica {
         let (config, begins) = (self.config(incarnation), clock.shows(now));
         let applier = match self.machine {
             MachineKind::None => None,
-            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory())?),
-            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone()))?),
+            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed))?),
+            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone(), seed))?),
         };
         let mut driver = match &applier {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
@@ -197,6 +203,7 @@ impl Replica {
         };
         driver.restore(begins, snapshots, segments);
         let resumed = driver.applied().0;
+        let restores_at_start = driver.restores_snapshot();
         self.process = Some(Process {
             driver,
             segment: log.segment(),
@@ -212,6 +219,8 @@ impl Replica {
             paused_until: Time::ZERO,
             applier,
             tasks: VecDeque::new(),
+            sources: VecDeque::new(),
+            restores_at_start,
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
@@ -242,6 +251,11 @@ impl Replica {
             snapshots: SnapshotConfig {
                 retain_bytes: sizes.retain_bytes,
                 chunk_bytes: sizes.chunk_bytes,
+                snapshot_bytes: self.policy.bytes,
+                snapshot_entries: self.policy.entries,
+                snapshot_age: self.policy.age,
+                keep_bytes: self.policy.keep_bytes,
+                piece_bytes: self.policy.piece_bytes,
                 ..SnapshotConfig::default()
             },
             payload_bytes_max: PAYLOAD_BYTES_MAX,

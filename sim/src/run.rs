@@ -8,6 +8,7 @@
 use crate::checkers::convergence;
 use crate::committed::CommittedRecord;
 use crate::disk::SimDisk;
+use crate::hash::Hash;
 use crate::ledger::{Record, records_of};
 use crate::linearizability;
 use crate::replica::{CLUSTER, options};
@@ -16,10 +17,11 @@ use crate::swarm::STRAGGLE_MS_MAX;
 use crate::trace::{Detail, Trace};
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::World;
-use kontiki_consensus::{Duration, Index, NodeId, Role, Term, Time};
+use kontiki_consensus::{Duration, Index, LogId, NodeId, Role, Term, Time};
 use kontiki_log::{Fetch, From, Log, LogEvent};
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The property of a run that comes to its end at all.
@@ -288,7 +290,7 @@ impl World {
         for replica in &self.replicas {
             let image = replica.disk.image();
             let known = self.checks.committed.records();
-            let records =
+            let (records, _) =
                 read_all(&image, replica.node, &self.swarm.sizes, known).map_err(|what| Violation {
                     property: "a log can be read back",
                     what: format!("{:?}: {what}", replica.node),
@@ -317,13 +319,25 @@ impl World {
     fn read_back_damaged(&mut self) -> Verdict {
         for replica in &self.replicas {
             let image = replica.disk.image();
+            let known = self.checks.committed.records();
+            let sound = read_all(&image, replica.node, &self.swarm.sizes, known);
+            let states = sound.map(|(_, states)| states).unwrap_or_default();
             let place = image.rot(&mut self.random);
             let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
-            let known = self.checks.committed.records();
             let read = read_all(&image, replica.node, &self.swarm.sizes, known);
             let counters = &mut self.checks.counters;
             counters.hit_if(read.is_err(), Sometimes::DamageTold);
-            let Ok(records) = read else { continue };
+            let Ok((records, found)) = read else { continue };
+            ensure(
+                found.iter().all(|(last, hash)| states.get(last) == Some(hash)),
+                "damage in a snapshot is told",
+                || {
+                    format!(
+                        "{:?}: a bit flipped at (file, byte) {place:?}, nothing was said, and {states:?} are read as {found:?}",
+                        replica.node
+                    )
+                },
+            )?;
             counters.hit_if(records.len() < ledger.durable().len(), Sometimes::DamageCutOff);
             let whole = records.starts_with(ledger.settled());
             ensure(whole, "damage is told, and never taken for the end", || {
@@ -338,15 +352,26 @@ impl World {
     }
 }
 
-/// All records of a log, those that it has forgotten as they are committed, read through a log that is opened on a copy of its disk.
+/// A hash over the state in each snapshot.
+type States = BTreeMap<LogId, u64>;
+
+/// All records of a log, those that it has forgotten as they are committed, read through a log that is opened on a copy of
+/// its disk; and the states in its snapshots.
 fn read_all(
     image: &SimDisk,
     node: NodeId,
     sizes: &crate::swarm::Sizes,
     committed: &[CommittedRecord],
-) -> Result<Vec<Record>, String> {
+) -> Result<(Vec<Record>, States), String> {
     let opened = Log::open(image.clone(), CLUSTER, node, options(sizes));
     let (mut log, recovered) = opened.map_err(|e| e.to_string())?;
+    let mut states = States::new();
+    for file in &recovered.snapshots {
+        let mut bytes = Vec::new();
+        let read = log.snapshot_state(file).read_to_end(&mut bytes);
+        read.map_err(|e| e.to_string())?;
+        states.insert(file.header.base.last, Hash::default().with_bytes(&bytes).0);
+    }
     let last = recovered.restored.last.index;
     // What is forgotten cannot be read; that it was committed was checked when it was forgotten.
     let forgotten = recovered.restored.base.index.0 as usize;
@@ -371,7 +396,7 @@ fn read_all(
             return Err(format!("nothing at {from:?} of {last:?}"));
         }
     }
-    Ok(records)
+    Ok((records, states))
 }
 
 fn await_fetched(log: &mut Log<SimDisk>, image: &SimDisk) -> Result<Vec<kontiki_consensus::Run>, String> {

@@ -71,6 +71,11 @@ paths! {
     SnapshotFailed = "the transfer of a snapshot was broken off",
     ReadCompacted = "a read was told that its entries are gone",
     MachineResumed = "a durable machine went on where it was",
+    MachineSnapshotTaken = "a snapshot of a machine was taken",
+    MachineRestored = "a machine took over another node's snapshot",
+    MachineRestoredAtStart = "a machine went on from a snapshot after a start",
+    CrashBeforeRestore = "a crash came when a log began after a snapshot that its machine had not taken over",
+    SourceAbandoned = "a snapshot was given up because its source failed or there was no room",
 }
 
 /// How often each path was taken.

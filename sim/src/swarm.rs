@@ -231,6 +231,41 @@ pub enum MachineKind {
     Durable,
 }
 
+/// When a node takes a snapshot of its machine; see `kontiki_node::SnapshotConfig`.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Once so many bytes of records were applied.
+    pub bytes: Option<u64>,
+    /// Once there were so many entries.
+    pub entries: Option<u64>,
+    /// Once the last is so old, in ns.
+    pub age: Option<u64>,
+    /// How many bytes of the log before it stay.
+    pub keep_bytes: u64,
+    /// How many bytes of the state are read at once.
+    pub piece_bytes: u32,
+}
+
+impl Policy {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            bytes: random
+                .chance(Ppm::percent(60))
+                .then(|| random.magnitude(100, 64 << 10)),
+            entries: random.chance(Ppm::percent(40)).then(|| random.magnitude(1, 300)),
+            age: random
+                .chance(Ppm::percent(30))
+                .then(|| random.magnitude(50_000_000, 20_000_000_000)),
+            keep_bytes: if random.chance(Ppm::percent(75)) {
+                0
+            } else {
+                random.magnitude(1, 300 << 10)
+            },
+            piece_bytes: random.magnitude(1, 4 << 10) as u32,
+        }
+    }
+}
+
 /// How late a packet may be, in ms: longer than several elections, so that what was said in one term
 /// arrives in a later one.
 pub const STRAGGLE_MS_MAX: u64 = 6_000;
@@ -256,6 +291,8 @@ pub struct Swarm {
     pub habits: Habits,
     /// The machine of every node.
     pub machine: MachineKind,
+    /// When snapshots of it are taken.
+    pub policy: Policy,
 }
 
 impl Swarm {
@@ -280,6 +317,7 @@ impl Swarm {
                     MachineKind::Durable,
                 ])
                 .unwrap_or(&MachineKind::None),
+            policy: Policy::draw(random),
         }
     }
 

@@ -6,14 +6,22 @@
 use crate::sometimes::Sometimes;
 use crate::violation::Verdict;
 use crate::world::{Event, World};
+use kontiki_consensus::Duration;
 use kontiki_node::Input;
-use kontiki_node::machine::{Done, Task};
+use kontiki_node::machine::{Done, Source, Task};
+
+/// How much longer than anything else taking over a snapshot takes, at most, in ns.
+const RESTORE_MAX: u64 = 1_000_000_000;
 
 impl World {
     /// A node gives its machine something to do.
     pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Task>) {
         for task in tasks {
-            let due = self.now().after(self.random.around(self.swarm.sizes.task));
+            let mut takes = self.random.around(self.swarm.sizes.task);
+            if matches!(task, Task::Restore(..)) {
+                takes = Duration(takes.0 + self.random.below(RESTORE_MAX));
+            }
+            let due = self.now().after(takes);
             let life = self.replicas[node].life;
             if let Some(process) = self.replicas[node].process.as_mut() {
                 let due = process.tasks.back().map_or(due, |(before, _)| due.max(*before));
@@ -23,8 +31,42 @@ impl World {
         }
     }
 
+    /// Does what is due beside the turns of a node.
+    pub(crate) fn work_aside(&mut self, node: usize) -> Verdict {
+        self.work_on_sources(node);
+        self.work_on_tasks(node)
+    }
+
+    /// A node has pieces of its machine's state read.
+    pub(crate) fn give_sources(&mut self, node: usize, sources: Vec<Source>) {
+        for source in sources {
+            let due = self.now().after(self.random.around(self.swarm.sizes.task));
+            let life = self.replicas[node].life;
+            self.with(node, |process| process.sources.push_back((due, source)));
+            self.queue.schedule(due, Event::Machine { node, life });
+        }
+    }
+
+    /// Reads all pieces of states that are due.
+    fn work_on_sources(&mut self, node: usize) {
+        let now = self.now();
+        while let Some(process) = self.replicas[node]
+            .process
+            .as_mut()
+            .filter(|p| p.paused_until <= now)
+            && let Some((_, mut source)) = process.sources.pop_front_if(|(due, _)| *due <= now)
+        {
+            let piece = source.read();
+            self.trace
+                .line(now, || format!("n{} has read {piece:?}", node + 1));
+            process.inbox.push(Input::State { source, piece });
+            let at = now.after(self.random.around(self.swarm.turn));
+            self.schedule_turn(node, at);
+        }
+    }
+
     /// Does all tasks of a machine that are due.
-    pub(crate) fn work_on_tasks(&mut self, node: usize) -> Verdict {
+    fn work_on_tasks(&mut self, node: usize) -> Verdict {
         let now = self.now();
         let id = self.replicas[node].node;
         while let Some(process) = self.replicas[node]
@@ -36,10 +78,19 @@ impl World {
         {
             let done = applier.run(task);
             self.trace.line(now, || format!("{id:?} has done {done:?}"));
-            if let (Done::Applied { runs, .. }, Some(digest)) = (&done, applier.digest())
-                && let Some(last) = runs.last()
-            {
-                self.checks.machine_at(id, last.last(), digest)?;
+            let at = match &done {
+                Done::Applied { runs, .. } => runs.last().map(|run| run.last()),
+                Done::Restored(restore) => {
+                    let start = std::mem::take(&mut process.restores_at_start);
+                    let counters = &mut self.checks.counters;
+                    counters.hit_if(start, Sometimes::MachineRestoredAtStart);
+                    counters.hit_if(!start, Sometimes::MachineRestored);
+                    Some(restore.last().index)
+                }
+                _ => None,
+            };
+            if let (Some(at), Some(digest)) = (at, applier.digest()) {
+                self.checks.machine_at(id, at, digest)?;
             }
             self.with(node, |process| process.inbox.push(Input::Machine(done)));
             let at = now.after(self.random.around(self.swarm.turn));
@@ -60,6 +111,8 @@ impl World {
         counters.hit_if(counts.answered > before.answered, Sometimes::RetryAnswered);
         counters.hit_if(counts.joined > before.joined, Sometimes::RetryJoined);
         counters.hit_if(counts.expired > before.expired, Sometimes::SessionEnded);
+        counters.hit_if(counts.taken > before.taken, Sometimes::MachineSnapshotTaken);
+        counters.hit_if(counts.abandoned > before.abandoned, Sometimes::SourceAbandoned);
         let meta = process.driver.meta();
         if meta.at().index > process.compared {
             process.compared = meta.at().index;

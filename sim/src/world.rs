@@ -38,7 +38,7 @@ pub(crate) enum Event {
     Deadline { node: usize, life: u64 },
     /// A disk has completed something.
     Disk { node: usize, life: u64 },
-    /// A machine has done its next task.
+    /// A machine has done its next task, or a piece of its state was read.
     Machine { node: usize, life: u64 },
     /// A paused process goes on.
     Resume { node: usize, life: u64 },
@@ -113,7 +113,7 @@ impl World {
                 random.fork(100 + node.0),
                 swarm.disks[n],
             );
-            let program = (swarm.machine, swarm.habits.limits);
+            let program = (swarm.machine, swarm.policy, swarm.habits.limits);
             let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, program, &members);
             replicas.push(replica.map_err(|e| cannot_open(node, &e.to_string()))?);
         }
@@ -191,10 +191,10 @@ impl World {
                 self.pump_disk(node);
                 Ok(())
             }
-            Event::Machine { node, life } if self.is_live(node, life) => self.work_on_tasks(node),
+            Event::Machine { node, life } if self.is_live(node, life) => self.work_aside(node),
             Event::Resume { node, life } if self.is_live(node, life) => {
                 self.resume(node);
-                self.work_on_tasks(node)
+                self.work_aside(node)
             }
             Event::Dropped { node, peer, life } if self.is_live(node, life) => {
                 self.checks.counters.hit(Sometimes::SendDropped);
@@ -337,6 +337,7 @@ impl World {
             }
         }
         self.give_tasks(node, std::mem::take(&mut outgoing.tasks));
+        self.give_sources(node, std::mem::take(&mut outgoing.sources));
         self.outgoing = outgoing;
         self.compare(node)?;
         self.check_stopped(node)?;

@@ -1,15 +1,21 @@
 //! State machines on three nodes: what is applied, what is asked, and what happens when applying fails.
 
 use crate::common::{PATIENCE, Scratch, eventually};
-use kontiki::{At, BlockingMachine, Code, Config, Consistency, Error, RaftNode, Role, StateMachine};
+use kontiki::{
+    At, BlockingMachine, Code, Config, Consistency, Error, MachineError, MetaRows, RaftNode, Role,
+    StateMachine, restored, snapshot_of,
+};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 /// Counts, and fails as it is told.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Counter {
     count: u64,
     last_time: u64,
+    /// How many commands this very machine was given.
+    #[serde(skip)]
+    applied: u64,
 }
 
 #[derive(Serialize, Deserialize, Clone, Copy)]
@@ -21,6 +27,7 @@ enum Step {
 #[derive(Serialize, Deserialize)]
 enum Question {
     Count,
+    Applied,
     Panic,
 }
 
@@ -45,6 +52,7 @@ impl StateMachine for Counter {
             "the leader's time never goes back"
         );
         self.last_time = at.leader_time;
+        self.applied += 1;
         match step {
             Step::Add(n) => self.count += n,
             Step::Panic => panic!("a test wants a panic"),
@@ -55,8 +63,24 @@ impl StateMachine for Counter {
     fn query(&self, question: Question) -> u64 {
         match question {
             Question::Count => self.count,
+            Question::Applied => self.applied,
             Question::Panic => panic!("a test asks for a panic"),
         }
+    }
+
+    fn digest(&self) -> Option<u64> {
+        Some(self.count ^ self.last_time.rotate_left(32))
+    }
+
+    fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
+        snapshot_of(self).map(Some)
+    }
+
+    fn restore(&mut self, from: &mut dyn Read, _: &MetaRows) -> Result<(), MachineError> {
+        let applied = self.applied;
+        *self = restored(from)?;
+        self.applied = applied;
+        Ok(())
     }
 }
 
@@ -128,6 +152,71 @@ fn what_is_applied_through_any_node_is_seen_through_any_other_also_after_a_resta
     }
     let done = nodes[1].apply(Step::Add(1)).unwrap();
     assert_eq!((done.output, done.index), (sum + 1, 31));
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+}
+
+/// A snapshot after every ten commands, and nothing of the log before it kept.
+fn often(mut config: Config) -> Config {
+    config.snapshots.entries = Some(10);
+    config.snapshots.keep_bytes = 0;
+    config
+}
+
+/// How many commands the machine of a node was given in this life of it.
+fn applied(node: &BlockingMachine<Counter>) -> u64 {
+    node.query(Question::Applied, Consistency::Stale).unwrap()
+}
+
+fn covered(node: &BlockingMachine<Counter>) -> u64 {
+    node.status().snapshot.map_or(0, |snapshot| snapshot.index)
+}
+
+#[test]
+fn after_a_restart_only_what_is_behind_the_snapshot_is_applied_again() {
+    let scratch = Scratch::new();
+    let configs = Config::loopback(3, scratch.path()).unwrap();
+    let restart = again(scratch.path(), &configs[0]);
+    let nodes = counters(configs.into_iter().map(often).collect());
+    for n in 1..=100 {
+        nodes[n as usize % 3].apply(Step::Add(n)).unwrap();
+    }
+    eventually("a snapshot on every node", || {
+        nodes.iter().all(|node| covered(node) >= 50)
+    });
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+    let nodes = counters(restart.into_iter().map(often).collect());
+    for node in &nodes {
+        assert_eq!(count(node), 5050);
+        assert!(applied(node) <= 50, "{} commands again", applied(node));
+    }
+    let done = nodes[1].apply(Step::Add(1)).unwrap();
+    assert_eq!((done.output, done.index), (5051, 101));
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
+}
+
+#[test]
+fn who_was_away_while_the_log_was_forgotten_takes_over_a_snapshot() {
+    let scratch = Scratch::new();
+    let configs = Config::loopback(3, scratch.path()).unwrap();
+    let mut restart = again(scratch.path(), &configs[0]);
+    let mut nodes = counters(configs.into_iter().map(often).collect());
+    nodes[0].apply(Step::Add(1)).unwrap();
+    let last = nodes.pop().unwrap();
+    last.shutdown().unwrap();
+    for _ in 0..100 {
+        nodes[0].apply(Step::Add(1)).unwrap();
+    }
+    eventually("the others to have forgotten the beginning", || {
+        nodes.iter().all(|node| covered(node) >= 50)
+    });
+    let last = start(often(restart.pop().unwrap()), Counter::default());
+    last.wait_ready(PATIENCE).unwrap();
+    assert_eq!(count(&last), 101);
+    assert!(applied(&last) <= 51, "{} commands", applied(&last));
+    assert!(covered(&last) >= 50);
+    let done = last.apply(Step::Add(1)).unwrap();
+    assert_eq!((done.output, done.index), (102, 102));
+    nodes.push(last);
     nodes.iter().for_each(|node| node.shutdown().unwrap());
 }
 

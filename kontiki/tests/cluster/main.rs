@@ -6,3 +6,4 @@ mod durable;
 mod handle;
 mod limits;
 mod machine;
+mod retention;

@@ -1,13 +1,14 @@
 //! Snapshots, as far as they need the disk of the log.
 
 use super::{Log, Purpose};
-use crate::api::{LogEvent, SnapshotCommand};
+use crate::api::{LogEvent, SnapshotCommand, SnapshotFile};
 use crate::disk::Disk;
 use crate::snapshots::Snapshots;
 use bytes::Bytes;
 use kontiki_consensus::LogId;
 use kontiki_wire::Identity;
 use kontiki_wire::snapshot::SnapshotHeader;
+use std::io::Read;
 
 impl<D: Disk> Log<D> {
     /// Who keeps this log: the maker of the snapshots that are written here.
@@ -79,6 +80,14 @@ impl<D: Disk> Log<D> {
     /// Reads up to `bytes` bytes of a whole snapshot; then [`SnapshotEvent::Read`](crate::SnapshotEvent::Read).
     pub fn read_snapshot(&mut self, token: u64, last: LogId, offset: u64, bytes: u64) {
         self.snapshot_step(|s| s.read(token, last, offset, bytes));
+    }
+
+    /// The state in a snapshot that is on disk and stays there meanwhile, to be read on a thread that may wait for the
+    /// disk. Every piece is checked; the end is told only behind all of it, and damage by an error that names the
+    /// file, at each further read again.
+    #[must_use]
+    pub fn snapshot_state(&self, file: &SnapshotFile) -> Box<dyn Read + Send> {
+        self.snapshots.state(&self.disk, file)
     }
 
     /// Removes a snapshot, or what has come of one; then [`SnapshotEvent::Removed`](crate::SnapshotEvent::Removed) if it

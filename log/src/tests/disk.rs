@@ -4,7 +4,7 @@ use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId, is_growin
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::ErrorKind;
+use std::io::{Cursor, ErrorKind, Read};
 use std::rc::Rc;
 
 const SECTOR: usize = 512;
@@ -467,5 +467,11 @@ impl Disk for TestDisk {
 
     fn name(&self) -> String {
         "the test directory".to_owned()
+    }
+
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        let state = self.0.borrow();
+        let found = state.seen.files.get(name).map(|n| state.files[*n].seen.clone());
+        Box::new(Cursor::new(found.expect("it is there")))
     }
 }

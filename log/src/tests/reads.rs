@@ -7,6 +7,7 @@ use crate::{Fetch, From, Log, LogEvent, LogOptions};
 use bytes::Bytes;
 use kontiki_consensus::{Index, Run, Write, WriteId};
 use std::cell::RefCell;
+use std::io::Read;
 use std::rc::Rc;
 
 /// Keeps what was read.
@@ -32,6 +33,10 @@ impl Disk for Watched {
 
     fn name(&self) -> String {
         self.0.name()
+    }
+
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        self.0.reader(name)
     }
 }
 
@@ -63,6 +68,10 @@ impl Disk for Confused {
 
     fn name(&self) -> String {
         self.0.name()
+    }
+
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        self.0.reader(name)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{Log, LogEvent, SnapshotEvent, SnapshotFile};
 use bytes::Bytes;
 use kontiki_consensus::{Base, Index, LogId, Position, Term};
 use kontiki_wire::snapshot::{PIECE_HEAD_BYTES, Pieces, SnapshotHeader, Taken};
+use std::io::Read;
 use std::sync::Arc;
 
 const LAST: LogId = LogId {
@@ -134,6 +135,93 @@ fn a_snapshot_is_written_and_found_again() {
     assert_eq!(events(&mut node), [SnapshotEvent::Removed { last: LAST }]);
     assert_eq!(read(&mut node, 0, 1), None);
     assert!(!disk.names().iter().any(|n| n.starts_with("snapshots/")));
+}
+
+/// The state in the snapshot on this disk, as a machine would read it; `bytes` at once.
+fn read_state(disk: &TestDisk, file: &SnapshotFile, bytes: usize) -> std::io::Result<Vec<u8>> {
+    let mut from = log(disk).snapshot_state(file);
+    let (mut all, mut portion) = (Vec::new(), vec![0; bytes]);
+    loop {
+        match from.read(&mut portion) {
+            Ok(0) => return Ok(all),
+            Ok(length) => all.extend_from_slice(&portion[..length]),
+            Err(error) => {
+                let again = from.read(&mut portion).expect_err("it stays so").to_string();
+                assert_eq!(error.to_string(), again);
+                return Err(error);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_state_is_read_in_any_portions_and_its_end_is_told() {
+    let disk = fresh(1);
+    let mut log = log(&disk);
+    let Some(SnapshotEvent::Written(file)) = write(&mut log, b"sessions").pop() else {
+        panic!("not written")
+    };
+    drop(log);
+    for bytes in [1, 7, 400, 1 << 20] {
+        let read = read_state(&disk, &file, bytes).expect("sound");
+        assert_eq!(read, state().concat());
+    }
+}
+
+/// Writes a snapshot of two short pieces.
+fn write_short(log: &mut Log<TestDisk>) -> SnapshotFile {
+    log.begin_snapshot(header(b""));
+    for piece in [&b"one"[..], b"two"] {
+        events(log);
+        log.snapshot_piece(Bytes::from_static(piece));
+    }
+    log.end_snapshot();
+    match events(log).pop() {
+        Some(SnapshotEvent::Written(file)) => file,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn damage_anywhere_in_a_snapshot_is_told_before_any_of_it_is_given() {
+    let disk = fresh(1);
+    let file = write_short(&mut log(&disk));
+    let names = disk.names();
+    let name = names.iter().find(|n| n.ends_with(".snap")).expect("a name");
+    let (sound, whole) = (disk.content(name), b"onetwo".to_vec());
+    let log = log(&disk);
+    for place in 0..sound.len() {
+        let mut damaged = sound.clone();
+        damaged[place] ^= 1;
+        let cut = sound[..place].to_vec();
+        for content in [damaged, cut] {
+            disk.set_content(name, &content);
+            let mut read = Vec::new();
+            let error = log.snapshot_state(&file).read_to_end(&mut read);
+            let error = error.expect_err("it is damaged").to_string();
+            assert!(error.contains(name) && error.contains("is damaged"), "{error}");
+            assert!(whole.starts_with(&read), "byte {place}");
+        }
+    }
+    disk.set_content(name, &[&sound[..], &[0]].concat());
+    assert!(log.snapshot_state(&file).read_to_end(&mut Vec::new()).is_err());
+}
+
+#[test]
+fn pieces_that_change_places_are_no_state() {
+    let disk = fresh(1);
+    let mut log = log(&disk);
+    let file = write_short(&mut log);
+    let names = disk.names();
+    let name = names.iter().find(|n| n.ends_with(".snap")).expect("a name");
+    let sound = disk.content(name);
+    let (head, length) = (header(b"").encode().len(), PIECE_HEAD_BYTES + 3);
+    let mut moved = sound.clone();
+    moved[head..head + 2 * length].rotate_left(length);
+    disk.set_content(name, &moved);
+    let mut read = Vec::new();
+    let error = log.snapshot_state(&file).read_to_end(&mut read);
+    assert!(error.expect_err("moved").to_string().contains("piece 0") && read.is_empty());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
     Ask, CompareConfig, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request,
     SnapshotConfig, Token,
-    machine::{Applier, Task},
+    machine::{Applier, Restore, Source, Task},
 };
 use kontiki_wire::{
     ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, Session, SessionLimits,
@@ -55,6 +55,12 @@ impl Ports for Outgoing {
     /// In this world everything is kept.
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
         panic!("{command:?}");
+    }
+    fn restore(&mut self, _: GroupId, restore: Restore) {
+        panic!("{restore:?}");
+    }
+    fn read_state(&mut self, _: GroupId, source: Source) {
+        panic!("{source:?}");
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
@@ -376,7 +382,7 @@ impl World {
     pub(crate) fn task_bytes(&self, n: NodeId) -> usize {
         let of = |(_, task): &(u64, Task)| match task {
             Task::Apply(runs) => runs.iter().map(Run::weight).sum(),
-            Task::Query { .. } | Task::Quarantine(_) => 0,
+            Task::Query { .. } | Task::Quarantine(_) | Task::Snapshot | Task::Restore(..) => 0,
         };
         self.nodes[&n].tasks.iter().map(of).sum()
     }

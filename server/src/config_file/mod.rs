@@ -30,7 +30,7 @@ struct Tuning<T> {
 /// What a file sets, and where it goes.
 type Settings<T> = Vec<(fn(&mut Config, T), T)>;
 
-const DURATIONS: [Tuning<Duration>; 4] = [
+const DURATIONS: [Tuning<Duration>; 5] = [
     Tuning {
         name: "heartbeat_interval",
         put: |config, value| config.heartbeat_interval = value,
@@ -47,9 +47,13 @@ const DURATIONS: [Tuning<Duration>; 4] = [
         name: "request_timeout",
         put: |config, value| config.request_timeout = value,
     },
+    Tuning {
+        name: "retention_age",
+        put: |config, value| config.retention_age = Some(value),
+    },
 ];
 
-const SIZES: [Tuning<u64>; 6] = [
+const SIZES: [Tuning<u64>; 7] = [
     Tuning {
         name: "entry_bytes_max",
         put: |config, value| config.entry_bytes_max = clamp(value),
@@ -73,6 +77,10 @@ const SIZES: [Tuning<u64>; 6] = [
     Tuning {
         name: "segment_bytes",
         put: |config, value| config.segment_bytes = value,
+    },
+    Tuning {
+        name: "retention_bytes",
+        put: |config, value| config.retention_bytes = Some(value),
     },
 ];
 
@@ -274,7 +282,7 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let file = parse(&all).unwrap();
-        assert_eq!((file.durations.len(), file.sizes.len()), (4, 3));
+        assert_eq!((file.durations.len(), file.sizes.len()), (5, 4));
         assert!(file.listen.is_some());
     }
 

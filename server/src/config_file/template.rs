@@ -80,6 +80,11 @@ http = "{http}"
 # Length of a file of the log, for files made from now on; a node keeps two even if they are empty.
 {segment}
 
+# How much of the log is kept at least; what is older is forgotten, by either, a whole file of the log at a time. Without
+# them everything is kept. The leader's setting counts: the same on every node.
+# retention_bytes = "1GiB"
+# retention_age = "7d"
+
 # The UDP address of every node, this one's too. Host names are allowed. The same on every node.
 [peers]
 {peer_lines}"#,

@@ -124,13 +124,22 @@ mod tests {
         assert_eq!(ok("append-file a b.txt"), Command::AppendFile("a b.txt".into()));
         assert_eq!(
             ok("read 2..4"),
-            Command::Read(EntryRange { from: 2, to: Some(4) }, None)
+            Command::Read(
+                EntryRange {
+                    from: Some(2),
+                    to: Some(4)
+                },
+                None
+            )
         );
         assert_eq!(
             ok(" read  ..  3 "),
-            Command::Read(EntryRange { from: 1, to: None }, Some(3))
+            Command::Read(EntryRange { from: None, to: None }, Some(3))
         );
-        assert_eq!(ok("read"), Command::Read(EntryRange { from: 1, to: None }, None));
+        assert_eq!(
+            ok("read"),
+            Command::Read(EntryRange { from: None, to: None }, None)
+        );
         assert_eq!(ok("kill 2\r"), Command::Kill(2));
         assert_eq!(ok("  "), Command::Nothing);
         assert_eq!(ok("exit"), Command::Quit);

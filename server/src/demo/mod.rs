@@ -160,7 +160,8 @@ impl Session {
     /// Prints a range page by page. The first page fixes the end.
     async fn read(&mut self, range: EntryRange, at: Option<u64>) -> Result<(), Stop> {
         let mut data = Data::new();
-        let (mut next, mut end) = (range.from, range.to.unwrap_or(u64::MAX));
+        let from = range.from.unwrap_or(1);
+        let (mut next, mut end) = (from, range.to.unwrap_or(u64::MAX));
         let mut nodes = Vec::new();
         while next < end {
             let (node, page) = self.cluster.read(next, end, at).await?;
@@ -176,7 +177,7 @@ impl Session {
         }
         data.flush()?;
         nodes.dedup();
-        say!("{}, from node {}.", entries(next - range.from), list(&nodes));
+        say!("{}, from node {}.", entries(next - from), list(&nodes));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! `GET /v1/entries`: a range of entries, page by page.
 
 use super::{
-    App, LAST_INDEX,
+    App, FIRST_INDEX, LAST_INDEX,
     media::Wanted,
     query::Query,
     stream::{self, Sink, Streamed},
@@ -26,12 +26,18 @@ pub(super) async fn read(
         .timeout()?
         .map_or_else(|| app.handle.clone(), |timeout| app.handle.with_timeout(timeout));
     // The first page is read before anything is answered, so that a failure gets a status of its own.
-    let first = handle.read(from..to.unwrap_or(u64::MAX), consistency).await?;
+    let range = from.unwrap_or(0)..to.unwrap_or(u64::MAX);
+    let first = handle.read(range, consistency).await?;
+    let begin = first.entries.first().map(|entry| entry.index).or(from);
     let end = to.unwrap_or(u64::MAX).min(first.last_index.saturating_add(1));
     let (sink, mut response) = stream::response(wanted);
     response
         .headers_mut()
         .insert(LAST_INDEX, HeaderValue::from(first.last_index));
+    let begin = begin.unwrap_or_else(|| first.last_index.saturating_add(1));
+    response
+        .headers_mut()
+        .insert(FIRST_INDEX, HeaderValue::from(begin));
     tokio::spawn(pages(handle, first, end, sink));
     Ok(response)
 }

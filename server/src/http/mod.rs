@@ -30,6 +30,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+/// The header of a read that names the first entry it gives, or would give if there were one.
+pub(crate) const FIRST_INDEX: HeaderName = HeaderName::from_static("kontiki-first-index");
+
 /// The header of a read that names the end of the log it saw.
 pub(crate) const LAST_INDEX: HeaderName = HeaderName::from_static("kontiki-last-index");
 

@@ -42,12 +42,12 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// The first index of a range, and the one after its last.
-    pub(super) fn range(&self) -> Result<(u64, Option<u64>), Refusal> {
-        let (from, to) = (self.index("from")?.unwrap_or(1), self.index("to")?);
-        match to.filter(|to| *to < from) {
+    /// The first index of a range, where the log begins without one, and the index after its last.
+    pub(super) fn range(&self) -> Result<(Option<u64>, Option<u64>), Refusal> {
+        let (from, to) = (self.index("from")?, self.index("to")?);
+        match from.zip(to).filter(|(from, to)| to < from) {
             None => Ok((from, to)),
-            Some(to) => {
+            Some((from, to)) => {
                 let detail = format!("the range ends at {to}, before it begins at {from}");
                 Err(Refusal::new(Code::BadRequest, detail))
             }
@@ -155,8 +155,8 @@ mod tests {
         assert!(query("from=1&from=2").is_err());
         assert!(query("from=0").unwrap().index("from").is_err());
         assert!(query("from=5&to=4").unwrap().range().is_err());
-        assert_eq!(query("from=5&to=5").unwrap().range().unwrap(), (5, Some(5)));
-        assert_eq!(query("").unwrap().range().unwrap(), (1, None));
+        assert_eq!(query("from=5&to=5").unwrap().range().unwrap(), (Some(5), Some(5)));
+        assert_eq!(query("").unwrap().range().unwrap(), (None, None));
         assert_eq!(query("from=3").unwrap().index("from").unwrap(), Some(3));
         assert_eq!(
             query("timeout=250ms").unwrap().timeout().unwrap(),

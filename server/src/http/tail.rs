@@ -1,14 +1,14 @@
 //! `GET /v1/tail`: entries from an index on, for as long as the client listens.
 
 use super::{
-    App,
+    App, FIRST_INDEX,
     media::Wanted,
     query::Query,
     stream::{self, PIECE_BYTES, Sink, Streamed},
 };
 use axum::{
     extract::{RawQuery, State},
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
 };
 use futures_core::Stream;
 use kontiki::{Consistency, Entry, Raw, Tail};
@@ -25,14 +25,18 @@ pub(super) async fn tail(
     headers: HeaderMap,
 ) -> Streamed {
     let query = Query::parse(query.as_deref(), &["from", "timeout"])?;
-    let from = query.index("from")?.unwrap_or(1);
+    let from = query.index("from")?;
     // A tail has no end, so there is nothing a timeout could bound; it is taken since clients send it with everything.
     query.timeout()?;
     // A failure that would cut the tail off at once gets a status of its own.
-    app.handle
-        .read(from..from.saturating_add(1), Consistency::Stale)
-        .await?;
-    let (sink, response) = stream::response(Wanted::of(&headers)?);
+    let to = from.map_or(u64::MAX, |from| from.saturating_add(1));
+    let begin = app.handle.read(from.unwrap_or(0)..to, Consistency::Stale).await?;
+    let first = begin.entries.first().map(|entry| entry.index).or(from);
+    let from = first.unwrap_or_else(|| begin.last_index.saturating_add(1));
+    let (sink, mut response) = stream::response(Wanted::of(&headers)?);
+    response
+        .headers_mut()
+        .insert(FIRST_INDEX, HeaderValue::from(from));
     tokio::spawn(follow(app.handle.tail(from), sink));
     Ok(response)
 }

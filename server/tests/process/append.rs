@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    scratch::{Process, kontiki, printed, run_with, said},
+    scratch::{Process, kontiki, printed, run_with, said, until},
 };
 use serde_json::Value;
 use std::{
@@ -312,4 +312,43 @@ fn without_a_majority_nothing_is_appended_and_nothing_guessed() {
     let output = run_with(&mut append, b"");
     let code = output.status.code().unwrap();
     assert!(code == 1 || code == 5, "{code}: {}", said(&output));
+}
+
+#[test]
+fn a_log_with_retention_forgets_its_past_and_says_where_it_begins() {
+    let mut cluster = Cluster::start();
+    cluster.configure("retention_bytes = \"1MiB\"");
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    for id in 1..=3 {
+        cluster.restart(id);
+    }
+    // One node hears of nothing until what it misses is gone.
+    let late = 3;
+    cluster.kill(late);
+    let line = [&[b'x'; 60_000][..], b"\n"].concat();
+    let output = cluster.run(&["append", "--lines", "-"], &line.repeat(600));
+    assert!(output.status.success(), "{}", said(&output));
+    cluster.restart(late);
+    let first = until("every node to forget the past", || {
+        let firsts: Vec<u64> = cluster
+            .status()
+            .iter()
+            .filter_map(|n| n["first"].as_u64())
+            .collect();
+        (firsts.len() == 3 && firsts.iter().all(|first| *first > 1 && *first == firsts[0])).then(|| firsts[0])
+    });
+    for id in 1..=3 {
+        let lines = cluster.read_from(id, "..");
+        assert_eq!(lines.len(), line.len() * (601 - first as usize), "node {id}");
+        let mut gone = cluster.asking(&[id], &["read", "1..", "--json"]);
+        let gone = run_with(&mut gone, b"");
+        assert_eq!(gone.status.code(), Some(1));
+        assert!(
+            said(&gone).contains(&format!("begins with entry {first}")),
+            "{}",
+            said(&gone)
+        );
+    }
 }

@@ -111,6 +111,14 @@ impl Cluster {
         )
     }
 
+    /// Adds fields to the configuration of every node, for its next start.
+    pub(crate) fn configure(&self, fields: &str) {
+        for id in 1..=3 {
+            let text = fs::read_to_string(self.config(id)).unwrap();
+            fs::write(self.config(id), format!("{fields}\n{text}")).unwrap();
+        }
+    }
+
     /// Starts a node again.
     pub(crate) fn restart(&mut self, id: u64) {
         let node = self.spawn(id);

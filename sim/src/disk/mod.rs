@@ -15,6 +15,7 @@ use kontiki_log::disk::{Completion, Disk, Op, OpId};
 use names::Names;
 use platter::{Platter, Power};
 use std::cell::RefCell;
+use std::io::{self, Cursor, Read};
 use std::rc::Rc;
 
 /// How a disk behaves.
@@ -209,5 +210,22 @@ impl Disk for SimDisk {
 
     fn name(&self) -> String {
         self.platter.borrow().name.clone()
+    }
+
+    /// Its bytes as a process sees them now: on another thread it would be opened now too.
+    fn reader(&self, name: &str) -> Box<dyn Read + Send> {
+        match self.platter.borrow().content(name) {
+            Some(bytes) => Box::new(Cursor::new(bytes)),
+            None => Box::new(Missing),
+        }
+    }
+}
+
+/// A file that is not there.
+struct Missing;
+
+impl Read for Missing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotFound.into())
     }
 }

@@ -216,6 +216,14 @@ impl Platter {
         }
     }
 
+    /// What a file holds, if it is there.
+    pub(super) fn content(&self, name: &str) -> Option<Bytes> {
+        match self.names.get(name) {
+            Some(Target::File(inode)) => self.inodes.get(inode).map(|i| i.read(0, i.len())),
+            _ => None,
+        }
+    }
+
     fn make_directory(&mut self, name: &str) -> Result<Done, DiskError> {
         if self.names.is_free(name) {
             self.names.link(name, Target::Directory);
