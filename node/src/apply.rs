@@ -119,6 +119,11 @@ impl Applied {
         self.recent = Recent::default();
     }
 
+    /// The last record that was handed over.
+    pub(crate) fn handed(&self) -> Index {
+        self.handed
+    }
+
     /// How far is committed and on disk.
     pub(crate) fn target(&self) -> Index {
         self.target
@@ -144,7 +149,7 @@ impl Applied {
 
     /// The machine's state is that of a snapshot. It never goes back.
     pub(crate) fn restored(&mut self, at: LogId, position: Position, meta: Meta) {
-        if at.index > self.at.index {
+        if at.index >= self.at.index {
             (self.at, self.position, self.meta) = (at, position, meta);
         }
     }

@@ -7,6 +7,8 @@
 //! can tell who is; then it answers no reads, gives no snapshots away and, if it is wrong, does not lead; it votes and
 //! keeps its log as ever, for that is sound; the number of records remembered is bounded.
 
+mod resync;
+
 use crate::{
     driver::Driver,
     machine::Task,
@@ -46,8 +48,8 @@ pub(crate) enum Standing {
     Disputed { index: Index, since: Time },
     /// Nobody can tell who is wrong.
     Halted { index: Index, why: String },
-    /// A majority differs from it.
-    Quarantined { why: String },
+    /// A majority differs from it since this record.
+    Quarantined { index: Index, why: String },
 }
 
 /// What replicas have told of themselves.
@@ -66,6 +68,7 @@ pub(crate) struct Compare {
     asked: Time,
     /// Nodes that differ from this one and a majority.
     differing: BTreeSet<NodeId>,
+    syncing: resync::Syncing,
 }
 
 impl Compare {
@@ -102,7 +105,7 @@ impl Compare {
     /// Why it answers nothing, if so.
     pub(crate) fn why(&self) -> Option<&str> {
         match &self.standing {
-            Standing::Halted { why, .. } | Standing::Quarantined { why } => Some(why),
+            Standing::Halted { why, .. } | Standing::Quarantined { why, .. } => Some(why),
             Standing::Sound | Standing::Disputed { .. } => None,
         }
     }
@@ -349,8 +352,9 @@ impl Driver {
         );
         tracing::error!("node {node} is quarantined: {why}");
         self.counts.quarantined += 1;
-        self.compare.standing = Standing::Quarantined { why };
+        self.compare.standing = Standing::Quarantined { index, why };
         self.applied.forget_outputs();
+        self.abandon_own();
         self.consensus.step(now, Event::MayLead(false));
         // A durable machine must know it when it starts again.
         ports.work(self.config.group, Task::Quarantine(index));
@@ -362,7 +366,7 @@ impl Driver {
             "its state machine differed from a majority's at record {index}, before this node was started again"
         );
         tracing::error!("node {} is quarantined: {why}", self.node());
-        self.compare.standing = Standing::Quarantined { why };
+        self.compare.standing = Standing::Quarantined { index, why };
         self.consensus.step(now, Event::MayLead(false));
     }
 

@@ -273,7 +273,7 @@ impl Driver {
             PeerMessage::SnapshotRequest(request) => self.serve_snapshot(now, packet.from, request, ports),
             PeerMessage::SnapshotChunk(chunk) => self.take_chunk(now, packet.from, chunk),
             PeerMessage::Compared(compared) => self.take_compared(now, packet.from, compared, ports),
-            PeerMessage::Resync(_) => {}
+            PeerMessage::Resync(resync) => self.take_resync(now, packet.from, resync, ports),
         }
     }
 
@@ -309,7 +309,10 @@ impl Driver {
                 let fetch = self.reads.fetch_for_peer(peer, from, to, bytes_max);
                 ports.fetch(group, fetch);
             }
-            Output::FetchSnapshot { from, last, .. } => self.fetch_snapshot(now, from, last),
+            Output::FetchSnapshot { from, last, .. } => {
+                self.resync_gives_way();
+                self.fetch_snapshot(now, from, last);
+            }
             Output::InstallSnapshot { last } => self.install_snapshot(now, last, ports),
             Output::DropSnapshot { last } => self.drop_snapshot(last),
             Output::ReadReady { id, index } => self.read_ready(id, index, ports),
@@ -351,6 +354,7 @@ impl Driver {
         self.retain(now);
         self.propose_compare(now);
         self.pursue_dispute(now, ports);
+        self.pursue_resync(now, ports);
         self.hand_over(ports);
     }
 

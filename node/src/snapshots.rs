@@ -208,7 +208,7 @@ impl Driver {
 
     /// Does what snapshots need done: takes one where the log is to be trimmed, forgets what one covers.
     pub(crate) fn see_to_snapshots(&mut self, now: Time, ports: &mut impl Ports) {
-        if self.snapshots.taking.is_none() && self.compare.is_sound() {
+        if self.snapshots.taking.is_none() {
             self.take_snapshot(now, ports);
         }
         self.take_of_machine(now, ports);
@@ -243,6 +243,25 @@ impl Driver {
                 self.snapshots.todo.extend(commands);
             }
             Err(what) => self.stop(format!("a snapshot cannot be made: {what}"), ports),
+        }
+    }
+
+    /// Another node's snapshot, which is on disk and covers only what is committed here, is this node's newest.
+    pub(crate) fn adopt_snapshot(&mut self, now: Time, file: SnapshotFile) {
+        let base = file.header.base.clone();
+        self.snapshots.files.insert(base.last.index, file);
+        self.snapshot_taken(now, &base);
+    }
+
+    /// A snapshot that was fetched is of no use after all.
+    pub(crate) fn forget_snapshot(&mut self, last: LogId) {
+        if self
+            .snapshots
+            .files
+            .get(&last.index)
+            .is_none_or(|file| file.header.base.last != last)
+        {
+            self.snapshots.todo.push(SnapshotCommand::Remove(last));
         }
     }
 
@@ -287,7 +306,10 @@ impl Driver {
         let lasts = self.snapshots.files.values().map(|file| file.header.base.last);
         let old: Vec<LogId> = lasts
             .filter(|last| {
-                last.index < newest.index && !is_fetched(*last) && !self.snapshots.own.needs(*last)
+                last.index < newest.index
+                    && !is_fetched(*last)
+                    && !self.is_offered(*last, now)
+                    && !self.snapshots.own.needs(*last)
             })
             .collect();
         for last in old {
@@ -307,6 +329,7 @@ impl Driver {
                 self.snapshots.files.insert(base.last.index, file);
                 self.snapshot_taken(now, &base);
             }
+            SnapshotEvent::Staged(file) if self.resync_staged(&file) => {}
             SnapshotEvent::Staged(file) => {
                 let base = file.header.base.clone();
                 self.snapshots.files.insert(base.last.index, file);
