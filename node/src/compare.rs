@@ -306,7 +306,7 @@ impl Driver {
             }
             Verdict::Split(peer) => {
                 let theirs = of(peer).unwrap_or(own);
-                self.halt(index, (own, peer, theirs));
+                self.halt(index, (own, peer, theirs), ports);
             }
         }
     }
@@ -353,6 +353,7 @@ impl Driver {
         tracing::error!("node {node} is quarantined: {why}");
         self.counts.quarantined += 1;
         self.compare.standing = Standing::Quarantined { index, why };
+        self.refuse_tails(ports);
         self.applied.forget_outputs();
         self.abandon_own();
         self.consensus.step(now, Event::MayLead(false));
@@ -371,7 +372,12 @@ impl Driver {
     }
 
     /// Replicas differ and nobody can tell who is wrong: nothing more is applied.
-    fn halt(&mut self, index: Index, (own, peer, theirs): (Compared, NodeId, Compared)) {
+    fn halt(
+        &mut self,
+        index: Index,
+        (own, peer, theirs): (Compared, NodeId, Compared),
+        ports: &mut impl Ports,
+    ) {
         if self.compare.holds() {
             return;
         }
@@ -383,6 +389,7 @@ impl Driver {
         tracing::error!("applying stops: {why}");
         self.counts.halted += 1;
         self.compare.standing = Standing::Halted { index, why };
+        self.refuse_tails(ports);
     }
 
     /// Asks those again who have not told, while that is what it depends on; stops applying if it takes too long.
@@ -401,7 +408,7 @@ impl Driver {
             let told = self.compare.told.get(&index).into_iter().flatten();
             let other = told.map(|(n, c)| (*n, *c)).find(|(_, c)| !agree(&own, c));
             if let Some((peer, theirs)) = other {
-                return self.halt(index, (own, peer, theirs));
+                return self.halt(index, (own, peer, theirs), ports);
             }
         }
         if now >= self.compare.asked.after(self.patience()) {

@@ -221,6 +221,13 @@ impl Driver {
         }
     }
 
+    /// Nothing is answered any more: who waits for entries need not wait longer.
+    pub(crate) fn refuse_tails(&mut self, ports: &mut impl Ports) {
+        for tail in std::mem::take(&mut self.reads.tails) {
+            self.refuses(tail.token, ports);
+        }
+    }
+
     /// Asks consensus, once for all that wait to be asked.
     pub(crate) fn ask_reads(&mut self, now: Time) {
         let readers = match self.consensus.leader() {
@@ -445,6 +452,9 @@ impl Driver {
         runs: Result<Vec<Run>, Arc<LogError>>,
         ports: &mut impl Ports,
     ) {
+        if self.refuses(reader.token, ports) {
+            return;
+        }
         let Range { from, to, .. } = reader.range;
         let missing = || {
             let what = format!("entry {from} is applied, and the log does not have it");

@@ -4,7 +4,7 @@
 //! log and inbox; only the disk remains, and the next life begins with `Log::open`.
 
 use crate::disk::SimDisk;
-use crate::machine::{Kept, KeyValue};
+use crate::machine::{Health, Kept, KeyValue};
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
@@ -14,6 +14,7 @@ use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
 use kontiki_wire::{ClusterId, Identity, SessionLimits};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The cluster that is simulated.
 pub const CLUSTER: ClusterId = ClusterId(0x6b6f_6e74_696b_692d_7369_6d75_6c61_7465);
@@ -127,6 +128,8 @@ pub struct Replica {
     policy: Policy,
     /// What its machine keeps, if it is durable.
     kept: Kept,
+    /// What is known of its machine.
+    pub health: Arc<Health>,
 }
 
 impl Replica {
@@ -160,6 +163,7 @@ impl Replica {
             machine,
             policy,
             kept: Kept::default(),
+            health: Arc::default(),
         })
     }
 
@@ -194,8 +198,12 @@ impl Replica {
         let (config, begins) = (self.config(incarnation), clock.shows(now));
         let applier = match self.machine {
             MachineKind::None => None,
-            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed))?),
-            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone(), seed))?),
+            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed, self.health.clone()))?),
+            MachineKind::Durable => Some(Applier::new(KeyValue::durable(
+                self.kept.clone(),
+                seed,
+                self.health.clone(),
+            ))?),
         };
         let mut driver = match &applier {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),

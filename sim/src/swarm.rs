@@ -293,6 +293,19 @@ pub struct Swarm {
     pub machine: MachineKind,
     /// When snapshots of it are taken.
     pub policy: Policy,
+    /// A machine that goes wrong.
+    pub wrong: Option<Wrong>,
+}
+
+/// A machine that goes wrong once.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrong {
+    /// The node, from 0.
+    pub node: usize,
+    /// From this entry on, at the first chance.
+    pub entry: u64,
+    /// [`STATE`](crate::machine::STATE) or [`OUTPUT`](crate::machine::OUTPUT).
+    pub kind: u8,
 }
 
 impl Swarm {
@@ -300,7 +313,7 @@ impl Swarm {
     pub fn draw(random: &mut Random) -> Self {
         let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5]).unwrap_or(&3);
         let slow = random.chance(Ppm::percent(30));
-        Self {
+        let mut swarm = Self {
             nodes,
             sizes: Sizes::draw(random),
             network: draw_network(random),
@@ -318,6 +331,23 @@ impl Swarm {
                 ])
                 .unwrap_or(&MachineKind::None),
             policy: Policy::draw(random),
+            wrong: None,
+        };
+        swarm.draw_comparisons(random);
+        swarm
+    }
+
+    /// How often replicas compare themselves, and in some runs one whose machine goes wrong.
+    fn draw_comparisons(&mut self, random: &mut Random) {
+        self.sizes.compare = Duration::from_millis(random.magnitude(100, 20_000));
+        let node = random.below(self.nodes as u64) as usize;
+        let entry = random.between(5, 150);
+        let kind = random.between(1, 2) as u8;
+        // Of four, two could come to be wrong, and then nobody is right.
+        let can = self.machine != MachineKind::None && self.nodes % 2 == 1 && self.nodes > 1;
+        if can && random.chance(Ppm::percent(40)) {
+            self.sizes.compare = Duration::from_millis(random.magnitude(100, 3_000));
+            self.wrong = Some(Wrong { node, entry, kind });
         }
     }
 
@@ -370,7 +400,7 @@ impl Sizes {
             task: Duration(random.magnitude(5_000, 50_000_000)),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
-            compare: Duration::from_millis(random.magnitude(100, 20_000)),
+            compare: Duration(0),
         }
     }
 }
