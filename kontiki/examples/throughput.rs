@@ -2,11 +2,12 @@
 //! synced on a majority before it is acknowledged. The appends come from tasks inside the leader's program.
 //!
 //! ```text
-//! cargo run --release -p kontiki --example throughput -- [--seconds 10] [--tasks 256] [--bytes 100] [--dir DIR] [--typed]
+//! cargo run --release -p kontiki --example throughput -- [--seconds 10] [--tasks 256] [--bytes 100] [--dir DIR] [--typed] [--no-sessions]
 //! ```
 //!
 //! Beside its figures stands the floor: a bare write of 4 KiB over part of a preallocated file, and fdatasync, on the same
-//! disk and in the same run. `--typed` appends a serde type instead of bytes, which shows what encoding and its check cost.
+//! disk and in the same run. `--typed` appends a serde type instead of bytes, which shows what encoding and its check cost;
+//! `--no-sessions` appends outside of sessions, which shows what taking effect once costs.
 
 use kontiki::{ClusterKey, Config, Handle, LogEntry, LogOnly, RaftNode, Raw, Role};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,7 @@ struct Args {
     bytes: usize,
     dir: PathBuf,
     typed: bool,
+    no_sessions: bool,
     /// Only for children: which node this is, and where all are.
     node: Option<u64>,
     peers: BTreeMap<u64, String>,
@@ -63,6 +65,7 @@ impl Args {
             bytes: 100,
             dir,
             typed: false,
+            no_sessions: false,
             node: None,
             peers: BTreeMap::new(),
         };
@@ -74,6 +77,7 @@ impl Args {
                 "--bytes" => args.bytes = value()?.parse()?,
                 "--dir" => args.dir = value()?.into(),
                 "--typed" => args.typed = true,
+                "--no-sessions" => args.no_sessions = true,
                 "--node" => args.node = Some(value()?.parse()?),
                 "--peers" => args.peers = (1..).zip(value()?.split(',').map(str::to_owned)).collect(),
                 other => return Err(format!("{other} is not known").into()),
@@ -130,7 +134,8 @@ fn spawn(id: u64, args: &Args, peers: &str, lines: &mpsc::Sender<(u64, String)>)
     ]);
     command
         .args(["--bytes", &args.bytes.to_string()])
-        .args(args.typed.then_some("--typed"));
+        .args(args.typed.then_some("--typed"))
+        .args(args.no_sessions.then_some("--no-sessions"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let (out, lines) = (child.stdout.take().ok_or("no pipe")?, lines.clone());
     thread::spawn(move || {
@@ -167,7 +172,8 @@ fn conduct(children: &mut [Child], told: &mpsc::Receiver<(u64, String)>) -> Resu
 fn node<T: Sample>(args: &Args) -> Result<(), Failed> {
     let id = args.node.unwrap_or_default();
     let key = ClusterKey::load(args.dir.join("cluster.key"))?;
-    let config = Config::new(id, args.dir.join(format!("n{id}")), key, args.peers.clone());
+    let mut config = Config::new(id, args.dir.join(format!("n{id}")), key, args.peers.clone());
+    config.sessions = !args.no_sessions;
     let handle = RaftNode::<LogOnly<T>>::new(config)?.start()?;
     let leading = handle.clone();
     thread::spawn(move || {

@@ -1,8 +1,8 @@
 //! The handle without async: each call waits on the thread that makes it.
 
 use crate::{
-    Appended, Applied, Consistency, Entries, Entry, Error, Expect, Handle, LogEntry, MachineHandle,
-    StateMachine, Status, Tail, shared::Order,
+    Appended, Applied, Consistency, Entries, Entry, Error, Expect, Handle, LogEntry, MachineHandle, Session,
+    SessionKey, StateMachine, Status, Tail, shared::Order,
 };
 use futures_core::Stream;
 use std::{
@@ -65,6 +65,12 @@ macro_rules! common_calls {
                 self.handle.status()
             }
 
+            /// Index of the last entry that any handle of this node was told of; see the handle's `seen`.
+            #[must_use]
+            pub fn seen(&self) -> u64 {
+                self.handle.seen()
+            }
+
             /// Waits until a leader answers, and gives the status then.
             ///
             /// # Errors
@@ -110,6 +116,14 @@ impl<M: StateMachine> BlockingMachine<M> {
         block_on(self.handle.apply(command))
     }
 
+    /// See [`MachineHandle::apply_all`].
+    ///
+    /// # Errors
+    /// [`Error::outcome`] says whether the commands may have been applied.
+    pub fn apply_all(&self, commands: &[M::Command]) -> Result<Vec<Applied<M::Output>>, Error> {
+        block_on(self.handle.apply_all(commands))
+    }
+
     /// See [`MachineHandle::query`].
     ///
     /// # Errors
@@ -143,6 +157,23 @@ impl<T: LogEntry> BlockingHandle<T> {
     /// appended.
     pub fn append_if(&self, expect: Expect, entries: &[T]) -> Result<Appended, Error> {
         block_on(self.handle.append_if(expect, entries))
+    }
+
+    /// See [`Handle::open_session`].
+    ///
+    /// # Errors
+    /// As for an append. It does no harm to open another.
+    pub fn open_session(&self) -> Result<Session, Error> {
+        block_on(self.handle.open_session())
+    }
+
+    /// See [`Handle::append_in`].
+    ///
+    /// # Errors
+    /// [`Error::SessionExpired`] and [`Error::SessionStale`] if what became of earlier attempts is no longer remembered.
+    /// Otherwise as [`append_if`](Self::append_if).
+    pub fn append_in(&self, key: SessionKey, expect: Expect, entries: &[T]) -> Result<Appended, Error> {
+        block_on(self.handle.append_in(key, expect, entries))
     }
 
     /// See [`Handle::read`].

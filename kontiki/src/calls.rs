@@ -1,12 +1,15 @@
 //! Who waits for which answer.
 //!
-//! Invariant: a token names one request and is never used for another, so that a late answer finds nobody.
+//! Invariants: a token names one request and is never used for another, so that a late answer finds nobody; it is below
+//! 2⁶²: the others name attempts of requests.
 
 use crate::shared::Waiter;
 use kontiki_node::Token;
 
 /// How many bits of a token name the place; the others count how often it was used.
 const PLACE_BITS: u32 = 32;
+/// As far as that is counted.
+const USED_MAX: u32 = u32::MAX >> 2;
 
 /// Waiters by token. Places are used again, so that a node at work does not allocate for them.
 #[derive(Debug, Default)]
@@ -34,7 +37,7 @@ impl Calls {
         let Some(place) = self.places.get_mut(at as usize) else {
             return Token(u64::MAX);
         };
-        place.used = place.used.wrapping_add(1);
+        place.used = place.used.wrapping_add(1) & USED_MAX;
         place.waiter = Some(waiter);
         Token(u64::from(place.used) << PLACE_BITS | u64::from(at))
     }

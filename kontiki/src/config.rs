@@ -27,6 +27,9 @@ const WINDOW_BYTES_MIN: usize = 8 << 20;
 /// The largest batch that can be configured: packets have 32-bit lengths.
 const BATCH_BYTES_LIMIT: usize = 256 << 20;
 
+/// The longest silence of a session, in seconds: a year.
+const SESSION_TTL_MAX: u64 = 365 * 24 * 3600;
+
 /// The least that can be kept of a log: less would be forgotten before anyone has read it.
 const RETENTION_BYTES_MIN: u64 = 1 << 20;
 const RETENTION_AGE_MIN: Duration = Duration::from_secs(1);
@@ -76,6 +79,20 @@ pub struct Config {
     pub tail_bytes_max: usize,
     /// Length of a file of the log, in bytes. 1 MiB to 1 GiB, at least twice `batch_bytes_max`; 64 MiB unless set.
     pub segment_bytes: u64,
+    /// Whether an append whose answer was lost is sent again by the node, in a session of its own, so that it takes effect once
+    /// (dissertation §6.3). On unless set; without, its outcome is unknown.
+    pub sessions: bool,
+    /// How long a session may be silent before it is forgotten, by the time that passes for the cluster under its leaders. Whole
+    /// seconds, 1 s to 1 year; 1 h unless set. What the leader says that opens a session holds for that session; the same for
+    /// the other limits of sessions.
+    pub session_ttl: Duration,
+    /// How many sessions there may be; one more takes the place of the one that was silent for longest. From 1 to 1 million;
+    /// 4096 unless set.
+    pub sessions_max: usize,
+    /// How many bytes of answers a session remembers, each counted with 64 bytes and what the state machine gave back. 1 KiB to
+    /// 1 GiB; 64 KiB unless set. Where answers are so large that this forgets one which may still be asked for, a retry of
+    /// that append fails as [`Error::SessionStale`].
+    pub session_answers_bytes_max: usize,
     /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.
     pub snapshots: SnapshotPolicy,
     /// How many bytes of the log of a node without a state machine are kept at least; what is older is forgotten, a whole file
@@ -85,6 +102,11 @@ pub struct Config {
     /// How old, by the leaders' clocks, the entries of a log without a state machine are at least when they are forgotten. At
     /// least 1 s; `None`, the default, keeps everything. Where both are set, what either lets go goes.
     pub retention_age: Option<Duration>,
+    /// Turns leases on ([`Consistency::Lease`](crate::Consistency)): by how many millionths one node's clock may run faster than
+    /// another's. 1 to 999,999; `None`, the default, has no leases. Wrong answers are possible if a clock does not keep the
+    /// bound (one that stops while its machine sleeps does not), or if nodes differ in this or in `election_timeout_min`: to
+    /// change either, stop all nodes.
+    pub lease_drift_ppm: Option<u32>,
     pub(crate) socket: Option<UdpSocket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -117,9 +139,14 @@ impl Config {
             read_bytes_max: 4 << 20,
             tail_bytes_max: 16 << 20,
             segment_bytes: 64 << 20,
+            sessions: true,
+            session_ttl: Duration::from_secs(3600),
+            sessions_max: 4096,
+            session_answers_bytes_max: 64 << 10,
             snapshots: SnapshotPolicy::default(),
             retention_bytes: None,
             retention_age: None,
+            lease_drift_ppm: None,
             socket: None,
             memory: None,
         }
@@ -222,7 +249,8 @@ impl Config {
         self.check_peers()?;
         self.check_times()?;
         self.snapshots.check()?;
-        self.check_sizes()
+        self.check_sizes()?;
+        self.check_sessions()
     }
 
     fn check_peers(&self) -> Result<(), Error> {
@@ -283,7 +311,13 @@ impl Config {
                 ));
             }
         }
-        Ok(())
+        match self.lease_drift_ppm {
+            Some(ppm) if !(1..1_000_000).contains(&ppm) => {
+                let allowed = "1 to 999999 millionths, or left out for no leases";
+                Err(Error::config("lease_drift_ppm", ppm, allowed))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_sizes(&self) -> Result<(), Error> {
@@ -334,6 +368,33 @@ impl Config {
         }
     }
 
+    fn check_sessions(&self) -> Result<(), Error> {
+        let ttl = self.session_ttl;
+        if ttl.subsec_nanos() != 0 || !(1..=SESSION_TTL_MAX).contains(&ttl.as_secs()) {
+            let allowed = format!("whole seconds, 1s to {SESSION_TTL_MAX}s");
+            return Err(Error::config("session_ttl", format!("{ttl:?}"), allowed));
+        }
+        let (sessions, answers) = (self.sessions_max, self.session_answers_bytes_max);
+        if !(1..=1_000_000).contains(&sessions) {
+            return Err(Error::config("sessions_max", sessions, "1 to 1000000"));
+        }
+        if !(1 << 10..=1 << 30).contains(&answers) {
+            let allowed = format!("{} to {} bytes", 1 << 10, 1 << 30);
+            return Err(Error::config("session_answers_bytes_max", answers, allowed));
+        }
+        Ok(())
+    }
+
+    /// What the records say that open sessions; checked to be within range.
+    fn session_limits(&self) -> SessionLimits {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        SessionLimits {
+            ttl: u32::try_from(self.session_ttl.as_secs()).unwrap_or(u32::MAX),
+            sessions_max: number(self.sessions_max),
+            answers_bytes_max: number(self.session_answers_bytes_max),
+        }
+    }
+
     pub(crate) fn node_id(&self) -> NodeId {
         NodeId(self.node)
     }
@@ -369,10 +430,11 @@ impl Config {
                 window_bytes_max: self.window_bytes_max(),
                 message_bytes_max: MESSAGE_BYTES_MAX,
                 tail_bytes_max: self.tail_bytes_max,
+                lease_drift_ppm: self.lease_drift_ppm,
                 ..Raft::new(self.node_id())
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
-            sessions: SessionLimits::default(),
+            sessions: self.session_limits(),
             snapshots: SnapshotConfig {
                 retain_bytes: self.retention_bytes,
                 retain_age: self.retention_age.map(|age| nanos(age).0),
@@ -510,7 +572,14 @@ mod tests {
         assert!(refused(|c| c.entry_bytes_max = c.batch_bytes_max + 1).contains("`entry_bytes_max`"));
         assert!(refused(|c| c.batch_bytes_max = usize::MAX).contains("`batch_bytes_max`"));
         assert!(refused(|c| c.segment_bytes = 2 << 20).contains("`segment_bytes`"));
+        assert!(refused(|c| c.lease_drift_ppm = Some(1_000_000)).contains("`lease_drift_ppm` is 1000000"));
         assert!(refused(|c| c.node = 3).contains("names node 3"));
+        assert_eq!(
+            refused(|c| c.session_ttl = Duration::from_millis(1500)),
+            "`session_ttl` is 1.5s; it must be whole seconds, 1s to 31536000s"
+        );
+        assert!(refused(|c| c.sessions_max = 0).contains("`sessions_max`"));
+        assert!(refused(|c| c.session_answers_bytes_max = 100).contains("`session_answers_bytes_max`"));
         for wrong in ["host", ":7402", "host:", "host:0", "host:70000"] {
             let text = refused(|c| drop(c.peers.insert(2, wrong.into())));
             assert!(text.contains(&format!("2 = {wrong:?}")), "{text}");

@@ -1,14 +1,14 @@
 //! The handle: how a program uses a node. Every node takes every call and forwards to the leader what is for it.
 
 use crate::{
-    Append, Consistency, Error, Expect, LogEntry, Read, Tail,
+    Append, Consistency, Error, Expect, LogEntry, OpenSession, Read, SessionKey, Tail,
     owner::{Node, common_calls},
     request::Wanted,
     shared::Limits,
 };
 use bytes::Bytes;
 use kontiki_node::Ask;
-use kontiki_wire::{Payload, Session};
+use kontiki_wire::{Codec, Payload, Session};
 use std::{borrow::Borrow, marker::PhantomData, ops::RangeBounds};
 
 /// A node, for a program to use: cheap to clone, usable from any thread, on any executor and on none.
@@ -22,7 +22,9 @@ pub struct Handle<T> {
 common_calls!(Handle<T>, BlockingHandle);
 
 impl<T: LogEntry> Handle<T> {
-    /// Appends an entry. The future resolves once a majority has it on disk; the append goes on if it is dropped.
+    /// Appends an entry. The future resolves once a majority has it on disk; the append goes on if it is dropped. If its
+    /// answer is lost the node asks again, until the time is over, and it takes effect once
+    /// ([`Config::sessions`](crate::Config::sessions)); then it may stand behind an append that was asked later.
     ///
     /// # Errors
     /// [`Error::outcome`] says whether the entry may have been appended.
@@ -32,7 +34,7 @@ impl<T: LogEntry> Handle<T> {
             check_entry(limits, bytes.len())?;
             Ok(Payload::one(bytes, T::CODEC))
         });
-        self.submit(Expect::Any, payload)
+        self.submit(Expect::Any, payload, Session::None)
     }
 
     /// Appends entries next to each other, all or none.
@@ -50,15 +52,37 @@ impl<T: LogEntry> Handle<T> {
     /// [`Error::Mismatch`] if the log does not end as expected, and where it does end. [`Error::outcome`] says whether
     /// the entries may have been appended.
     pub fn append_if(&self, expect: Expect, entries: &[T]) -> Append {
-        self.submit(expect, payload(&self.node.shared().limits, entries))
+        let payload = payload(&self.node.shared().limits, entries);
+        self.submit(expect, payload, Session::None)
     }
 
-    fn submit(&self, expect: Expect, payload: Result<Payload, Error>) -> Append {
+    /// Opens a session, for appends that are to take effect once even if they are asked of another node or by a later life of
+    /// this program. It is forgotten if nothing is appended in it for long.
+    ///
+    /// # Errors
+    /// As for an append. It does no harm to open another.
+    pub fn open_session(&self) -> OpenSession {
+        OpenSession::new(&self.node)
+    }
+
+    /// Appends entries next to each other, all or none, if the log ends as expected, as the append of this key: if it has taken
+    /// effect before, it does not again, and is answered like the first time, whatever it expects now. The node asks once; to
+    /// ask again is for the caller.
+    ///
+    /// # Errors
+    /// [`Error::SessionExpired`] and [`Error::SessionStale`] if what became of earlier attempts is no longer remembered: this one
+    /// was not appended, but one before may have been. Otherwise as [`append_if`](Self::append_if).
+    pub fn append_in(&self, key: SessionKey, expect: Expect, entries: &[T]) -> Append {
+        let payload = payload(&self.node.shared().limits, entries);
+        self.submit(expect, payload, key.into())
+    }
+
+    fn submit(&self, expect: Expect, payload: Result<Payload, Error>, session: Session) -> Append {
         let submit = |payload| {
             self.node.submit(Ask::Append {
                 payload,
                 expect: expect.into(),
-                session: Session::None,
+                session,
             })
         };
         Append::new(payload.and_then(submit))
@@ -100,17 +124,26 @@ fn check(what: &'static str, bytes: usize, bytes_max: usize, limit: &'static str
 
 /// The entries of one append, as one record.
 fn payload<T: LogEntry>(limits: &Limits, entries: &[T]) -> Result<Payload, Error> {
+    record(limits, T::CODEC, entries.iter().map(T::encode))
+}
+
+/// Encoded entries as one record, if each and all are within the limits.
+pub(crate) fn record(
+    limits: &Limits,
+    codec: Codec,
+    entries: impl ExactSizeIterator<Item = Result<Bytes, Error>>,
+) -> Result<Payload, Error> {
     let mut encoded: Vec<Bytes> = Vec::with_capacity(entries.len());
     let mut bytes = 0usize;
     for entry in entries {
-        let entry = entry.encode()?;
+        let entry = entry?;
         check_entry(limits, entry.len())?;
         // What each takes beside itself; see the field of the configuration.
         bytes = bytes.saturating_add(entry.len()).saturating_add(size_of::<u32>());
         encoded.push(entry);
     }
     if let [entry] = &mut encoded[..] {
-        return Ok(Payload::one(std::mem::take(entry), T::CODEC));
+        return Ok(Payload::one(std::mem::take(entry), codec));
     }
     check("a batch", bytes, limits.batch_bytes_max, "batch_bytes_max")?;
     let too_large = || Error::TooLarge {
@@ -119,7 +152,7 @@ fn payload<T: LogEntry>(limits: &Limits, entries: &[T]) -> Result<Payload, Error
         bytes_max: limits.batch_bytes_max as u64,
         limit: "batch_bytes_max",
     };
-    Payload::several(&encoded, T::CODEC).ok_or_else(too_large)
+    Payload::several(&encoded, codec).ok_or_else(too_large)
 }
 
 #[cfg(test)]
@@ -135,6 +168,7 @@ mod tests {
             in_flight_bytes_max: 1000,
             read_bytes_max: 1000,
             request_timeout: Duration::from_secs(1),
+            sessions: true,
         }
     }
 

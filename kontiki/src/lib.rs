@@ -61,6 +61,7 @@
 //!   [`RaftNode::spinup`] gives two channels of the standard library instead.
 //! - Every node takes every call and forwards to the leader what is for it.
 //! - An append is acknowledged once a majority of the nodes has it on disk. What is acknowledged is never lost.
+//! - An append or command whose answer is lost is sent again by the node, and takes effect once ([`Config::sessions`]).
 //! - Each [`Error`] says whether the append may have happened ([`outcome`](Error::outcome)), whether asking again makes sense
 //!   and what to do.
 //! - Indexes count the entries of the log, from 1, without holes.
@@ -70,6 +71,7 @@ mod calls;
 mod channels;
 mod code;
 mod config;
+mod consistency;
 mod entry;
 mod error;
 mod handle;
@@ -84,6 +86,7 @@ mod random;
 mod reading;
 mod replica;
 mod request;
+mod session;
 mod shared;
 mod status;
 mod storage;
@@ -94,16 +97,18 @@ pub use blocking::{BlockingHandle, BlockingMachine, BlockingTail};
 pub use channels::{Channels, ClientRequest, ClientResponse};
 pub use code::Code;
 pub use config::Config;
+pub use consistency::Consistency;
 pub use entry::{LogEntry, LogOnly, Raw};
 pub use error::{Error, Outcome};
 pub use handle::Handle;
 pub use key::ClusterKey;
 pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, restored, snapshot_of};
-pub use kontiki_node::{At, Consistency, MachineError, StateMachine};
+pub use kontiki_node::{At, MachineError, StateMachine};
 pub use kontiki_wire::ClusterId;
-pub use machine::{Applied, Apply, MachineHandle, Query};
+pub use machine::{Applied, Apply, ApplyAll, MachineHandle, Query};
 pub use node::RaftNode;
 pub use policy::SnapshotPolicy;
 pub use request::{Append, Appended, Entries, Entry, Expect, Read};
+pub use session::{OpenSession, Session, SessionKey};
 pub use status::{PeerStatus, Role, SnapshotStatus, Status};
 pub use tail::Tail;

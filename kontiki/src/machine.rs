@@ -6,13 +6,14 @@
 use crate::{
     Consistency, Error, StateMachine,
     entry::{from_bytes, to_bytes},
-    handle::check_entry,
+    handle::{check_entry, record},
     owner::{Node, common_calls},
     request::State,
+    shared::Answer,
 };
 use bytes::Bytes;
 use kontiki_node::{Ask, Failure, Reply};
-use kontiki_wire::{Codec, Payload, Session};
+use kontiki_wire::{Codec, Payload, Refusal, Session, record::entries_in};
 use serde::de::DeserializeOwned;
 use std::{
     borrow::Borrow,
@@ -46,7 +47,8 @@ pub struct Applied<O> {
 
 impl<M: StateMachine> MachineHandle<M> {
     /// Has a command applied on every node. The future resolves once a majority has it on disk and it is applied on this
-    /// node, with what the machine gave back; the command goes on its way if the future is dropped.
+    /// node, with what the machine gave back; the command goes on its way if the future is dropped. If its answer is lost the
+    /// node asks again, until the time is over, and it is applied once ([`Config::sessions`](crate::Config::sessions)).
     ///
     /// # Errors
     /// [`Error::NotRoundTrip`] or [`Error::TooLarge`] if it cannot be sent. [`Error::outcome`] says whether it may have been
@@ -54,16 +56,35 @@ impl<M: StateMachine> MachineHandle<M> {
     pub fn apply(&self, command: impl Borrow<M::Command>) -> Apply<M::Output> {
         let submit = |bytes: Bytes| {
             check_entry(&self.node.shared().limits, bytes.len())?;
-            self.node.submit(Ask::Append {
-                payload: Payload::one(bytes, Codec::Postcard),
-                expect: kontiki_wire::Expect::Any,
-                session: Session::None,
-            })
+            self.submit(Payload::one(bytes, Codec::Postcard))
         };
         Apply {
             state: State::new(to_bytes(command.borrow()).and_then(submit)),
             _output: PhantomData,
         }
+    }
+
+    /// Has commands applied next to each other on every node, all or none, and gives what the machine gave back to each, in
+    /// their order. They are one record of the log, which costs far less than as many single ones.
+    ///
+    /// # Errors
+    /// [`Error::NotRoundTrip`] or [`Error::TooLarge`] if they cannot be sent. [`Error::outcome`] says whether they may have
+    /// been applied.
+    pub fn apply_all(&self, commands: &[M::Command]) -> ApplyAll<M::Output> {
+        let limits = &self.node.shared().limits;
+        let payload = record(limits, Codec::Postcard, commands.iter().map(to_bytes));
+        ApplyAll {
+            state: State::new(payload.and_then(|payload| self.submit(payload))),
+            _output: PhantomData,
+        }
+    }
+
+    fn submit(&self, payload: Payload) -> Result<Answer, Error> {
+        self.node.submit(Ask::Append {
+            payload,
+            expect: kontiki_wire::Expect::Any,
+            session: Session::None,
+        })
     }
 
     /// Asks the machine on this node. [`Consistency::Linearizable`] sees every command whose `apply` was answered before, on
@@ -76,7 +97,10 @@ impl<M: StateMachine> MachineHandle<M> {
         let encoded = kontiki_node::machine::encode(query.borrow());
         let submitted = encoded
             .map_err(|error| Error::Query(error.what))
-            .and_then(|query| self.node.submit(Ask::Query { query, consistency }));
+            .and_then(|query| {
+                let consistency = consistency.ask(self.node.shared().seen());
+                self.node.submit(Ask::Query { query, consistency })
+            });
         Query {
             state: State::new(submitted),
             _answer: PhantomData,
@@ -87,6 +111,13 @@ impl<M: StateMachine> MachineHandle<M> {
 /// A command under way. It goes on whether this is polled or dropped.
 #[must_use = "what became of the command is known only to its future"]
 pub struct Apply<O> {
+    state: State,
+    _output: PhantomData<fn() -> O>,
+}
+
+/// Commands under way. They go on whether this is polled or dropped.
+#[must_use = "what became of the commands is known only to their future"]
+pub struct ApplyAll<O> {
     state: State,
     _output: PhantomData<fn() -> O>,
 }
@@ -104,6 +135,12 @@ impl<O> fmt::Debug for Apply<O> {
     }
 }
 
+impl<O> fmt::Debug for ApplyAll<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApplyAll").finish_non_exhaustive()
+    }
+}
+
 impl<A> fmt::Debug for Query<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Query").finish_non_exhaustive()
@@ -118,6 +155,14 @@ impl<O: DeserializeOwned> Future for Apply<O> {
     }
 }
 
+impl<O: DeserializeOwned> Future for ApplyAll<O> {
+    type Output = Result<Vec<Applied<O>>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.state.poll(context).map(|reply| all_applied(reply?))
+    }
+}
+
 impl<A: DeserializeOwned> Future for Query<A> {
     type Output = Result<A, Error>;
 
@@ -127,26 +172,45 @@ impl<A: DeserializeOwned> Future for Query<A> {
 }
 
 fn applied<O: DeserializeOwned>(reply: Option<Reply>) -> Result<Applied<O>, Error> {
-    match reply {
-        Some(Reply::Appended {
-            first, term, outputs, ..
-        }) => {
-            let lost = |why: String| Error::OutputLost { index: first.0, why };
-            let bytes = outputs.ok_or_else(|| lost("it is no longer remembered".to_owned()))?;
-            Ok(Applied {
-                output: from_bytes(&bytes).map_err(lost)?,
-                index: first.0,
-                term: term.0,
-            })
-        }
-        Some(Reply::Failed(failure)) => Err(failure.into()),
-        Some(_) | None => Err(Error::Unknown("the node ended without an answer".to_owned())),
+    let mut all = all_applied(reply)?.into_iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => Ok(one),
+        _ => Err(Error::Unknown("the answer is not that of one command".to_owned())),
     }
+}
+
+fn all_applied<O: DeserializeOwned>(reply: Option<Reply>) -> Result<Vec<Applied<O>>, Error> {
+    let (first, last, term, outputs) = match reply {
+        Some(Reply::Appended {
+            first,
+            last,
+            term,
+            outputs,
+            ..
+        }) => (first.0, last.0, term.0, outputs),
+        // Nothing was asked for, and the log ends somewhere.
+        Some(Reply::Failed(Failure::Refused(Refusal::Holds { .. }))) => return Ok(Vec::new()),
+        Some(Reply::Failed(failure)) => return Err(failure.into()),
+        Some(_) | None => return Err(Error::Unknown("the node ended without an answer".to_owned())),
+    };
+    let lost = |index, why: String| Error::OutputLost { index, why };
+    let bytes = outputs.ok_or_else(|| lost(first, "it is no longer remembered".to_owned()))?;
+    let count = u32::try_from(last.saturating_add(1).saturating_sub(first)).ok();
+    let outputs = count.and_then(|count| entries_in(&bytes, count));
+    let outputs = outputs.ok_or_else(|| lost(first, "there is not one for each command".to_owned()))?;
+    let applied = |(index, output): (u64, Bytes)| {
+        Ok(Applied {
+            output: from_bytes(&output).map_err(|why| lost(index, why))?,
+            index,
+            term,
+        })
+    };
+    (first..).zip(outputs).map(applied).collect()
 }
 
 fn answered<A: DeserializeOwned>(reply: Option<Reply>) -> Result<A, Error> {
     match reply {
-        Some(Reply::Answered { answer }) => from_bytes(&answer)
+        Some(Reply::Answered { answer, .. }) => from_bytes(&answer)
             .map_err(|why| Error::Query(format!("its answer does not come back from its bytes: {why}"))),
         Some(Reply::Failed(Failure::Unknown(_))) => Err(Error::Timeout),
         Some(Reply::Failed(failure)) => Err(failure.into()),
@@ -174,6 +238,24 @@ mod tests {
     fn a_command_gives_its_output_and_its_place() {
         let done = applied::<u8>(appended(Some(Bytes::from_static(&[3])))).unwrap();
         assert_eq!((done.output, done.index, done.term), (3, 7, 2));
+    }
+
+    #[test]
+    fn several_commands_give_an_output_each() {
+        let reply = |outputs: &[&[u8]]| {
+            let mut reply = appended(Some(Payload::several(outputs, Codec::Postcard).unwrap().bytes));
+            if let Some(Reply::Appended { last, .. }) = &mut reply {
+                last.0 += 2;
+            }
+            all_applied::<u8>(reply)
+        };
+        let done = reply(&[&[3], &[4], &[5]]).unwrap();
+        let done: Vec<_> = done.iter().map(|done| (done.index, done.output)).collect();
+        assert_eq!(done, [(7, 3), (8, 4), (9, 5)]);
+        let error = reply(&[&[3], &[4, 4], &[5]]).unwrap_err();
+        assert!(error.to_string().contains("entry 8"), "{error}");
+        let error = reply(&[&[3], &[4]]).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Applied, "{error}");
     }
 
     #[test]

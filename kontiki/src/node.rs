@@ -110,6 +110,7 @@ fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
         in_flight_bytes_max: config.in_flight_bytes_max,
         read_bytes_max: config.read_bytes_max,
         request_timeout: config.request_timeout,
+        sessions: config.sessions,
     };
     let shared = Arc::new(Shared::new(
         config.node_id(),

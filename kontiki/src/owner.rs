@@ -66,7 +66,7 @@ impl Node {
             from: Position(wanted.from),
             to: Position(wanted.to),
             bytes_max: wanted.bytes_max,
-            consistency,
+            consistency: consistency.ask(self.shared().seen()),
             wait,
         };
         Read::new(self.submit(ask), wanted)
@@ -165,6 +165,13 @@ macro_rules! common_calls {
             #[must_use]
             pub fn status(&self) -> $crate::Status {
                 self.node.status()
+            }
+
+            /// Index of the last entry that any handle of this node was told of, by an append, a read or a query; 0 before the
+            /// first. [`Consistency::AtLeast`](crate::Consistency) it, another node shows no less.
+            #[must_use]
+            pub fn seen(&self) -> u64 {
+                self.node.shared().seen()
             }
 
             /// Waits until a leader answers, and gives the status then.

@@ -16,12 +16,13 @@ use crate::{
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
 use kontiki_log::{Fetch, Log, SnapshotCommand};
 use kontiki_node::{
-    Failure, Input, Ports, Reply, Request, Token,
+    Ask, Failure, Input, Ports, Reply, Request, Token,
     driver::Driver,
     machine::{Restore, Source, Task},
+    once::{Held, Once},
 };
 use kontiki_transport::{Sink, TransportEvent};
-use kontiki_wire::{Identity, Packet, PeerMessage};
+use kontiki_wire::{Identity, Packet, PeerMessage, Session};
 use std::{
     any::Any,
     cell::{Cell, RefCell},
@@ -85,6 +86,12 @@ struct Outside {
     reading: Reading,
     network: Network,
     calls: Calls,
+    /// Where appends take effect once, if they are to.
+    once: Once,
+    /// The moment of this turn.
+    now: Time,
+    /// Empty between turns: kept for its memory.
+    answers: Vec<(Token, Reply)>,
     replies: Vec<(Waiter, Reply)>,
     dropped: Vec<NodeId>,
 }
@@ -105,6 +112,9 @@ impl Replica {
             reading: Reading::new(shared.signal.clone()),
             network: Network::None,
             calls: Calls::default(),
+            once: Once::new(),
+            now: Time::ZERO,
+            answers: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
         };
@@ -231,7 +241,14 @@ impl Replica {
         for _ in 0..TURNS_MAX {
             self.gather(&mut core);
             let now = self.shared.now();
-            if core.inbox.is_empty() && now < self.deadline.get() {
+            let Core { outside, inbox, .. } = &mut *core;
+            outside.now = now;
+            outside.once.pump(now, inbox, &mut outside.answers);
+            outside.settle();
+            self.deadline
+                .set(self.deadline.get().min(outside.once.deadline()));
+            let idle = inbox.is_empty() && outside.replies.is_empty();
+            if idle && now < self.deadline.get() {
                 return self.publish(now, &mut core);
             }
             let Core {
@@ -240,7 +257,8 @@ impl Replica {
                 inbox,
                 ..
             } = &mut *core;
-            self.deadline.set(driver.turn(now, wall(), inbox, outside));
+            let deadline = driver.turn(now, wall(), inbox, outside);
+            self.deadline.set(deadline.min(outside.once.deadline()));
             if !outside.replies.is_empty() {
                 // Whoever is answered sees what it did in the status.
                 self.publish(now, &mut core);
@@ -286,7 +304,22 @@ impl Replica {
         } in core.submissions.drain(..)
         {
             let token = core.outside.calls.add(waiter);
-            core.inbox.push(Input::Request(Request { token, deadline, ask }));
+            match ask {
+                Ask::Append {
+                    payload,
+                    expect,
+                    session: Session::None,
+                } if self.shared.limits.sessions => {
+                    let held = Held {
+                        token,
+                        deadline,
+                        payload,
+                        expect,
+                    };
+                    core.outside.once.append(held);
+                }
+                ask => core.inbox.push(Input::Request(Request { token, deadline, ask })),
+            }
         }
     }
 
@@ -300,6 +333,11 @@ impl Replica {
     /// Tells everyone who waits that this node will not answer.
     fn answer_all(&self, outside: &mut Outside, why: &str) {
         tracing::debug!(why, waiting = outside.calls.len(), "answering everyone who waits");
+        for (token, failure) in outside.once.give_up() {
+            outside.answers.push((token, Reply::Failed(failure)));
+        }
+        outside.settle();
+        self.answer(outside);
         for waiter in outside.calls.drain() {
             let failure = if waiter.is_append {
                 Failure::Unknown("the node stopped or paused before it was answered")
@@ -345,6 +383,17 @@ impl Sink for Door {
             replica.run();
             if replica.wants_loop() {
                 replica.shared.signal.notify_one();
+            }
+        }
+    }
+}
+
+impl Outside {
+    /// Finds those whose answers these are. Whoever is not there was answered when the node was paused.
+    fn settle(&mut self) {
+        for (token, reply) in self.answers.drain(..) {
+            if let Some(waiter) = self.calls.remove(token) {
+                self.replies.push((waiter, reply));
             }
         }
     }
@@ -411,10 +460,12 @@ impl Ports for Outside {
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
-        // Whoever is not there was answered when the node was paused.
-        if let Some(waiter) = self.calls.remove(token) {
-            self.replies.push((waiter, reply));
+        if Once::owns(token) {
+            self.once.answered(self.now, token, reply, &mut self.answers);
+        } else {
+            self.answers.push((token, reply));
         }
+        self.settle();
     }
 
     fn note(&mut self, _group: GroupId, note: &Note) {

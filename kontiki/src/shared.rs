@@ -8,11 +8,11 @@
 use crate::{Error, status::Snapshot};
 use kontiki_consensus::{NodeId, Time};
 use kontiki_node::{Ask, Failure, Reply};
-use kontiki_wire::ClusterId;
+use kontiki_wire::{ClusterId, Refusal};
 use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Limits {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) read_bytes_max: usize,
     pub(crate) request_timeout: Duration,
+    /// Whether appends take effect once, in a session of the node.
+    pub(crate) sessions: bool,
 }
 
 /// What becomes of the answer to a request.
@@ -79,6 +81,8 @@ pub(crate) struct Shared {
     queue: Mutex<Queue>,
     appends_bytes: AtomicUsize,
     reads_bytes: AtomicUsize,
+    /// The last entry that anybody was told of.
+    seen: AtomicU64,
     status: Mutex<Snapshot>,
     order: Mutex<Order>,
     ordered: Condvar,
@@ -111,6 +115,7 @@ impl Shared {
             queue: Mutex::default(),
             appends_bytes: AtomicUsize::new(0),
             reads_bytes: AtomicUsize::new(0),
+            seen: AtomicU64::new(0),
             status: Mutex::new(Snapshot::new()),
             order: Mutex::new(Order::Run),
             ordered: Condvar::new(),
@@ -211,8 +216,15 @@ impl Shared {
     /// Answers one.
     pub(crate) fn answer(&self, waiter: Waiter, reply: Reply) {
         self.let_go(waiter.is_append, waiter.bytes);
+        // Before the answer: whoever has it asks for no less from then on.
+        self.seen.fetch_max(tells_of(&reply), Ordering::Relaxed);
         // Whoever asked may have gone meanwhile.
         let _ = waiter.answer.send(reply);
+    }
+
+    /// Index of the last entry that an answer has told of.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
     }
 
     /// Takes nothing any more, and answers what still waits. Only the first reason counts.
@@ -296,6 +308,18 @@ impl Shared {
     }
 }
 
+/// The last entry that whoever has this answer knows of.
+fn tells_of(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Appended { last, .. } | Reply::Read { last, .. } => last.0,
+        Reply::Answered { at, .. } => at.0,
+        Reply::Failed(Failure::Refused(Refusal::Mismatch { last, .. } | Refusal::Holds { last, .. })) => {
+            last.0
+        }
+        Reply::Failed(_) | Reply::SessionOpened { .. } => 0,
+    }
+}
+
 /// A panic elsewhere leaves these whole: nothing is half done under the lock.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -313,6 +337,7 @@ mod tests {
             in_flight_bytes_max,
             read_bytes_max: 1000,
             request_timeout: Duration::from_secs(1),
+            sessions: true,
         };
         Shared::new(NodeId(1), ClusterId(1), limits)
     }
@@ -352,7 +377,7 @@ mod tests {
             from: kontiki_consensus::Position(1),
             to: kontiki_consensus::Position(2),
             bytes_max: 1,
-            consistency: kontiki_node::Consistency::Stale,
+            consistency: kontiki_node::Consistency::STALE,
             wait: true,
         };
         let _read = shared.submit(read(), Duration::from_secs(1)).unwrap();
@@ -360,6 +385,25 @@ mod tests {
             let refused = shared.submit(ask, Duration::from_secs(1));
             assert_eq!(refused.unwrap_err(), Error::Overloaded);
         }
+    }
+
+    #[test]
+    fn what_answers_have_told_of_is_remembered() {
+        let shared = shared(10_000);
+        let _answer = shared.submit(append(), Duration::from_secs(1)).unwrap();
+        let _answer = shared.submit(append(), Duration::from_secs(1)).unwrap();
+        let mut taken = Vec::new();
+        shared.take(&mut taken);
+        let last = |last| kontiki_consensus::Position(last);
+        let (runs, term) = (Vec::new(), kontiki_consensus::Term(1));
+        let replies = [
+            Reply::Failed(Failure::Refused(Refusal::Mismatch { last: last(7), term })),
+            Reply::Read { runs, last: last(5) },
+        ];
+        for (submission, reply) in taken.into_iter().zip(replies) {
+            shared.answer(submission.waiter, reply);
+        }
+        assert_eq!(shared.seen(), 7);
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl<T: LogEntry> Tail<T> {
         let node = self.handle.node.with_timeout(PATIENCE);
         let bytes_max = CHUNK_BYTES.min(node.shared().limits.read_bytes_max);
         let wanted = Wanted::of(self.next.., bytes_max);
-        node.read(wanted, Consistency::Stale, true)
+        node.read(wanted, Consistency::STALE, true)
     }
 }
 

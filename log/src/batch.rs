@@ -3,11 +3,11 @@
 //! A frame does to each group, in this order: term and vote, truncation or installation, records, purge. Writes are
 //! therefore joined as long as that is also the order they came in: a write of term, vote or truncation behind one
 //! of records begins a frame of its own, and so does an installation. A purge concerns what no write changes any
-//! more, and may join any. Invariant: nothing overtakes; a write is named as done by the
+//! more, and may join any. The records of a group in a frame are of one term, which its header names. Invariant: nothing overtakes; a write is named as done by the
 //! frame that holds the last of it.
 
 use crate::group::Content;
-use kontiki_consensus::{Base, GroupId, HardState, Index, Run, Write, WriteId};
+use kontiki_consensus::{Base, GroupId, HardState, Index, Run, Term, Write, WriteId};
 use kontiki_wire::frame::{BasePart, FrameHeader, FramePart, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
 use kontiki_wire::{ClusterId, base_bytes, encode_base, record};
@@ -97,13 +97,16 @@ impl Batch {
         })?
     }
 
-    /// Takes runs as far as there is room, at least a record if there is none yet; false if some are left.
+    /// Takes runs of one term as far as there is room, at least a record if there is none yet; false if some are left.
     fn take_runs(&mut self, group: GroupId, runs: &mut Vec<Run>, bytes_max: usize) -> bool {
         let Some(part) = self.parts.iter_mut().find(|p| p.group == group) else {
             return false;
         };
         let mut taken = 0;
         while let Some(run) = runs.get_mut(taken) {
+            if part.runs.first().is_some_and(|first| first.term() != run.term()) {
+                break;
+            }
             let room = bytes_max.saturating_sub(self.bytes);
             let head = run.fitting(room);
             let bytes = run_bytes(&head);
@@ -178,6 +181,7 @@ impl Batch {
                 install: b.install,
                 bytes: base_bytes(&b.base) as u16,
             }),
+            records_term: p.runs.first().map_or(Term::ZERO, Run::term),
             first: p.runs.first().map_or(Index::ZERO, Run::first),
             count: p.runs.iter().map(Run::len).sum::<usize>() as u32,
             bytes: p.bytes as u32,

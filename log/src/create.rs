@@ -97,7 +97,7 @@ fn first_write(identity: Identity, members: &Configuration, segment_bytes: u64) 
     let batch = gather(&mut queue, usize::MAX).unwrap_or_default();
     let groups = Groups::from([(GroupId::default(), Default::default())]);
     let mut buffers = vec![
-        segment_header(identity, FIRST, segment_bytes, FIRST, &groups).encode(),
+        segment_header(identity, (FIRST, segment_bytes, 0), FIRST, &groups).encode(),
         batch.header(FIRST, SECTOR, FIRST).encode(identity.cluster),
     ];
     batch.encode_body(identity.cluster, &mut buffers);

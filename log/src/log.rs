@@ -45,6 +45,8 @@ pub(crate) struct Active {
     pub(crate) bytes: u64,
     /// Where the next frame begins; zero if the segment has no header yet.
     pub(crate) offset: u64,
+    /// The number its file had before, or zero.
+    pub(crate) was: u64,
 }
 
 /// What an operation is for.
@@ -71,8 +73,12 @@ pub struct Log<D> {
     active: Active,
     /// The first segment that is there.
     first: u64,
-    /// It is being removed.
+    /// It is being removed, or becoming a spare.
     removing: bool,
+    /// How many segments became spares.
+    recycled: u64,
+    /// How many indexes of full segments are being written.
+    sealing: usize,
     /// The sequence of the next frame.
     sequence: u64,
     room: Room,
@@ -117,6 +123,8 @@ impl<D: Disk> Log<D> {
             active,
             first,
             removing: false,
+            recycled: 0,
+            sealing: 0,
             sequence,
             room,
             full: false,
@@ -197,7 +205,13 @@ impl<D: Disk> Log<D> {
         self.first
     }
 
-    /// How many bytes the files of the log take on disk, about: whole segments, without the spare.
+    /// How many segments were used again since the log was opened, instead of being removed.
+    #[must_use]
+    pub fn segments_recycled(&self) -> u64 {
+        self.recycled
+    }
+
+    /// How many bytes the files of the log take on disk, about: whole segments, without the spares (two at most).
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let full = self.active.number.saturating_sub(self.first);
@@ -212,7 +226,11 @@ impl<D: Disk> Log<D> {
     fn completed(&mut self, Completion { id, result }: Completion) {
         match (self.purposes.remove(&id), result) {
             (Some(Purpose::Frame), Ok(Done::Unit)) => self.frame_done(),
-            (Some(Purpose::Index | Purpose::Close), Ok(Done::Unit)) | (None | Some(Purpose::Close), _) => {}
+            (Some(Purpose::Index), Ok(Done::Unit)) => {
+                self.sealing = self.sealing.saturating_sub(1);
+                self.sweep();
+            }
+            (None | Some(Purpose::Close), _) => {}
             (Some(Purpose::Frame | Purpose::Index), Err(error)) => self.fail(error.into()),
             (Some(Purpose::Create), Ok(Done::Opened(file, _))) => {
                 let step = self.room.filled(Ok(file));

@@ -193,12 +193,15 @@ impl<'a, D: Disk> Opening<'a, D> {
                 bytes,
             });
         self.starts.extend(start);
+        let was = header
+            .as_ref()
+            .map_or(0, |h| if is_old { h.segment } else { h.was });
         Ok(Segment {
             number,
             file,
             bytes,
             header: header.filter(|_| !is_old),
-            is_old,
+            was,
         })
     }
 
@@ -297,11 +300,10 @@ impl<'a, D: Disk> Opening<'a, D> {
         self.replay_full(&last, frame.sequence)?;
         perform(self.disk, Op::Close { file: last.file })?;
         let next = behind.remove(0);
-        let (number, bytes) = (next.number, next.bytes);
+        let bytes = next.bytes;
         self.header = Some(segment_header(
             self.identity,
-            number,
-            bytes,
+            (next.number, bytes, next.was),
             frame.sequence,
             &self.replay.groups,
         ));
@@ -412,13 +414,20 @@ impl<'a, D: Disk> Opening<'a, D> {
             ),
         };
         let (mut is_cut, mut lost, mut torn_bytes) = (false, 0, 0);
+        let torn_end = torn.as_ref().map(|t| t.kept.end() + t.lost);
         if let Some(torn) = torn.filter(|t| !t.kept.parts.is_empty()) {
             self.replay.apply(&torn.kept, stride(last.bytes), &torn.contents);
             (is_cut, lost) = (true, torn.lost);
             (end, frame) = (torn.kept.end(), Some(torn.kept));
         }
         let to = index.as_ref().map_or(last.bytes, |(_, from)| *from);
-        let behind = last.behind(self.disk, cluster, sequence, (end, to))?;
+        let mut behind = last.behind(self.disk, cluster, sequence, (end, to))?;
+        if last.was > 0 {
+            // Of what stands there only a torn frame, if its header is sound, could be taken for something.
+            behind.dirty = torn_end
+                .map(|torn_end| (end, torn_end.min(to)))
+                .filter(|(from, to)| from < to);
+        }
         // The first frame of all was on disk before the log got its name.
         if last.number == 1 && frame.is_none() {
             return Err(words::damaged(&self.file(last.number), at, Some(record), &what));
@@ -433,8 +442,7 @@ impl<'a, D: Disk> Opening<'a, D> {
             .into_iter()
             .chain(self.look_at_spares(spares, sequence)?)
         {
-            let torn = found.dirty.filter(|_| !segment.is_old);
-            torn_bytes += torn.map_or(0, |(from, to)| to - from);
+            torn_bytes += found.dirty.map_or(0, |(from, to)| to - from);
             dirty.extend(found.dirty.map(|(from, to)| (segment.number, from, to)));
         }
         Ok(End {
@@ -454,10 +462,12 @@ impl<'a, D: Disk> Opening<'a, D> {
     ) -> Result<Vec<(&'s Segment, Behind)>, LogError> {
         let mut all = Vec::new();
         for spare in spares {
-            let behind = spare.behind(self.disk, self.identity.cluster, sequence, (0, spare.bytes))?;
+            let mut behind = spare.behind(self.disk, self.identity.cluster, sequence, (0, spare.bytes))?;
             if behind.later.is_some() {
                 return Err(self.bad_header(spare.number));
             }
+            // What a file held before is no frame of this segment, and is written over as it is.
+            behind.dirty = behind.dirty.filter(|_| spare.was == 0);
             all.push((spare, behind));
         }
         Ok(all)
@@ -486,12 +496,15 @@ impl<'a, D: Disk> Opening<'a, D> {
             _ => vec![bytes],
         };
         write(self.disk, file, from, buffers)?;
-        let Segment { number, bytes, .. } = *segment;
+        let Segment {
+            number, bytes, was, ..
+        } = *segment;
         Ok(Active {
             number,
             file,
             bytes,
             offset: align(end.offset),
+            was,
         })
     }
 
@@ -516,6 +529,7 @@ impl<'a, D: Disk> Opening<'a, D> {
             number: s.number,
             file: s.file,
             bytes: s.bytes,
+            was: s.was,
         };
         Ok(spares.into_iter().map(spare).collect())
     }

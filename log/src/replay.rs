@@ -5,9 +5,9 @@
 
 use crate::group::{self, Group, Groups, apply_frame};
 use bytes::Bytes;
-use kontiki_consensus::{Base, Body, GroupId, Index, LogId, Restored, Run};
+use kontiki_consensus::{Base, Body, GroupId, Index, LogId, Restored, Run, Term};
 use kontiki_wire::frame::{FrameHeader, FramePart};
-use kontiki_wire::record::{RecordError, decode_prefix};
+use kontiki_wire::record::{RecordError, decode_prefix, run_bytes};
 use kontiki_wire::segment::SegmentHeader;
 use kontiki_wire::{ClusterId, decode_base};
 use std::collections::VecDeque;
@@ -131,6 +131,10 @@ impl Replay {
         let expected = part.truncate.unwrap_or(last.index.next());
         let term_before = install.map_or_else(|| group.term_before(expected), |b| b.last.term);
         let (runs, sound, error) = decode_prefix(self.cluster, part.group, bytes.slice(block.len()..));
+        let whole = runs.len();
+        let (runs, sound) = of_term(runs, sound, part.records_term);
+        // What comes after it is none of this frame's either.
+        let error = error.filter(|_| runs.len() == whole);
         let follows = |first: &Run| {
             let position = part.truncate.is_some() || first.first_position() == position.next();
             first.first() == expected && position && first.term() >= term_before
@@ -138,6 +142,9 @@ impl Replay {
         let place = expected >= Index(1) && expected <= last.index.next();
         let end = runs.last().map_or(last.index, Run::last);
         let beyond = base.as_ref().is_some_and(|b| b.last.index > end);
+        // A recycled file may hold the block of an earlier one.
+        let is_old = |b: &Base| group.base_in > 0 && b.last.index < group.base.last.index;
+        let beyond = beyond || base.as_ref().is_some_and(is_old);
         let mut checked = Checked {
             expected,
             bytes: sound,
@@ -209,6 +216,13 @@ impl Replay {
             tail: std::mem::take(&mut self.tail.runs).into(),
         }
     }
+}
+
+/// The runs up to the first of another term, which is what a recycled file held before; with their length in bytes.
+fn of_term(mut runs: Vec<Run>, sound: usize, term: Term) -> (Vec<Run>, usize) {
+    let theirs = runs.iter().position(|r| r.term() != term).unwrap_or(runs.len());
+    let foreign: usize = runs.drain(theirs..).map(|r| run_bytes(&r)).sum();
+    (runs, sound - foreign.min(sound))
 }
 
 /// What was found of one part of a frame.

@@ -6,11 +6,20 @@
 //! segment always has its whole length. If there is no room that is told once, and tried again when it is
 //! asked for by [`Log::retry_room`](crate::Log::retry_room): there is no clock here, and each attempt fills
 //! the disk to its last byte for a moment.
+//!
+//! A segment that is no longer needed becomes a spare too, under the number behind the last (`sweep`): then nothing is
+//! filled, and nothing of that is in the way of appends. Its old content stays until it is written over; what tells
+//! it from the new is the number of the segment, which every frame names. Invariants: at most [`SPARES_MAX`]
+//! are ready, and none is taken while another is being made, whose number it would have to have; while there
+//! is no room none is: its own is to be freed.
 
 use crate::disk::{DiskError, FileId, Op};
 use crate::layout::{FOLDER, new_name, segment_name};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
+
+/// How many segments wait at most: the one that must, and one more that was used before.
+const SPARES_MAX: usize = 2;
 
 /// A segment that waits for its first frame.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +27,19 @@ pub(crate) struct Spare {
     pub(crate) number: u64,
     pub(crate) file: FileId,
     pub(crate) bytes: u64,
+    /// The number it had before, if it was used; zero if it holds zeros.
+    pub(crate) was: u64,
+}
+
+/// What becomes of a segment that is no longer needed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// It becomes the spare of this number.
+    Spare(u64),
+    /// It is removed.
+    Gone,
+    /// That is known once the spare is made that is being made.
+    Open,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +57,8 @@ enum Making {
     Unsynced(Spare),
     /// Its name is taken back, so that another sync covers one that was given after the one that failed.
     Renaming(Spare),
+    /// A segment that is no longer needed is given the number behind the last.
+    Recycling,
     /// A file is in the way, left by an attempt that could not tidy up.
     Clearing {
         number: u64,
@@ -79,6 +103,28 @@ impl Room {
     /// The next segment.
     pub(crate) fn take(&mut self) -> Option<Spare> {
         self.ready.pop_front()
+    }
+
+    /// What becomes of a segment of so many bytes that is no longer needed, while `active` is in use.
+    pub(crate) fn fate(&self, active: u64, bytes: u64) -> Fate {
+        let number = self.ready.back().map_or(active, |s| s.number) + 1;
+        match self.making {
+            _ if bytes != self.segment_bytes || self.ready.len() >= SPARES_MAX => Fate::Gone,
+            Making::Nothing => Fate::Spare(number),
+            Making::Refused | Making::Unnamed(_) | Making::Unsynced(_) => Fate::Gone,
+            _ => Fate::Open,
+        }
+    }
+
+    /// It begins to become one.
+    pub(crate) fn begin_recycling(&mut self) {
+        self.making = Making::Recycling;
+    }
+
+    /// It is ready, or cannot be.
+    pub(crate) fn recycled(&mut self, spare: Option<Spare>) {
+        self.making = Making::Nothing;
+        self.ready.extend(spare);
     }
 
     /// The operation that makes segment `number`, the one behind the one in use, if none is ready or being made.
@@ -130,6 +176,7 @@ impl Room {
                     number,
                     file,
                     bytes: self.segment_bytes,
+                    was: 0,
                 }));
             }
             Err(error) => error,
@@ -169,6 +216,7 @@ impl Room {
             }
             Making::Clearing { number } => Step::Next(self.fill(number)),
             Making::Nothing
+            | Making::Recycling
             | Making::Filling { .. }
             | Making::Refused
             | Making::Unnamed(_)

@@ -18,8 +18,8 @@ pub(crate) struct Segment {
     pub(crate) file: FileId,
     pub(crate) bytes: u64,
     pub(crate) header: Option<SegmentHeader>,
-    /// It has the header of an earlier segment, and is to be used again.
-    pub(crate) is_old: bool,
+    /// The number it had before, if it is used again; zero if there must be zeros behind its frames.
+    pub(crate) was: u64,
 }
 
 /// Where the frames of a segment end.

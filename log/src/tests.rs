@@ -8,6 +8,7 @@ mod golden;
 mod model;
 mod places;
 mod reads;
+mod recycle;
 mod room;
 mod snapshots;
 mod wrong;

@@ -328,6 +328,7 @@ impl Driver {
         for key in &changes.answered {
             self.waiters.lands_in_session(*key);
         }
+        self.waiters.opened_up_to(meta.at.index);
         self.counts.expired += changes.gone.len() as u64;
         if let Some(point) = changes.trim
             && !*machine

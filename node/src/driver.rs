@@ -72,6 +72,12 @@ pub struct Counts {
     pub halted: u64,
     /// This node took over the state of one in the majority.
     pub resynced: u64,
+    /// Reads that a leader answered under its lease, without a round.
+    pub leased: u64,
+    /// Reads with a bound on their age that an earlier round was good enough for.
+    pub recent: u64,
+    /// Reads that waited for an entry to be applied, and were then served.
+    pub awaited: u64,
     /// Snapshots of the machine that were taken.
     pub taken: u64,
     /// Snapshots of the machine that were given up: the source failed, or there was no room.
@@ -258,7 +264,7 @@ impl Driver {
                 self.append(now, (token, deadline), proposal, ports);
             }
             Ask::OpenSession => self.append(now, (token, deadline), Proposal::opening(), ports),
-            ask => self.read(token, deadline, ask, ports),
+            ask => self.read(now, (token, deadline), ask, ports),
         }
     }
 

@@ -12,6 +12,7 @@ mod expect;
 mod forward;
 pub mod machine;
 mod meta;
+pub mod once;
 pub mod ports;
 mod proposals;
 mod reads;

@@ -203,6 +203,8 @@ impl Driver {
                 return true;
             }
             Known::Stale => Refusal::SessionStale,
+            // This node's disk may be slower than those of a majority, and its clients hear of the session before it does.
+            Known::NoSession if self.waiters.opens(of.session) => return false,
             Known::NoSession => Refusal::SessionExpired,
         };
         self.refuse_confirmed(origin, next, refusal);
@@ -263,6 +265,8 @@ impl Driver {
         self.waiters.carry(place.index, proposal.weight());
         if let Session::In(of) = session {
             self.waiters.carry_in_session(of, Place { at, first, count });
+        } else if session == Session::Open {
+            self.waiters.carry_opening(place.index);
         }
         match origin {
             Origin::Client { token, deadline, .. } => {
@@ -344,7 +348,10 @@ impl Driver {
         } else if applied == Some(false) {
             Reply::Failed(Failure::Superseded)
         } else if waiter.session == Session::Open {
-            Reply::SessionOpened { session: at.index.0 }
+            Reply::SessionOpened {
+                session: at.index.0,
+                ttl: self.ttl(at.index.0),
+            }
         } else {
             let last = Position((waiter.first.0.saturating_add(waiter.count.into())).saturating_sub(1));
             Reply::Appended {
@@ -359,6 +366,15 @@ impl Driver {
             }
         };
         ports.reply(waiter.token, reply);
+    }
+
+    /// After how many seconds of silence a session is forgotten. It is the leader's setting that counts, but where the table
+    /// is behind, what this node would have said must do.
+    fn ttl(&self, session: u64) -> u32 {
+        let sessions = &self.applied.meta.sessions;
+        sessions
+            .row(session)
+            .map_or(self.config.sessions.ttl, |row| row.ttl())
     }
 
     /// Remembers the times of what is being written, so that a later leader does not go behind them.

@@ -2,16 +2,19 @@
 //!
 //! A linearizable read (dissertation §6.4) asks consensus how far it must see: all that come in one
 //! turn ask together, under one name. When that is applied here, it is served like a stale one: from
-//! memory, or from the log; a query, by the machine. Invariants: a name is never used twice, over restarts too; a read shows
+//! memory, or from the log; a query, by the machine. What other reads need is in [`freshness`]. Invariants: a name is never used twice, over restarts too; a read shows
 //! nothing that is not applied; one that was refused is asked again until its deadline, not in circles.
+
+mod freshness;
 
 use crate::{
     driver::Driver,
     machine::Task,
     ports::Ports,
-    request::{Ask, Consistency, Failure, Reply, Token},
+    request::{Ask, Failure, Reply, Token},
 };
 use bytes::Bytes;
+use freshness::Rounds;
 use kontiki_consensus::{Event, Index, NodeId, Position, ReadId, Run, Time};
 use kontiki_log::{Fetch, From, LogError};
 use std::{collections::BTreeMap, sync::Arc};
@@ -90,6 +93,10 @@ pub(crate) struct Reads {
     refused: Vec<(Time, Reader)>,
     /// Confirmed: they wait for this index to be applied.
     confirmed: Vec<(Index, Reader)>,
+    /// They wait for the entry at this position to be applied.
+    awaiting: Vec<(Position, Reader)>,
+    /// What confirmed questions have told.
+    rounds: Rounds,
     /// They wait for something to stand where they begin.
     tails: Vec<EntryReader>,
     fetches: BTreeMap<u64, Purpose>,
@@ -105,6 +112,8 @@ impl Reads {
             asked: BTreeMap::new(),
             refused: Vec::new(),
             confirmed: Vec::new(),
+            awaiting: Vec::new(),
+            rounds: Rounds::default(),
             tails: Vec::new(),
             fetches: BTreeMap::new(),
         }
@@ -116,6 +125,7 @@ impl Reads {
             && self.asked.is_empty()
             && self.refused.is_empty()
             && self.confirmed.is_empty()
+            && self.awaiting.is_empty()
             && self.tails.is_empty()
             && !self.fetches.values().any(|p| p.client().is_some())
     }
@@ -176,6 +186,7 @@ impl Reads {
         );
         readers.extend(self.refused.drain(..).map(|(_, reader)| reader));
         readers.extend(self.confirmed.drain(..).map(|(_, reader)| reader));
+        readers.extend(self.awaiting.drain(..).map(|(_, reader)| reader));
         let mut left: Vec<Token> = readers.into_iter().map(|reader| reader.token).collect();
         left.extend(self.tails.drain(..).map(|tail| tail.token));
         let fetches = std::mem::take(&mut self.fetches).into_values();
@@ -186,7 +197,13 @@ impl Reads {
 
 impl Driver {
     /// A client's read.
-    pub(crate) fn read(&mut self, token: Token, deadline: Time, ask: Ask, ports: &mut impl Ports) {
+    pub(crate) fn read(
+        &mut self,
+        now: Time,
+        (token, deadline): (Token, Time),
+        ask: Ask,
+        ports: &mut impl Ports,
+    ) {
         let (wanted, consistency) = match ask {
             Ask::Read {
                 from,
@@ -215,10 +232,7 @@ impl Driver {
             deadline,
             wanted,
         };
-        match consistency {
-            Consistency::Linearizable => self.reads.fresh.push(reader),
-            Consistency::Stale => self.serve(reader, ports),
-        }
+        self.begin_read(now, reader, consistency, ports);
     }
 
     /// Nothing is answered any more: who waits for entries need not wait longer.
@@ -250,18 +264,21 @@ impl Driver {
 
     pub(crate) fn read_ready(&mut self, id: ReadId, index: Index, ports: &mut impl Ports) {
         self.checks_confirmed(id, ports);
-        for reader in self
-            .reads
-            .asked
-            .remove(&id)
-            .into_iter()
-            .flat_map(|(_, readers)| readers)
-        {
-            if index <= self.applied.at.index {
-                self.serve(reader, ports);
-            } else {
-                self.reads.confirmed.push((index, reader));
-            }
+        let Some((asked, readers)) = self.reads.asked.remove(&id) else {
+            return;
+        };
+        self.reads.rounds.confirmed(asked, index, self.applied.at.index);
+        for reader in readers {
+            self.serve_at(index, reader, ports);
+        }
+    }
+
+    /// Answers a read as soon as this is applied.
+    fn serve_at(&mut self, index: Index, reader: Reader, ports: &mut impl Ports) {
+        if index <= self.applied.at.index {
+            self.serve(reader, ports);
+        } else {
+            self.reads.confirmed.push((index, reader));
         }
     }
 
@@ -296,7 +313,7 @@ impl Driver {
     /// More is applied: serves whoever waited for it.
     pub(crate) fn serve_applied(&mut self, ports: &mut impl Ports) {
         let (index, position) = (self.applied.at.index, self.applied.position);
-        if self.reads.confirmed.is_empty() && self.reads.tails.is_empty() {
+        if self.reads.confirmed.is_empty() && self.reads.awaiting.is_empty() && self.reads.tails.is_empty() {
             return;
         }
         let confirmed = self
@@ -304,10 +321,14 @@ impl Driver {
             .confirmed
             .extract_if(.., |(at, _)| *at <= index)
             .map(|(_, r)| r);
-        let confirmed: Vec<Reader> = confirmed.collect();
+        let mut ready: Vec<Reader> = confirmed.collect();
+        let waited = self.reads.awaiting.extract_if(.., |(at, _)| *at <= position);
+        let before = ready.len();
+        ready.extend(waited.map(|(_, r)| r));
+        self.counts.awaited += (ready.len() - before) as u64;
         let tails = self.reads.tails.extract_if(.., |r| r.range.from <= position);
         let tails: Vec<EntryReader> = tails.collect();
-        for reader in confirmed {
+        for reader in ready {
             self.serve(reader, ports);
         }
         for tail in tails {
@@ -354,7 +375,11 @@ impl Driver {
             && !self.refuses(token, ports)
         {
             let reply = match answer {
-                Ok(answer) => Reply::Answered { answer },
+                // What was handed over before the query is done with by now, and nothing else.
+                Ok(answer) => Reply::Answered {
+                    answer,
+                    at: self.applied.position,
+                },
                 Err(why) => Reply::Failed(Failure::Query(why)),
             };
             ports.reply(token, reply);
@@ -502,6 +527,7 @@ impl Driver {
                 .extract_if(.., |(_, r)| is_late(r))
                 .map(|(_, r)| r),
         );
+        late.extend(reads.awaiting.extract_if(.., |(_, r)| is_late(r)).map(|(_, r)| r));
         for (_, readers) in reads.asked.values_mut() {
             late.extend(readers.extract_if(.., |r| is_late(r)));
         }

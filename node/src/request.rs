@@ -1,7 +1,7 @@
 //! What a client asks of a node and what it is answered.
 
 use bytes::Bytes;
-use kontiki_consensus::{Position, Run, Term, Time};
+use kontiki_consensus::{Duration, Position, Run, Term, Time};
 use kontiki_wire::{Expect, Payload, Refusal, Session};
 
 /// The asker's name for a request.
@@ -62,8 +62,23 @@ pub enum Consistency {
     /// It sees every append that was acknowledged before it was asked (dissertation §6.4).
     #[default]
     Linearizable,
+    /// The same as long as clocks keep the bound that is configured (`lease_drift_ppm`, dissertation §6.4.1): a leader
+    /// that holds a lease answers without asking the others. Everywhere else, and without that setting, it is asked as
+    /// `Linearizable`.
+    Lease,
     /// It sees what this node has applied: a prefix of the log, perhaps an old one.
-    Stale,
+    Stale {
+        /// By how much it may be old: it sees every append that was acknowledged so long before it was asked, by this
+        /// node's own clock alone. `None`: however old, and without asking anybody.
+        max_lag: Option<Duration>,
+    },
+    /// It waits until this node has applied the entry at this position, and asks nobody.
+    AtLeast(Position),
+}
+
+impl Consistency {
+    /// What this node has at hand, however old.
+    pub const STALE: Self = Self::Stale { max_lag: None };
 }
 
 /// The answer.
@@ -87,11 +102,15 @@ pub enum Reply {
     SessionOpened {
         /// Its name.
         session: u64,
+        /// After so many seconds of the cluster's clock in which nothing is appended in it, it expires.
+        ttl: u32,
     },
     /// What the machine answered to a query.
     Answered {
         /// The answer.
         answer: Bytes,
+        /// The last entry whose effect it shows.
+        at: Position,
     },
     /// What was read: the records that hold the range, which may begin before it and end after it.
     Read {

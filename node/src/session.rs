@@ -9,7 +9,8 @@ use crate::request::{Ask, Failure, Reply};
 use kontiki_wire::{Expect, InSession, Payload, Refusal, Session};
 use std::collections::BTreeMap;
 
-/// How many appends may be out at once.
+/// How far the number of an append may be above the lowest without an answer: as many answers without outputs as
+/// a session remembers unless it is told otherwise, so that none which may still be wanted is forgotten.
 pub const OPEN_MAX: usize = 1024;
 
 /// One client's session.
@@ -70,10 +71,21 @@ impl SessionClient {
             .collect()
     }
 
-    /// A new append: its number, and what to ask. `None` without a session, or if too many have no answer.
+    /// Whether a new append can be sent: there is a session, and the lowest number without an answer is near.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.session.is_some() && self.next + 1 - self.settled() < OPEN_MAX as u64
+    }
+
+    /// Whether an append without an answer may have taken effect, or may yet, by an attempt before the last.
+    #[must_use]
+    pub fn in_doubt(&self, sequence: u64) -> bool {
+        self.open.get(&sequence).is_some_and(|open| open.in_doubt)
+    }
+
+    /// A new append: its number, and what to ask. `None` if there is no [room](Self::has_room).
     pub fn append(&mut self, payload: Payload, expect: Expect) -> Option<(u64, Ask)> {
-        self.session?;
-        if self.open.len() >= OPEN_MAX {
+        if !self.has_room() {
             return None;
         }
         self.next += 1;
@@ -251,5 +263,9 @@ mod tests {
             client.append(payload(), Expect::Any).expect("room");
         });
         assert!(client.append(payload(), Expect::Any).is_none());
+        client.answered(2, appended());
+        assert!(!client.has_room(), "the first could be forgotten");
+        client.answered(1, appended());
+        assert!(client.has_room());
     }
 }

@@ -57,6 +57,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// After so many seconds of silence it is forgotten.
+    pub(crate) fn ttl(&self) -> u32 {
+        self.ttl
+    }
+
     /// The client needs nothing below this any more.
     fn settle(&mut self, settled: u64) {
         self.settled = self.settled.max(settled);

@@ -36,6 +36,8 @@ pub(crate) struct Waiters {
     in_flight_bytes: usize,
     /// Those of sessions among it, by session and number, until they have passed by.
     in_sessions: BTreeMap<(u64, u64), Place>,
+    /// The sessions that are opened by what it has in flight, until that has passed by.
+    opening: VecDeque<Index>,
 }
 
 impl Waiters {
@@ -62,6 +64,21 @@ impl Waiters {
     /// And it is this append of a session.
     pub(crate) fn carry_in_session(&mut self, of: InSession, place: Place) {
         self.in_sessions.insert((of.session, of.sequence), place);
+    }
+
+    /// And it opens a session.
+    pub(crate) fn carry_opening(&mut self, index: Index) {
+        self.opening.push_back(index);
+    }
+
+    /// Whether a session is opened by what this leader has in flight: others may have applied that already.
+    pub(crate) fn opens(&self, session: u64) -> bool {
+        self.opening.binary_search(&Index(session)).is_ok()
+    }
+
+    /// Every session that is opened up to `index` is known to the table.
+    pub(crate) fn opened_up_to(&mut self, index: Index) {
+        while self.opening.pop_front_if(|opening| *opening <= index).is_some() {}
     }
 
     /// Where an append of a session stands, if this leader has it in flight.
@@ -98,6 +115,7 @@ impl Waiters {
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.in_sessions.clear();
+        self.opening.clear();
     }
 
     /// The next one whose fate is known once `applied` is applied.

@@ -736,14 +736,14 @@ fn a_check_is_answered_by_its_deadline() {
 }
 
 fn many_requests(world: &mut World, names: &[NodeId]) {
-    use kontiki_node::Consistency::{Linearizable, Stale};
+    use kontiki_node::Consistency::{self, Linearizable};
     world.lose(|_, _, m| is_acknowledgement(m) || is_propose(m));
     for n in names {
         world.append(*n, "a");
         world.append_if(*n, &["b"], expect_last(9, None));
         world.append_if(*n, &[], Expect::Any);
         world.read(*n, 1, 9, Linearizable);
-        world.tail(*n, 1, Stale, 5_000);
+        world.tail(*n, 1, Consistency::STALE, 5_000);
         world.tail(*n, 1, Linearizable, 5_000);
     }
 }

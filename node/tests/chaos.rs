@@ -89,7 +89,7 @@ impl Clients {
         let consistency = if fresh {
             Consistency::Linearizable
         } else {
-            Consistency::Stale
+            Consistency::STALE
         };
         let (to, bytes_max) = (
             Position(from + 1 + chance.below(20)),

@@ -154,7 +154,7 @@ fn outputs(world: &mut World, token: Token) -> Vec<u64> {
 fn open(world: &mut World, n: NodeId) -> u64 {
     let token = world.ask(n, Ask::OpenSession, 5_000);
     match world.answer(token) {
-        Reply::SessionOpened { session } => session,
+        Reply::SessionOpened { session, .. } => session,
         other => panic!("not opened: {other:?}"),
     }
 }
@@ -166,7 +166,7 @@ fn query(world: &mut World, n: NodeId, consistency: Consistency, patience_ms: u6
 
 fn answer(world: &mut World, token: Token) -> (u64, u64) {
     match world.answer(token) {
-        Reply::Answered { answer } => decode(&answer).expect("two numbers"),
+        Reply::Answered { answer, .. } => decode(&answer).expect("two numbers"),
         other => panic!("no answer: {other:?}"),
     }
 }
@@ -220,13 +220,38 @@ fn a_stale_query_is_answered_without_a_leader_and_one_without_a_machine_fails() 
     let token = add(&mut world, names[1], &[5]);
     outputs(&mut world, token);
     world.isolate(names[1]);
-    let stale = query(&mut world, names[1], Consistency::Stale, 100);
+    let stale = query(&mut world, names[1], Consistency::STALE, 100);
     assert_eq!(answer(&mut world, stale), (5, 1));
     let fresh = query(&mut world, names[1], Consistency::Linearizable, 100);
     assert!(matches!(world.failure(fresh), Failure::Timeout));
     let (mut world, names) = World::led(1, 3);
-    let none = query(&mut world, names[0], Consistency::Stale, 100);
+    let none = query(&mut world, names[0], Consistency::STALE, 100);
     assert!(matches!(world.failure(none), Failure::Query(_)));
+}
+
+#[test]
+fn a_query_waits_for_the_command_it_must_see_and_says_which_it_saw() {
+    let (mut world, names) = sums(3, 4);
+    let first = add(&mut world, names[0], &[5]);
+    outputs(&mut world, first);
+    world.run(100);
+    world.isolate(names[1]);
+    let second = add(&mut world, names[0], &[6]);
+    outputs(&mut world, second);
+    let waits = query(&mut world, names[1], Consistency::AtLeast(Position(2)), 5_000);
+    let stale = query(&mut world, names[1], Consistency::AtLeast(Position(1)), 5_000);
+    world.run(50);
+    assert!(matches!(
+        world.answer(stale),
+        Reply::Answered { at: Position(1), .. }
+    ));
+    assert!(!world.replies.contains_key(&waits));
+    world.heal();
+    assert!(matches!(
+        world.answer(waits),
+        Reply::Answered { at: Position(2), .. }
+    ));
+    assert_eq!(answer(&mut world, waits).0, 11);
 }
 
 #[test]
@@ -247,7 +272,7 @@ fn a_query_that_is_none_fails_alone() {
     };
     let (mut world, names) = World::with_machines(1, 4, make).once_led();
     for query in [encode(&0_u64).expect("zero"), bytes::Bytes::new()] {
-        let consistency = Consistency::Stale;
+        let consistency = Consistency::STALE;
         let token = world.ask(names[0], Ask::Query { query, consistency }, 1_000);
         assert!(matches!(world.failure(token), Failure::Query(_)));
     }
@@ -271,7 +296,7 @@ fn everyone_is_answered_in_time_while_the_machine_stands_still() {
         },
         300,
     );
-    let stale = query(&mut world, names[1], Consistency::Stale, 300);
+    let stale = query(&mut world, names[1], Consistency::STALE, 300);
     let fresh = query(&mut world, names[2], Consistency::Linearizable, 300);
     world.run(500);
     world.check_in_time();
@@ -470,6 +495,6 @@ fn what_is_not_committed_is_not_applied() {
     world.lose(|_, _, m| is_acknowledgement(m));
     add(&mut world, names[0], &[1]);
     world.run(50);
-    let stale = query(&mut world, names[0], Consistency::Stale, 100);
+    let stale = query(&mut world, names[0], Consistency::STALE, 100);
     assert_eq!(answer(&mut world, stale), (0, 0));
 }

@@ -6,11 +6,13 @@ use common::World;
 use kontiki_consensus::{Call, Message, NodeId};
 use kontiki_log::{LogError, disk::DiskError};
 use kontiki_node::{
-    Consistency::{Linearizable, Stale},
+    Consistency::{self, Linearizable},
     Failure, Reply,
 };
 use kontiki_wire::PeerMessage;
 use std::{cell::Cell, rc::Rc};
+
+const STALE: Consistency = Consistency::STALE;
 
 fn is_read_answer(m: &PeerMessage) -> bool {
     matches!(
@@ -73,7 +75,7 @@ fn a_range_is_what_is_asked_for_and_no_record_more() {
         (6, 2, 0),
         (0, 3, 2),
     ] {
-        let token = world.read(names[0], from, to, Stale);
+        let token = world.read(names[0], from, to, STALE);
         let (texts, last) = world.texts(token);
         assert_eq!((texts.len(), last), (found, 9), "{from}..{to}");
         assert!(found == 0 || texts[0] == from.max(1).to_string());
@@ -142,7 +144,7 @@ fn a_leader_that_is_cut_off_confirms_nothing() {
     world.isolate(names[0]);
     let token = world.read(names[0], 1, 9, Linearizable);
     assert!(matches!(world.failure(token), Failure::Timeout));
-    let token = world.read(names[0], 1, 9, Stale);
+    let token = world.read(names[0], 1, 9, STALE);
     assert_eq!(world.texts(token).1, 2);
 }
 
@@ -153,7 +155,7 @@ fn a_stale_read_sees_what_is_applied() {
     world.isolate(names[2]);
     let token = world.append(names[0], "3");
     world.answer(token);
-    let token = world.read(names[2], 1, 9, Stale);
+    let token = world.read(names[2], 1, 9, STALE);
     assert_eq!(world.texts(token), (vec!["1".into(), "2".into()], 2));
 }
 
@@ -174,7 +176,7 @@ fn a_confirmed_read_waits_until_it_is_applied() {
 #[test]
 fn a_tail_waits_for_what_comes() {
     let (mut world, names) = filled(3, 10, 2);
-    for consistency in [Stale, Linearizable] {
+    for consistency in [STALE, Linearizable] {
         for n in names.clone() {
             let next = world.driver(names[0]).applied().1.0 + 1;
             let token = world.tail(n, next, consistency, 5_000);
@@ -184,7 +186,7 @@ fn a_tail_waits_for_what_comes() {
             assert_eq!(world.texts(token).0, ["more"]);
         }
     }
-    let token = world.tail(names[1], 1, Stale, 5_000);
+    let token = world.tail(names[1], 1, STALE, 5_000);
     world.run(2);
     assert_eq!(world.texts(token).0.len(), 8, "what is there is given at once");
 }
@@ -192,7 +194,7 @@ fn a_tail_waits_for_what_comes() {
 #[test]
 fn a_tail_that_waits_in_vain_gets_nothing() {
     let (mut world, names) = filled(3, 11, 2);
-    let token = world.tail(names[1], 3, Stale, 200);
+    let token = world.tail(names[1], 3, STALE, 200);
     assert_eq!(world.texts(token), (Vec::new(), 2));
 }
 

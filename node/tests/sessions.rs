@@ -29,7 +29,7 @@ fn in_session(session: u64, sequence: u64, settled: u64, text: &str) -> Ask {
 fn open(world: &mut World, n: NodeId) -> u64 {
     let token = world.ask(n, Ask::OpenSession, 5_000);
     match world.answer(token) {
-        Reply::SessionOpened { session } => session,
+        Reply::SessionOpened { session, .. } => session,
         other => panic!("not opened: {other:?}"),
     }
 }
@@ -154,6 +154,23 @@ fn a_session_that_its_leader_could_not_open_is_opened_by_the_next() {
         payloads.into_iter().all(|bytes| bytes.is_empty()),
         "the leader puts in the limits"
     );
+}
+
+#[test]
+fn a_session_is_known_to_a_leader_whose_own_disk_is_behind() {
+    let (mut world, names) = World::led(3, 16);
+    world.node(names[0]).stuck = true;
+    let session = open(&mut world, names[1]);
+    assert!(
+        world.driver(names[0]).applied().0.0 < session,
+        "it is in flight there"
+    );
+    let token = ask(&mut world, names[1], in_session(session, 1, 1, "a"));
+    let other = ask(&mut world, names[1], in_session(session + 1, 1, 1, "b"));
+    world.run(20);
+    world.node(names[0]).stuck = false;
+    assert_eq!(world.position(token), 1);
+    assert_eq!(refusal(&mut world, other), Refusal::SessionExpired);
 }
 
 #[test]

@@ -14,6 +14,15 @@ pub(crate) struct Appended {
     pub(crate) term: u64,
 }
 
+/// A session that was opened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// Its name.
+    pub(crate) session: String,
+    /// How long it may be silent before it is forgotten.
+    pub(crate) ttl_seconds: u64,
+}
+
 /// How a node is. Readers must accept roles they do not know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct NodeStatus {

@@ -1,7 +1,7 @@
 //! The command line: what can be asked, and the help that explains it.
 
 use crate::{client::Endpoint, range::EntryRange, units};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 use tracing_subscriber::filter::Targets;
 
@@ -121,8 +121,8 @@ impl ClientArgs {
 #[derive(Args)]
 #[command(after_help = "\
 The TEXTs given together are appended together or not at all. Lines are appended in order, in batches; a batch is \
-appended whole or not at all. What certainly was not appended is tried again; what may have been appended is not, but \
-named at the end.
+appended whole or not at all. What gets no answer is sent again, to whichever endpoint answers, and is there once; if \
+that does not succeed within the timeout, it is named at the end as unknown.
 
 Exit codes: 0 all appended; 1 not all appended; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
 pub(crate) struct AppendArgs {
@@ -134,6 +134,9 @@ pub(crate) struct AppendArgs {
     /// Append each line of a file, or of standard input (-), as an entry
     #[arg(long, value_name = "FILE|-", conflicts_with = "text")]
     pub(crate) lines: Option<PathBuf>,
+    /// Open no session: what certainly was not appended is tried again, what may have been is named as unknown
+    #[arg(long)]
+    pub(crate) no_session: bool,
     /// With --lines: tell of each batch on standard error
     #[arg(long, short, requires = "lines")]
     pub(crate) verbose: bool,
@@ -142,8 +145,8 @@ pub(crate) struct AppendArgs {
 /// `kontiki read`.
 #[derive(Args)]
 #[command(
-    after_help = "Reads see every append that was acknowledged before they began. Entries are printed as the \
-                        bytes they are, each followed by a newline."
+    after_help = "Unless said otherwise, reads see every append that was acknowledged before they began. Entries are \
+                        printed as the bytes they are, each followed by a newline."
 )]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
@@ -151,9 +154,30 @@ pub(crate) struct ReadArgs {
     /// Which entries: FROM..TO (TO not included), FROM..=TO, FROM.., ..TO, .. or one index; they count from 1
     #[arg(value_name = "FROM..TO")]
     pub(crate) range: EntryRange,
-    /// Take what the node has at hand, which may be behind; works without a majority
-    #[arg(long)]
-    pub(crate) stale: bool,
+    /// How fresh what is read must be
+    #[arg(long, value_enum, default_value = "linearizable")]
+    pub(crate) consistency: ReadConsistency,
+    /// By how much `--consistency stale` may be behind [default: however much]
+    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    pub(crate) max_lag: Option<Duration>,
+    /// The entry that `--consistency at_least` waits for
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(required_if_eq("consistency", "at_least"))]
+    pub(crate) index: Option<u64>,
+}
+
+/// How fresh a read must be, in the words of the HTTP interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum ReadConsistency {
+    /// Every append that was acknowledged before
+    Linearizable,
+    /// The same, on the word of the leader's clock where the cluster has leases
+    Lease,
+    /// What the node has at hand, which may be behind; works without a majority
+    Stale,
+    /// At least the entry that --index names, which the node waits for
+    AtLeast,
 }
 
 /// `kontiki tail`.

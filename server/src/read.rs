@@ -5,7 +5,7 @@
 
 use crate::{
     api::NodeStatus,
-    cli::{ClientArgs, ReadArgs, TailArgs},
+    cli::{ClientArgs, ReadArgs, ReadConsistency, TailArgs},
     client::{Answer, Call, Client},
     failure::{Failure, Stop},
     frames::Frames,
@@ -28,16 +28,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Prints a range.
 pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
     let within = args.client.timeout();
-    let consistency = if args.stale { "stale" } else { "linearizable" };
+    let consistency = consistency(args);
     let mut reader = Reader::new(&args.client, args.range.from.unwrap_or(0));
     let mut end = args.range.to;
     while end.is_none_or(|end| reader.next < end) {
         let to = end.map(|end| format!("&to={end}")).unwrap_or_default();
         let from = (reader.next > 0).then(|| format!("&from={}", reader.next));
-        let target = format!(
-            "/v1/entries?consistency={consistency}{}{to}",
-            from.unwrap_or_default()
-        );
+        let target = format!("/v1/entries?{consistency}{}{to}", from.unwrap_or_default());
         let answer = reader.ask(target).await?;
         // The first answer fixes both ends: what is appended meanwhile is not read.
         if reader.next == 0 {
@@ -50,6 +47,23 @@ pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
         }
     }
     reader.data.flush()
+}
+
+/// How fresh the range must be, as query parameters. What does not go together the node refuses, and says why.
+fn consistency(args: &ReadArgs) -> String {
+    let kind = match args.consistency {
+        ReadConsistency::Linearizable => "linearizable",
+        ReadConsistency::Lease => "lease",
+        ReadConsistency::Stale => "stale",
+        ReadConsistency::AtLeast => "at_least",
+    };
+    let lag = args.max_lag.map(|lag| format!("&max_lag={}", lag.as_secs_f64()));
+    let index = args.index.map(|index| format!("&index={index}"));
+    format!(
+        "consistency={kind}{}{}",
+        lag.unwrap_or_default(),
+        index.unwrap_or_default()
+    )
 }
 
 /// Prints entries as they are appended, for ever.

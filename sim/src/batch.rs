@@ -2,7 +2,8 @@
 //!
 //! Invariant: what a batch reports follows from its seeds alone, but for the time it took.
 
-use crate::run::{ENDS, Report, run};
+use crate::outlets::Outlets;
+use crate::run::{ENDS, Report, run, run_into};
 use crate::sometimes::{Counters, PATHS};
 use crate::trace::Detail;
 use crate::violation::Violation;
@@ -39,6 +40,8 @@ pub struct Summary {
     pub answered: u64,
     /// How many records were committed.
     pub committed: u64,
+    /// How many operations on keys the histories hold.
+    pub operations: u64,
     /// How often each fault came.
     pub faults: BTreeMap<&'static str, u64>,
     /// How often each rare path was taken.
@@ -57,6 +60,7 @@ impl Summary {
         self.acknowledged += report.acknowledged;
         self.answered += report.answered;
         self.committed += report.committed;
+        self.operations += report.operations;
         for (fault, times) in &report.faults {
             *self.faults.entry(fault).or_default() += times;
         }
@@ -87,11 +91,18 @@ impl Summary {
 /// Runs these seeds on `jobs` threads, until one fails.
 #[must_use]
 pub fn run_all(seeds: Range<u64>, jobs: usize) -> Summary {
+    run_all_into(seeds, jobs, &Outlets::default())
+}
+
+/// The same, with what is asked for written to files.
+#[must_use]
+pub fn run_all_into(seeds: Range<u64>, jobs: usize, outlets: &Outlets) -> Summary {
     let began = Instant::now();
     let work = Arc::new(Work {
         next: AtomicU64::new(seeds.start),
         end: seeds.end,
         over: AtomicBool::new(false),
+        outlets: outlets.clone(),
     });
     let (sender, receiver) = mpsc::channel();
     for job in 0..jobs.max(1) {
@@ -111,6 +122,7 @@ struct Work {
     next: AtomicU64,
     end: u64,
     over: AtomicBool,
+    outlets: Outlets,
 }
 
 /// What a thread says.
@@ -125,7 +137,7 @@ fn work_off(job: usize, work: &Work, sender: &mpsc::Sender<Progress>) {
         if seed >= work.end || sender.send(Progress::Begins { job, seed }).is_err() {
             return;
         }
-        let report = Box::new(run_checked(seed));
+        let report = Box::new(run_checked(seed, &work.outlets));
         work.over.fetch_or(report.violation.is_some(), Ordering::Relaxed);
         if sender.send(Progress::Done { job, report }).is_err() {
             return;
@@ -167,9 +179,15 @@ fn stuck(seed: u64) -> Report {
     }
 }
 
-/// Runs a seed; and some seeds twice, which must give the same trace.
-fn run_checked(seed: u64) -> Report {
-    let mut report = run(seed, Detail::Hash);
+/// Runs a seed; and some seeds twice, the second time written nowhere, which must give the same trace.
+fn run_checked(seed: u64, outlets: &Outlets) -> Report {
+    let mut report = match outlets.open(seed) {
+        Ok(outlet) => run_into(seed, Detail::Hash, outlet),
+        Err(violation) => Report {
+            violation: Some(violation),
+            ..Report::empty(seed)
+        },
+    };
     if seed.is_multiple_of(AGAIN_EVERY) && report.violation.is_none() {
         let again = run(seed, Detail::Hash);
         if again.hash != report.hash {
@@ -209,6 +227,7 @@ impl fmt::Display for Summary {
         writeln!(f, "{:>12} appends acknowledged", self.acknowledged)?;
         writeln!(f, "{:>12} requests answered", self.answered)?;
         writeln!(f, "{:>12} records committed", self.committed)?;
+        writeln!(f, "{:>12} operations on keys", self.operations)?;
         writeln!(
             f,
             "{seconds:>12.1} seconds, {:.1} seeds per second",
@@ -243,12 +262,13 @@ impl fmt::Display for Report {
             events,
             hash,
             acknowledged,
+            operations,
             ..
         } = self;
         let seconds = self.simulated.0 / 1_000_000_000;
         writeln!(
             f,
-            "seed {seed}: {nodes} nodes, {events} events, {seconds} s, {acknowledged} appends acknowledged, trace {hash:016x}"
+            "seed {seed}: {nodes} nodes, {events} events, {seconds} s, {acknowledged} appends acknowledged, {operations} operations on keys, trace {hash:016x}"
         )?;
         match &self.violation {
             Some(violation) => writeln!(

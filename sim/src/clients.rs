@@ -3,22 +3,24 @@
 //! Clients ask whatever node they please, several things at a time, and give up by a deadline. What
 //! they may conclude from each answer is checked at once against the committed log.
 
+mod questions;
+
 use crate::checkers::answers::Answers;
 use crate::checkers::appends::Acknowledgement;
 use crate::checkers::compare;
 use crate::checkers::reads::{self, Answer, Floor};
 use crate::checkers::tails::Tail;
 use crate::checks::Checks;
-use crate::entries::{self, EntryId};
+use crate::entries;
 use crate::linearizability::History;
-use crate::random::{Ppm, Random};
+use crate::random::Random;
 use crate::session_clients::{SessionClients, Wish};
 use crate::sometimes::Sometimes;
 use crate::swarm::{Habits, MachineKind};
 use crate::violation::{Verdict, Violation, ensure};
 use kontiki_consensus::{Duration, Index, LogId, NodeId, Position, Run, Term, Time};
 use kontiki_node::{Ask, Consistency, Failure, Reply, Token};
-use kontiki_wire::{Expect, Refusal, Session};
+use kontiki_wire::{Expect, Refusal};
 use std::collections::BTreeMap;
 
 /// How many requests of one client may be open.
@@ -52,6 +54,9 @@ enum Question {
         to: Position,
         consistency: Consistency,
     },
+    Query {
+        consistency: Consistency,
+    },
     Tail,
     Session(Wish),
 }
@@ -62,6 +67,8 @@ struct Open {
     question: Question,
     /// How far the log was known to reach when it was asked.
     floor: Position,
+    /// How far what is read must reach.
+    must: Position,
     asked: Time,
 }
 
@@ -71,7 +78,9 @@ struct Open {
 pub struct Clients {
     random: Random,
     habits: Habits,
-    nodes: usize,
+    machine: MachineKind,
+    /// By how many millionths each node's clock runs faster.
+    drifts: Vec<i64>,
     open: BTreeMap<Token, Open>,
     tails: Vec<Tail>,
     sessions: SessionClients,
@@ -86,14 +95,15 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Clients of a cluster of so many nodes.
+    /// Clients of a cluster whose nodes' clocks run faster by so much.
     #[must_use]
-    pub fn new(mut random: Random, habits: Habits, machine: MachineKind, nodes: usize) -> Self {
+    pub fn new(mut random: Random, habits: Habits, machine: MachineKind, drifts: Vec<i64>) -> Self {
         Self {
             sessions: SessionClients::new(random.fork(1), habits, machine),
             random,
             habits,
-            nodes,
+            machine,
+            drifts,
             open: BTreeMap::new(),
             tails: vec![Tail::default(); habits.tails],
             answers: Answers::default(),
@@ -183,7 +193,8 @@ impl Clients {
     fn ask_one(&mut self, client: usize, now: Time, leader: Option<NodeId>, checks: &mut Checks) -> Asked {
         let node = self.choose(leader);
         let (question, ask) = match self.random.below(10) {
-            0..=6 => self.append(checks),
+            0..=5 => self.append(checks),
+            6 if self.machine != MachineKind::None => self.query(),
             _ => self.read(),
         };
         self.open(client, now, node, question, ask)
@@ -198,7 +209,7 @@ impl Clients {
     }
 
     fn choose(&mut self, leader: Option<NodeId>) -> NodeId {
-        let anyone = NodeId(self.random.between(1, self.nodes as u64));
+        let anyone = NodeId(self.random.between(1, self.drifts.len() as u64));
         if self.random.chance(self.habits.elsewhere) {
             anyone
         } else {
@@ -206,90 +217,8 @@ impl Clients {
         }
     }
 
-    fn append(&mut self, checks: &mut Checks) -> (Question, Ask) {
-        let expect = self.expect();
-        if expect != Expect::Any && self.random.chance(Ppm::percent(20)) {
-            return (
-                Question::Check { expect },
-                Ask::Append {
-                    payload: entries::payload(&[]),
-                    expect,
-                    session: Session::None,
-                },
-            );
-        }
-        let count = if self.random.chance(Ppm::percent(15)) {
-            self.random.between(2, 5) as u32
-        } else {
-            1
-        };
-        self.append_of(count, expect, checks)
-    }
-
-    fn append_of(&mut self, count: u32, expect: Expect, checks: &mut Checks) -> (Question, Ask) {
-        self.operations += 1;
-        let operation = self.operations;
-        checks.appends.sent(operation, count);
-        checks.counters.hit_if(count > 1, Sometimes::BatchAppended);
-        let mut entry = |part| {
-            let length = self.random.below(self.habits.entry_bytes_max as u64) as usize;
-            entries::encode(EntryId { operation, part }, length)
-        };
-        let payload = entries::payload(&(0..count).map(&mut entry).collect::<Vec<_>>());
-        (
-            Question::Append { operation, expect },
-            Ask::Append {
-                payload,
-                expect,
-                session: Session::None,
-            },
-        )
-    }
-
-    fn expect(&mut self) -> Expect {
-        let (position, term) = self.end;
-        match self.random.below(12) {
-            0 => Expect::Empty,
-            1 => Expect::Last { position, term: None },
-            2 => Expect::Last {
-                position,
-                term: Some(term),
-            },
-            _ => Expect::Any,
-        }
-    }
-
-    fn read(&mut self) -> (Question, Ask) {
-        let from = Position(self.random.between(1, self.floor.now().0 + 2));
-        let to = Position(if self.random.coin() {
-            from.0 + self.random.below(30)
-        } else {
-            u64::MAX
-        });
-        let consistency = if self.random.chance(Ppm::percent(70)) {
-            Consistency::Linearizable
-        } else {
-            Consistency::Stale
-        };
-        let bytes_max = self.random.magnitude(1, 16 << 10) as usize;
-        (
-            Question::Read {
-                from,
-                to,
-                consistency,
-            },
-            Ask::Read {
-                from,
-                to,
-                bytes_max,
-                consistency,
-                wait: false,
-            },
-        )
-    }
-
     fn follow(&mut self, client: usize, now: Time) -> Asked {
-        let node = NodeId(self.random.between(1, self.nodes as u64));
+        let node = NodeId(self.random.between(1, self.drifts.len() as u64));
         let from = self.tails[client - self.habits.clients].next();
         let bytes_max = self.random.magnitude(1, 16 << 10) as usize;
         let to = Position(u64::MAX);
@@ -297,7 +226,7 @@ impl Clients {
             from,
             to,
             bytes_max,
-            consistency: Consistency::Stale,
+            consistency: Consistency::STALE,
             wait: true,
         };
         self.open(client, now, node, Question::Tail, ask)
@@ -306,12 +235,20 @@ impl Clients {
     fn open(&mut self, client: usize, now: Time, node: NodeId, question: Question, ask: Ask) -> Asked {
         self.tokens += 1;
         let token = Token(self.tokens);
+        let drift = self.drifts[node.0 as usize - 1];
+        let must = match question {
+            Question::Read { consistency, .. } | Question::Query { consistency } => {
+                reads::must_see(consistency, &self.floor, now, drift)
+            }
+            _ => Position::ZERO,
+        };
         self.open.insert(
             token,
             Open {
                 client,
                 question,
                 floor: self.floor.now(),
+                must,
                 asked: now,
             },
         );
@@ -397,10 +334,10 @@ impl Clients {
         self.answered += 1;
         match (open.question, reply) {
             (Question::Append { operation, expect }, reply) => {
-                self.append_answered(operation, expect, &open, reply, checks)?;
+                self.append_answered(now, operation, expect, &open, reply, checks)?;
             }
             (Question::Check { expect }, Reply::Failed(failure)) => {
-                self.end_told(expect, &open, &failure, checks)?
+                self.end_told(now, expect, &open, &failure, checks)?
             }
             (
                 Question::Read {
@@ -411,14 +348,18 @@ impl Clients {
                 Reply::Read { runs, last },
             ) => {
                 let answer = read_answer(&runs, last)?;
-                self.read_answered(from, to, consistency, &open, &answer, checks)?;
+                reads::answered(from, to, &answer, &checks.committed)?;
+                self.saw(now, consistency, &open, answer.last, checks)?;
             }
             (Question::Tail, Reply::Read { runs, last }) => {
                 let answer = read_answer(&runs, last)?;
                 self.followed(now, &open, &answer, checks)?;
                 return Ok(Some(open.client));
             }
-            (Question::Read { .. }, Reply::Failed(failure)) => {
+            (Question::Query { consistency }, Reply::Answered { at, .. }) => {
+                self.saw(now, consistency, &open, at, checks)?;
+            }
+            (Question::Read { .. } | Question::Query { .. }, Reply::Failed(failure)) => {
                 checks
                     .counters
                     .hit_if(matches!(failure, Failure::Timeout), Sometimes::ReadTimedOut);
@@ -441,6 +382,7 @@ impl Clients {
 
     fn append_answered(
         &mut self,
+        now: Time,
         operation: u64,
         expect: Expect,
         open: &Open,
@@ -470,16 +412,17 @@ impl Clients {
                         open.floor
                     )
                 })?;
-                self.reaches(last, term);
+                self.reaches(now, last, term);
                 Ok(())
             }
-            Reply::Failed(failure) => self.append_failed(operation, expect, open, &failure, checks),
+            Reply::Failed(failure) => self.append_failed(now, operation, expect, open, &failure, checks),
             reply => Err(mistaken(open.question, &reply)),
         }
     }
 
     fn append_failed(
         &mut self,
+        now: Time,
         operation: u64,
         expect: Expect,
         open: &Open,
@@ -507,14 +450,21 @@ impl Clients {
             }
             Failure::Refused(Refusal::Mismatch { .. } | Refusal::Holds { .. }) => {
                 checks.appends.not_applied(operation)?;
-                self.end_told(expect, open, failure, checks)
+                self.end_told(now, expect, open, failure, checks)
             }
             _ => checks.appends.not_applied(operation),
         }
     }
 
     /// An answer says where the log ended, if it does.
-    fn end_told(&mut self, expect: Expect, open: &Open, failure: &Failure, checks: &mut Checks) -> Verdict {
+    fn end_told(
+        &mut self,
+        now: Time,
+        expect: Expect,
+        open: &Open,
+        failure: &Failure,
+        checks: &mut Checks,
+    ) -> Verdict {
         let (last, term, holds) = match failure {
             Failure::Refused(Refusal::Mismatch { last, term }) => (*last, *term, false),
             Failure::Refused(Refusal::Holds { last, term }) => (*last, *term, true),
@@ -531,32 +481,31 @@ impl Clients {
             open.floor,
             &checks.committed,
         )?;
-        self.reaches(last, term);
+        self.reaches(now, last, term);
         Ok(())
     }
 
-    fn reaches(&mut self, last: Position, term: Term) {
-        self.floor.raise(last);
+    fn reaches(&mut self, now: Time, last: Position, term: Term) {
+        self.floor.raise(now, last);
         self.end = self.end.max((last, term));
     }
 
-    fn read_answered(
+    /// A read or a query saw the log up to here.
+    fn saw(
         &mut self,
-        from: Position,
-        to: Position,
+        now: Time,
         consistency: Consistency,
         open: &Open,
-        answer: &Answer,
+        last: Position,
         checks: &mut Checks,
     ) -> Verdict {
-        reads::answered(from, to, answer, &checks.committed)?;
-        if consistency == Consistency::Linearizable {
-            reads::fresh(answer.last, open.floor)?;
-            self.floor.raise(answer.last);
-        } else {
-            checks
-                .counters
-                .hit_if(answer.last < open.floor, Sometimes::StaleBehind);
+        ensure(last <= checks.committed.last_position(), reads::PROPERTY, || {
+            format!("{last:?} was seen, which is not committed")
+        })?;
+        reads::fresh(consistency, last, open.must)?;
+        match consistency {
+            Consistency::Linearizable | Consistency::Lease => self.floor.raise(now, last),
+            _ => checks.counters.hit_if(last < open.floor, Sometimes::StaleBehind),
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use crate::swarm::{Fault, Plan, RATES};
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
 use kontiki_consensus::{Duration, NodeId, Role, Time};
-use kontiki_node::Input;
 
 impl World {
     /// Lets the next fault of a plan come after a while.
@@ -46,7 +45,13 @@ impl World {
             Fault::CrashMany => self.crash_many(lasts),
             Fault::Partition => self.cut(lasts),
             Fault::Stall => self.stall(node, lasts),
-            Fault::Pause => self.pause(node, lasts),
+            Fault::Pause => {
+                let deaf = self.random.coin();
+                let from = if deaf { self.now() } else { Time::MAX };
+                self.pause(node, lasts, from);
+            }
+            Fault::Blink => self.blink(),
+            Fault::Nap => self.nap(),
             Fault::DiskFull => {
                 self.replicas[node].disk.set_full(true);
                 self.queue.schedule(self.now().after(lasts), Event::Room(node));
@@ -191,17 +196,64 @@ impl World {
 
     /// A process stands still. What arrives meanwhile waits for it, or is lost: then a client's question is
     /// the first it hears, whatever the others have decided since.
-    pub(crate) fn pause(&mut self, node: usize, lasts: Duration) {
+    pub(crate) fn pause(&mut self, node: usize, lasts: Duration, deaf_from: Time) {
         let until = self.now().after(lasts);
         let (id, life) = (self.replicas[node].node, self.replicas[node].life);
-        let deaf = self.random.coin();
         let Some(process) = self.replicas[node].process.as_mut() else {
             return;
         };
-        process.deaf = deaf;
+        process.deaf_from = deaf_from;
         process.paused_until = process.paused_until.max(until);
         self.clients.delay(id, until.after(Duration::from_millis(2_000)));
         self.queue.schedule(until, Event::Resume { node, life });
+    }
+
+    /// A leader stands still while the others elect another, and goes on before it must doubt that it leads. Mostly it then
+    /// finds what was answered to what it sent last, and nothing of what came later.
+    fn nap(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let sizes = self.swarm.sizes;
+        let shortest = sizes.election_timeout_min.0;
+        let longest = if self.random.coin() { 14 } else { 24 };
+        let lasts = Duration(self.random.between(shortest / 10 * 7, shortest / 10 * longest));
+        let heard = Duration(self.random.below(sizes.heartbeat_interval.0));
+        let deaf = self.random.chance(Ppm::percent(75));
+        let from = if deaf { self.now().after(heard) } else { Time::MAX };
+        self.pause(leader.0 as usize - 1, lasts, from);
+    }
+
+    /// A leader and another node lose each other, and when that node wants to be elected the others have just forgotten
+    /// whom they heard.
+    fn blink(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let leader = leader.0 as usize - 1;
+        let other = (leader + 1 + self.random.place(self.swarm.nodes.max(2) - 1)) % self.swarm.nodes;
+        if other == leader {
+            return;
+        }
+        self.network.mend();
+        self.partition += 1;
+        self.network.set_cut(leader, other, true);
+        self.network.set_cut(other, leader, true);
+        let sizes = self.swarm.sizes;
+        let (least, most) = (sizes.election_timeout_min.0, sizes.election_timeout_max.0);
+        let wait = Duration(self.random.between(least, 2 * most));
+        self.queue
+            .schedule(self.now().after(wait), Event::Blink(leader, other));
+        self.queue.schedule(
+            self.now().after(Duration(wait.0 + 2 * most)),
+            Event::Mend(self.partition),
+        );
+    }
+
+    /// The others go down, and are back in no time.
+    pub(crate) fn blink_others(&mut self, leader: usize, other: usize) {
+        for node in (0..self.swarm.nodes).filter(|n| *n != leader && *n != other) {
+            if self.stormy {
+                let down = Duration(self.random.between(100_000, 20_000_000));
+                self.crash(node, down);
+            }
+        }
     }
 
     // ---- partitions
@@ -251,10 +303,10 @@ impl World {
         self.frozen[node] = true;
         let id = self.replicas[node].node;
         self.clients.stands_still(id);
+        self.lose_inbox(node, "deaf");
         if let Some(process) = self.replicas[node].process.as_mut() {
             process.paused_until = Time::MAX;
-            process.inbox.retain(|input| !matches!(input, Input::Packet(_)));
-            process.deaf = true;
+            process.deaf_from = Time::ZERO;
         }
         for other in 0..self.swarm.nodes {
             self.network.set_cut(node, other, true);

@@ -85,6 +85,10 @@ impl World {
         )?;
         self.trace.event(now, 1, node as u64);
         self.trace.line(now, || format!("n{} is up", node + 1));
+        let replica = &self.replicas[node];
+        if let Some(process) = &replica.process {
+            self.transitions.up(now, id, replica.life, process);
+        }
         self.schedule_turn(node, now);
         self.pump_disk(node);
         Ok(())
@@ -95,6 +99,8 @@ impl World {
         let (now, id) = (self.now(), self.replicas[node].node);
         self.trace.event(now, 2, node as u64);
         self.trace.line(now, || format!("{id:?} goes down"));
+        self.lose_inbox(node, "down");
+        self.transitions.down(now, id);
         let process = self.replicas[node].process.take();
         let restores = process.as_ref().is_some_and(|p| p.driver.restores_snapshot());
         self.checks

@@ -1,29 +1,21 @@
 //! The command line of the simulator.
 
-use kontiki_sim::batch::run_all;
-use kontiki_sim::run::run;
+mod arguments;
+
+use arguments::{Command, USAGE, parse};
+use kontiki_sim::batch::run_all_into;
+use kontiki_sim::linearizability::{History, Verdict, check};
+use kontiki_sim::outlets::Outlets;
+use kontiki_sim::run::{Report, run_into};
 use kontiki_sim::swarm::{ODDS, RATES};
 use kontiki_sim::trace::Detail;
 use std::fmt::Display;
-use std::io::Write;
-use std::ops::Range;
+use std::fs::File;
+use std::io::{BufReader, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "\
-Runs the shipped driver, log and wire code on simulated time, disks and networks.
-
-  kontiki-sim run --seeds FROM..TO [--jobs N]   run many seeds; stops at the first that fails
-  kontiki-sim replay --seed N [--full]          run one seed again, with the end of its trace or all of it
-  kontiki-sim replay --seed N --trace-hash      print nothing but the hash of its trace
-  kontiki-sim rates                             print which faults come how often";
-
-enum Command {
-    Run { seeds: Range<u64>, jobs: usize },
-    Replay { seed: u64, detail: Detail },
-    TraceHash { seed: u64 },
-    Rates,
-    Help,
-}
+/// The words are not understood, or a history cannot be judged.
+const UNDERSTOOD_NOT: u8 = 2;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -31,89 +23,33 @@ fn main() -> ExitCode {
         Ok(command) => execute(command),
         Err(what) => {
             eprintln!("{what}\n\n{USAGE}");
-            ExitCode::from(2)
+            ExitCode::from(UNDERSTOOD_NOT)
         }
     }
-}
-
-fn parse(words: &[String]) -> Result<Command, String> {
-    let has = |flag: &str| words.iter().any(|w| w == flag);
-    let option = |name: &str| words.windows(2).find(|w| w[0] == name).map(|w| w[1].as_str());
-    let number = |name: &str, text: &str| {
-        text.parse::<u64>()
-            .map_err(|_| format!("{name} takes a number, not {text:?}"))
-    };
-    let known = [
-        "run",
-        "replay",
-        "rates",
-        "help",
-        "--seeds",
-        "--jobs",
-        "--seed",
-        "--full",
-        "--trace-hash",
-        "--help",
-    ];
-    let stray = words
-        .iter()
-        .find(|w| !known.contains(&w.as_str()) && !w.starts_with(|c: char| c.is_ascii_digit()));
-    if let Some(word) = stray {
-        return Err(format!("{word:?} is not known"));
-    }
-    match words.first().map(String::as_str) {
-        Some("run") => {
-            let seeds = range(option("--seeds").ok_or("run needs --seeds FROM..TO")?)?;
-            let jobs = option("--jobs").map_or(Ok(1), |text| number("--jobs", text))?;
-            Ok(Command::Run {
-                seeds,
-                jobs: jobs.clamp(1, 256) as usize,
-            })
-        }
-        Some("replay") => {
-            let seed = number("--seed", option("--seed").ok_or("replay needs --seed N")?)?;
-            let detail = if has("--full") {
-                Detail::Print
-            } else {
-                Detail::Last(400)
-            };
-            Ok(if has("--trace-hash") {
-                Command::TraceHash { seed }
-            } else {
-                Command::Replay { seed, detail }
-            })
-        }
-        Some("rates") => Ok(Command::Rates),
-        Some("help" | "--help") => Ok(Command::Help),
-        _ => Err("nothing to do".to_owned()),
-    }
-}
-
-fn range(text: &str) -> Result<Range<u64>, String> {
-    let parsed = text
-        .split_once("..")
-        .and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
-    parsed
-        .filter(|r: &Range<u64>| r.start < r.end)
-        .ok_or_else(|| format!("--seeds takes FROM..TO, not {text:?}"))
 }
 
 fn execute(command: Command) -> ExitCode {
     let good = match command {
-        Command::Run { seeds, jobs } => {
-            let summary = run_all(seeds, jobs);
+        Command::Run { seeds, jobs, outlets } => {
+            let summary = run_all_into(seeds, jobs, &outlets);
             show(&summary);
             summary.is_good()
         }
-        Command::Replay { seed, detail } => {
-            let report = run(seed, detail);
+        Command::Replay {
+            seed,
+            detail,
+            outlets,
+        } => {
+            let report = replay(seed, detail, &outlets);
             show(&report);
             report.violation.is_none()
         }
-        Command::TraceHash { seed } => {
-            show(&format!("{:016x}\n", run(seed, Detail::Hash).hash));
+        Command::TraceHash { seed, outlets } => {
+            let report = replay(seed, Detail::Hash, &outlets);
+            show(&format!("{:016x}\n", report.hash));
             true
         }
+        Command::Check { history, steps } => return judge(&history, steps),
         Command::Rates => {
             show(&rates());
             true
@@ -127,6 +63,37 @@ fn execute(command: Command) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+fn replay(seed: u64, detail: Detail, outlets: &Outlets) -> Report {
+    match outlets.open(seed) {
+        Ok(outlet) => run_into(seed, detail, outlet),
+        Err(violation) => Report {
+            violation: Some(violation),
+            ..Report::empty(seed)
+        },
+    }
+}
+
+/// Judges a history: it is linearizable, or it is not, or it cannot be told.
+fn judge(name: &str, steps: u64) -> ExitCode {
+    let file = File::open(name).map_err(|e| e.to_string());
+    let history = file.and_then(|f| History::read(BufReader::new(f)).map_err(|e| e.to_string()));
+    let history = match history {
+        Ok(history) => history,
+        Err(what) => {
+            eprintln!("{name}: {what}");
+            return ExitCode::from(UNDERSTOOD_NOT);
+        }
+    };
+    let verdict = check(&history, steps);
+    let operations = history.operations().count();
+    show(&format!("{name}: {operations} operations: {verdict}\n"));
+    match verdict {
+        Verdict::Linearizable => ExitCode::SUCCESS,
+        Verdict::Violated(_) => ExitCode::FAILURE,
+        Verdict::Undecided { .. } => ExitCode::from(UNDERSTOOD_NOT),
     }
 }
 

@@ -6,6 +6,7 @@ use crate::checks::Checks;
 use crate::disk::SimDisk;
 use crate::sometimes::Sometimes;
 use crate::trace::Trace;
+use crate::transitions::{MessageId, Transitions};
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
 use kontiki_log::{Fetch, From, Log, SnapshotCommand};
@@ -17,12 +18,12 @@ use std::collections::BTreeMap;
 /// What a node has said in one turn.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    /// To its peers.
-    pub messages: Vec<(NodeId, PeerMessage)>,
+    /// To its peers, with the names that the messages get at the end of the turn.
+    pub messages: Vec<(NodeId, PeerMessage, MessageId)>,
     /// To its clients.
     pub replies: Vec<(Token, Reply)>,
     /// To its machine.
-    pub tasks: Vec<Task>,
+    pub tasks: Vec<Work>,
     /// States of which a piece is to be read.
     pub sources: Vec<Source>,
     /// From where it cut its log.
@@ -31,6 +32,15 @@ pub struct Outgoing {
     violation: Option<Violation>,
     /// How often the ports were called in this turn.
     calls: u32,
+}
+
+/// What a machine is to do.
+#[derive(Debug)]
+pub enum Work {
+    /// This.
+    Task(Task),
+    /// To take over a snapshot, whose file is opened when its turn has come.
+    Restore(Restore),
 }
 
 /// How often a turn may call its ports: some hundred times what is usual.
@@ -114,6 +124,8 @@ pub struct SimPorts<'a> {
     pub outgoing: &'a mut Outgoing,
     /// The trace of the run.
     pub trace: &'a Trace,
+    /// What is written of it for others to judge.
+    pub transitions: &'a Transitions,
 }
 
 impl Ports for SimPorts<'_> {
@@ -121,6 +133,7 @@ impl Ports for SimPorts<'_> {
         self.outgoing.count();
         self.trace
             .line(self.now, || format!("{:?} writes {write:?}", self.node));
+        self.transitions.writes(self.now, self.node, &write);
         let verdict = self.checks.wrote(self.node, &write);
         self.outgoing.note(verdict);
         if let Some(from) = write.truncate {
@@ -163,7 +176,7 @@ impl Ports for SimPorts<'_> {
             self.outgoing.note(verdict);
         }
         self.watch.sees(self.checks, self.node, to, &message);
-        self.outgoing.messages.push((to, message));
+        self.outgoing.messages.push((to, message, MessageId::default()));
     }
 
     fn work(&mut self, _group: GroupId, task: Task) {
@@ -171,12 +184,15 @@ impl Ports for SimPorts<'_> {
         self.trace.line(self.now, || {
             format!("{:?} has its machine do {task:?}", self.node)
         });
-        self.outgoing.tasks.push(task);
+        self.outgoing.tasks.push(Work::Task(task));
     }
 
-    fn restore(&mut self, group: GroupId, restore: Restore) {
-        let state = self.log.snapshot_state(&restore.file);
-        self.work(group, Task::Restore(restore, state));
+    fn restore(&mut self, _group: GroupId, restore: Restore) {
+        self.outgoing.count();
+        self.trace.line(self.now, || {
+            format!("{:?} has its machine take over {:?}", self.node, restore.last())
+        });
+        self.outgoing.tasks.push(Work::Restore(restore));
     }
 
     fn read_state(&mut self, _group: GroupId, source: Source) {
@@ -198,6 +214,7 @@ impl Ports for SimPorts<'_> {
         self.outgoing.count();
         self.trace
             .line(self.now, || format!("{:?} notes {note:?}", self.node));
+        self.transitions.notes(self.now, self.node, note);
         let counters = &mut self.checks.counters;
         match note {
             Note::SteppedDown(_) => counters.hit(Sometimes::SteppedDown),

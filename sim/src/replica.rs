@@ -5,14 +5,16 @@
 
 use crate::disk::SimDisk;
 use crate::machine::{Health, Kept, KeyValue};
+use crate::ports::Work;
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
+use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
-use kontiki_node::machine::{Applier, Source, Task};
+use kontiki_node::machine::{Applier, Source};
 use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
-use kontiki_wire::{ClusterId, Identity, SessionLimits};
+use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -63,6 +65,8 @@ pub struct Process {
     pub incarnation: Incarnation,
     /// What waits for its next turn.
     pub inbox: Vec<Input>,
+    /// Which copies of messages the packets in it are, in their order.
+    pub copies: Vec<Copy>,
     /// Its clock.
     pub clock: Clock,
     /// When the simulator looks after it next: for its deadline and for its disk.
@@ -77,12 +81,14 @@ pub struct Process {
     pub log_failed: bool,
     /// The segment its log was last seen to write to.
     pub segment: u64,
+    /// How many segments its log was last seen to have used again.
+    pub recycled: u64,
     /// It stands still until then.
     pub paused_until: Time,
     /// The shipped applier, if there is a machine, and what it has to do, with when that is done.
     pub applier: Option<Applier>,
     /// See `applier`.
-    pub tasks: VecDeque<(Time, Task)>,
+    pub tasks: VecDeque<(Time, Work)>,
     /// States of which a piece is being read, and when that is done.
     pub sources: VecDeque<(Time, Source)>,
     /// Its machine began with a snapshot, and has not taken it over yet.
@@ -93,18 +99,33 @@ pub struct Process {
     pub resumed: Index,
     /// The record at which it was last compared with others.
     pub compared: Index,
-    /// While it stands still its packets are lost: nobody empties the socket's buffer.
-    pub deaf: bool,
+    /// From then on its packets are lost while it stands still: nobody empties the socket's buffer.
+    pub deaf_from: Time,
 }
 
 impl Process {
+    /// Whether its inbox takes anything.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inbox.len() < INBOX_MAX
+    }
+
     /// Puts something into the inbox; false if there is no room.
     pub fn take(&mut self, input: Input) -> bool {
-        let room = self.inbox.len() < INBOX_MAX;
+        let room = self.has_room();
         if room {
             self.inbox.push(input);
         }
         room
+    }
+
+    /// The messages that wait for its next turn.
+    pub fn messages(&self) -> impl Iterator<Item = (Copy, &Packet)> {
+        let packets = self.inbox.iter().filter_map(|input| match input {
+            Input::Packet(packet) => Some(packet),
+            _ => None,
+        });
+        self.copies.iter().copied().zip(packets)
     }
 }
 
@@ -215,9 +236,11 @@ impl Replica {
         self.process = Some(Process {
             driver,
             segment: log.segment(),
+            recycled: 0,
             log,
             incarnation,
             inbox: Vec::new(),
+            copies: Vec::new(),
             clock,
             wake: Time::MAX,
             disk_wake: Time::MAX,
@@ -232,7 +255,7 @@ impl Replica {
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
-            deaf: false,
+            deaf_from: Time::MAX,
         });
         Ok(())
     }
@@ -253,6 +276,7 @@ impl Replica {
                 window_bytes_max: sizes.window_bytes_max,
                 message_bytes_max: sizes.message_bytes_max,
                 tail_bytes_max: sizes.tail_bytes_max,
+                lease_drift_ppm: sizes.lease_drift_ppm,
                 ..Config::new(self.node)
             },
             in_flight_bytes_max: sizes.in_flight_bytes_max,

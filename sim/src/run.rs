@@ -11,10 +11,12 @@ use crate::disk::SimDisk;
 use crate::hash::Hash;
 use crate::ledger::{Record, records_of};
 use crate::linearizability;
+use crate::outlets::{Outlet, unwritten};
 use crate::replica::{CLUSTER, options};
 use crate::sometimes::{Counters, Sometimes};
 use crate::swarm::STRAGGLE_MS_MAX;
 use crate::trace::{Detail, Trace};
+use crate::transitions::Transitions;
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::World;
 use kontiki_consensus::{Duration, Index, LogId, NodeId, Role, Term, Time};
@@ -52,6 +54,8 @@ pub struct Report {
     pub answered: u64,
     /// How many records were committed.
     pub committed: u64,
+    /// How many operations on keys the history holds.
+    pub operations: u64,
     /// How often each fault came.
     pub faults: BTreeMap<&'static str, u64>,
     /// How often each rare path was taken.
@@ -76,6 +80,7 @@ impl Report {
             acknowledged: 0,
             answered: 0,
             committed: 0,
+            operations: 0,
             faults: BTreeMap::new(),
             counters: Counters::default(),
             hash: 0,
@@ -88,9 +93,20 @@ impl Report {
 /// Runs a seed.
 #[must_use]
 pub fn run(seed: u64, detail: Detail) -> Report {
+    run_into(seed, detail, Outlet::default())
+}
+
+/// Runs a seed, and writes of it what is asked for; of a run that failed, all until then. That does not change the run.
+#[must_use]
+pub fn run_into(seed: u64, detail: Detail, outlet: Outlet) -> Report {
     let trace = Trace::new(detail);
     let mut report = Report::empty(seed);
-    let result = catch_unwind(AssertUnwindSafe(|| run_world(seed, &trace, &mut report)));
+    let transitions = outlet.trace.map_or_else(Transitions::default, Transitions::to);
+    let mut world = None;
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(World::new(seed, trace.clone(), transitions.clone())?);
+        world.live()
+    }));
     report.violation = match result {
         Ok(verdict) => verdict.err(),
         Err(panic) => Some(Violation {
@@ -101,6 +117,16 @@ pub fn run(seed: u64, detail: Detail) -> Report {
     report.events = trace.events();
     report.hash = trace.hash();
     report.lines = trace.lines();
+    if let Some(world) = world {
+        world.report(&mut report);
+        let history = outlet
+            .history
+            .map_or(Ok(()), |mut out| world.clients.history().write(&mut out));
+        let written = history.map_err(|e| unwritten("the history", &e));
+        report.violation = report.violation.or(written.err());
+    }
+    let written = transitions.finish().map_err(|e| unwritten("the trace", &e));
+    report.violation = report.violation.or(written.err());
     report
 }
 
@@ -111,25 +137,28 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .to_owned()
 }
 
-fn run_world(seed: u64, trace: &Trace, report: &mut Report) -> Verdict {
-    let mut world = World::new(seed, trace.clone())?;
-    report.nodes = world.swarm.nodes;
-    let verdict = world
-        .storm()
-        .and_then(|()| world.liveness())
-        .and_then(|()| world.read_back())
-        .and_then(|()| world.read_back_damaged())
-        .and_then(|()| world.judge());
-    report.simulated = world.now().since(Time::ZERO);
-    report.acknowledged = world.clients.acknowledged();
-    report.answered = world.clients.answered_count();
-    report.committed = world.checks.committed.last().0;
-    report.faults = std::mem::take(&mut world.faults);
-    report.counters = world.checks.counters.clone();
-    verdict
-}
-
 impl World {
+    /// What came of the run, however it ended.
+    fn report(&self, report: &mut Report) {
+        report.nodes = self.swarm.nodes;
+        report.simulated = self.now().since(Time::ZERO);
+        report.acknowledged = self.clients.acknowledged();
+        report.answered = self.clients.answered_count();
+        report.committed = self.checks.committed.last().0;
+        report.operations = self.clients.history().operations().count() as u64;
+        report.faults = self.faults.clone();
+        report.counters = self.checks.counters.clone();
+    }
+
+    /// The whole run.
+    fn live(&mut self) -> Verdict {
+        self.storm()?;
+        self.liveness()?;
+        self.read_back()?;
+        self.read_back_damaged()?;
+        self.judge()
+    }
+
     fn storm(&mut self) -> Verdict {
         self.run_until(Time::ZERO.after(STORM))
     }

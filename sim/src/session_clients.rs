@@ -191,7 +191,11 @@ impl SessionClients {
             .call(n as u64, &machine::key_name(key), Op::Get, now.0);
         let ask = Ask::Query {
             query: vec![key].into(),
-            consistency: Consistency::Linearizable,
+            consistency: if self.random.coin() {
+                Consistency::Linearizable
+            } else {
+                Consistency::Lease
+            },
         };
         (Wish::Get(call), ask)
     }
@@ -291,7 +295,7 @@ impl SessionClients {
         checks: &mut Checks,
     ) -> Result<u64, Violation> {
         match (wish, reply) {
-            (Wish::Open, Reply::SessionOpened { session }) => {
+            (Wish::Open, Reply::SessionOpened { session, .. }) => {
                 self.opened(n, session, checks)?;
                 Ok(0)
             }
@@ -299,7 +303,7 @@ impl SessionClients {
                 self.clients[n].opening = false;
                 Ok(0)
             }
-            (Wish::Get(call), Reply::Answered { answer }) => {
+            (Wish::Get(call), Reply::Answered { answer, .. }) => {
                 let answer =
                     machine::decode(&answer).ok_or_else(|| wrong("a get was answered with no answer"))?;
                 self.history.returned(call, answer, now.0);

@@ -24,6 +24,10 @@ pub enum Fault {
     Stall,
     /// A node stands still, as if its process had been stopped.
     Pause,
+    /// A leader stands still for about as long as the others wait for it.
+    Nap,
+    /// A leader and another node lose each other, and a while later all others restart at once.
+    Blink,
     /// A disk has no room for new files.
     DiskFull,
     /// A disk fails every write and sync.
@@ -48,7 +52,7 @@ pub struct Rate {
 }
 
 /// How often each fault comes.
-pub const RATES: [Rate; 9] = [
+pub const RATES: [Rate; 11] = [
     Rate {
         fault: Fault::Crash,
         name: "crash of a node",
@@ -90,6 +94,22 @@ pub const RATES: [Rate; 9] = [
         in_runs: 40,
         every: (4_000, 24_000),
         lasts: (50, 3_000),
+    },
+    Rate {
+        fault: Fault::Nap,
+        name: "leader paused for about an election timeout",
+        in_runs: 40,
+        every: (1_000, 16_000),
+        // What the timeouts of a run allow; see `World::nap`.
+        lasts: (84, 2_880),
+    },
+    Rate {
+        fault: Fault::Blink,
+        name: "all but a leader and one cut off from it restart",
+        in_runs: 25,
+        every: (4_000, 24_000),
+        // See `World::blink`.
+        lasts: (0, 20),
     },
     Rate {
         fault: Fault::DiskFull,
@@ -180,6 +200,8 @@ pub struct Sizes {
     pub message_bytes_max: usize,
     /// See `kontiki_consensus::Config`.
     pub tail_bytes_max: usize,
+    /// See `kontiki_consensus::Config`; as much as the clocks of the run differ in rate.
+    pub lease_drift_ppm: Option<u32>,
     /// See `kontiki_node::DriverConfig`.
     pub in_flight_bytes_max: usize,
     /// See `kontiki_log::LogOptions`.
@@ -313,12 +335,18 @@ impl Swarm {
     pub fn draw(random: &mut Random) -> Self {
         let nodes = *random.pick(&[1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5]).unwrap_or(&3);
         let slow = random.chance(Ppm::percent(30));
+        let leases = random.coin();
+        let clock_drift = draw_drift(random, nodes, leases);
+        let lease_drift_ppm = leases.then(|| drift_bound(&clock_drift));
         let mut swarm = Self {
             nodes,
-            sizes: Sizes::draw(random),
+            sizes: Sizes {
+                lease_drift_ppm,
+                ..Sizes::draw(random)
+            },
             network: draw_network(random),
             disks: (0..nodes).map(|_| draw_disk(random, slow)).collect(),
-            clock_drift: draw_drift(random, nodes),
+            clock_drift,
             turn: Duration(random.magnitude(2_000, 500_000)),
             plans: RATES.iter().filter_map(|rate| rate.draw(random)).collect(),
             habits: Habits::draw(random),
@@ -354,7 +382,9 @@ impl Swarm {
     /// The longest election timeout, by the clock of the slowest node.
     #[must_use]
     pub fn election_timeout(&self) -> Duration {
-        Duration(self.sizes.election_timeout_max.0 + self.sizes.election_timeout_max.0 / 10)
+        let slowest = self.clock_drift.iter().copied().min().unwrap_or(0);
+        let rate = (1_000_000 + slowest).unsigned_abs().max(1);
+        Duration(self.sizes.election_timeout_max.0 * 1_000_000 / rate + 1_000_000)
     }
 }
 
@@ -395,6 +425,7 @@ impl Sizes {
             window_bytes_max: random.magnitude(256, 256 << 10) as usize,
             message_bytes_max: random.magnitude(128, 64 << 10) as usize,
             tail_bytes_max: random.magnitude(256, 1 << 20) as usize,
+            lease_drift_ppm: None,
             in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
             segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,
             task: Duration(random.magnitude(5_000, 50_000_000)),
@@ -448,11 +479,19 @@ fn draw_disk(random: &mut Random, slow: bool) -> DiskProfile {
     }
 }
 
-fn draw_drift(random: &mut Random, nodes: usize) -> Vec<i64> {
-    let most = if random.chance(Ppm::percent(40)) {
-        random.magnitude(100, 50_000)
-    } else {
-        0
+/// By how many millionths one of these clocks runs faster than another, rounded up.
+fn drift_bound(drifts: &[i64]) -> u32 {
+    let rates = || drifts.iter().map(|drift| (1_000_000 + drift).unsigned_abs());
+    let (slowest, fastest) = (rates().min().unwrap_or(1).max(1), rates().max().unwrap_or(1));
+    u32::try_from(((fastest - slowest) * 1_000_000).div_ceil(slowest)).unwrap_or(u32::MAX)
+}
+
+/// In runs with leases clocks differ more, so that it matters how long a lease runs.
+fn draw_drift(random: &mut Random, nodes: usize, leases: bool) -> Vec<i64> {
+    let most = match random.below(10) {
+        0..=3 => random.magnitude(100, 50_000),
+        4..=6 if leases => random.magnitude(50_000, 200_000),
+        _ => 0,
     };
     (0..nodes)
         .map(|_| random.between(0, 2 * most) as i64 - most as i64)

@@ -4,6 +4,7 @@
 //! nothing. Invariant: what a machine does goes through the shipped applier, and after each task its state is compared.
 
 use crate::checkers::replicas::QUARANTINE;
+use crate::ports::Work;
 use crate::sometimes::Sometimes;
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
@@ -16,10 +17,10 @@ const RESTORE_MAX: u64 = 1_000_000_000;
 
 impl World {
     /// A node gives its machine something to do.
-    pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Task>) {
+    pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Work>) {
         for task in tasks {
             let mut takes = self.random.around(self.swarm.sizes.task);
-            if matches!(task, Task::Restore(..)) {
+            if matches!(task, Work::Restore(_)) {
                 takes = Duration(takes.0 + self.random.below(RESTORE_MAX));
             }
             let due = self.now().after(takes);
@@ -77,6 +78,13 @@ impl World {
             && let Some(applier) = process.applier.as_mut()
             && let Some((_, task)) = process.tasks.pop_front_if(|(due, _)| *due <= now)
         {
+            let task = match task {
+                Work::Task(task) => task,
+                Work::Restore(restore) => {
+                    let state = process.log.snapshot_state(&restore.file);
+                    Task::Restore(restore, state)
+                }
+            };
             let done = applier.run(task);
             self.trace.line(now, || format!("{id:?} has done {done:?}"));
             let digest = applier.digest();
@@ -116,6 +124,9 @@ impl World {
         counters.hit_if(counts.answered > before.answered, Sometimes::RetryAnswered);
         counters.hit_if(counts.joined > before.joined, Sometimes::RetryJoined);
         counters.hit_if(counts.expired > before.expired, Sometimes::SessionEnded);
+        counters.hit_if(counts.leased > before.leased, Sometimes::LeaseRead);
+        counters.hit_if(counts.recent > before.recent, Sometimes::RecentRead);
+        counters.hit_if(counts.awaited > before.awaited, Sometimes::ReadAwaited);
         counters.hit_if(counts.taken > before.taken, Sometimes::MachineSnapshotTaken);
         counters.hit_if(counts.abandoned > before.abandoned, Sometimes::SourceAbandoned);
         counters.hit_if(counts.quarantined > before.quarantined, Sometimes::Quarantined);

@@ -7,20 +7,22 @@ use crate::hash::Hash;
 use crate::network::Fate;
 use crate::replica::CLUSTER;
 use crate::sometimes::Sometimes;
+use crate::transitions::{Copy, MessageId};
 use crate::violation::{Verdict, Violation};
 use crate::world::{Event, World};
 use bytes::Bytes;
-use kontiki_consensus::{Call, Duration, NodeId, Role};
+use kontiki_consensus::{Call, Duration, NodeId, Role, Time};
 use kontiki_node::{Ask, Input, Request};
 use kontiki_wire::{Packet, PeerMessage, codec};
 
 impl World {
-    pub(crate) fn send(&mut self, from: usize, to: NodeId, packet: &Packet) {
+    pub(crate) fn send(&mut self, from: usize, to: NodeId, packet: &Packet, id: MessageId) {
         let now = self.now();
         let Some(place) = usize::try_from(to.0 - 1).ok().filter(|n| *n < self.swarm.nodes) else {
             return;
         };
         let life = self.replicas[from].life;
+        let copy = |again| Copy { id, again };
         match self.network.send(now, from, place) {
             Fate::Arrives(at, again) => {
                 let bytes = on_the_wire(packet);
@@ -29,25 +31,30 @@ impl World {
                     from,
                     to: place,
                     bytes: bytes.clone(),
-                    again: false,
+                    copy: copy(false),
                 };
                 self.queue.schedule(at, first);
                 if let Some(at) = again {
                     self.count("packet repeated");
+                    self.transitions.repeats(now, id);
                     self.queue.schedule(
                         at,
                         Event::Arrive {
                             from,
                             to: place,
                             bytes,
-                            again: true,
+                            copy: copy(true),
                         },
                     );
                 }
             }
-            Fate::Lost => self.count("packet lost"),
+            Fate::Lost => {
+                self.count("packet lost");
+                self.lose(copy(false), "lost", packet);
+            }
             Fate::Refused => {
                 self.count("packet lost, sender told");
+                self.lose(copy(false), "refused", packet);
                 let at = now.after(self.random.around(self.swarm.network.delay));
                 self.queue.schedule(
                     at,
@@ -61,23 +68,57 @@ impl World {
         }
     }
 
-    pub(crate) fn arrive(&mut self, from: usize, to: usize, bytes: &Bytes, again: bool) -> Verdict {
+    pub(crate) fn arrive(&mut self, from: usize, to: usize, bytes: &Bytes, copy: Copy) -> Verdict {
         let now = self.now();
-        let hears = self.with(to, |p| !p.deaf || p.paused_until <= now);
-        if !self.network.arrive(from, to) || hears != Some(true) {
+        let hears = self.with(to, |p| now < p.deaf_from || p.paused_until <= now);
+        let lost = match (self.network.arrive(from, to), hears) {
+            (true, Some(true)) => None,
+            (true, Some(false)) => Some("deaf"),
+            (true, None) => Some("down"),
+            (false, _) => Some("cut"),
+        };
+        if lost.is_some() && !self.transitions.is_on() {
             return Ok(());
         }
         let packet = codec::decode(CLUSTER, bytes.clone()).map_err(|e| Violation {
             property: "what is sent can be decoded",
             what: format!("from n{} to n{}: {e:?}", from + 1, to + 1),
         })?;
+        if let Some(why) = lost {
+            self.lose(copy, why, &packet);
+            return Ok(());
+        }
         let vote =
             matches!(&packet.message, PeerMessage::Raft(m) if matches!(m.call, Call::RequestVote { .. }));
         self.checks
             .counters
-            .hit_if(again && vote, Sometimes::VoteRepeated);
+            .hit_if(copy.again && vote, Sometimes::VoteRepeated);
+        if self.with(to, |p| p.has_room()) == Some(true) {
+            self.with(to, |p| p.copies.push(copy));
+        } else {
+            self.lose(copy, "full", &packet);
+        }
         self.give(to, Input::Packet(packet));
         Ok(())
+    }
+
+    /// A message comes nowhere.
+    fn lose(&self, copy: Copy, why: &'static str, packet: &Packet) {
+        self.transitions
+            .drops(self.now(), copy, why, (packet.from, packet.to), &packet.message);
+    }
+
+    /// What waits for a node is lost.
+    pub(crate) fn lose_inbox(&mut self, node: usize, why: &'static str) {
+        if let Some(process) = &self.replicas[node].process {
+            process
+                .messages()
+                .for_each(|(copy, packet)| self.lose(copy, why, packet));
+        }
+        self.with(node, |process| {
+            process.copies.clear();
+            process.inbox.retain(|input| !matches!(input, Input::Packet(_)));
+        });
     }
 
     pub(crate) fn client_asks(&mut self, client: usize) -> Verdict {
@@ -107,8 +148,10 @@ impl World {
         let (now, place) = (self.now(), node.0 as usize - 1);
         self.trace
             .line(now, || format!("{token:?} asks {node:?}: {}", summary(&ask)));
-        let local = self.with(place, |p| p.paused_until <= now && p.inbox.len() < 512);
-        if local != Some(true) {
+        let until = self.with(place, |p| (p.inbox.len() < 512).then_some(p.paused_until));
+        let until = until.flatten().unwrap_or(Time::MAX);
+        // Some ask a node that stands still, and are heard when it goes on.
+        if until == Time::MAX || (until > now && self.random.coin()) {
             self.clients.unreachable(token);
             return;
         }
@@ -116,7 +159,8 @@ impl World {
             Duration(2 * self.swarm.sizes.heartbeat_interval.0 + 20 * self.swarm.turn.0 + 100_000_000);
         let Some((deadline, by)) = self.with(place, |p| {
             let deadline = p.clock.shows(now).after(patience);
-            (deadline, p.clock.moment(deadline).after(grace))
+            let going = until.after(Duration::from_millis(2_000));
+            (deadline, p.clock.moment(deadline).after(grace).max(going))
         }) else {
             return;
         };

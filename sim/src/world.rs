@@ -19,6 +19,7 @@ use crate::run::ENDS;
 use crate::sometimes::Sometimes;
 use crate::swarm::{PAYLOAD_BYTES_MAX, Swarm};
 use crate::trace::Trace;
+use crate::transitions::{Copy, Transitions};
 use crate::violation::{Verdict, Violation, ensure};
 use bytes::Bytes;
 use kontiki_consensus::{
@@ -48,7 +49,7 @@ pub(crate) enum Event {
         from: usize,
         to: usize,
         bytes: Bytes,
-        again: bool,
+        copy: Copy,
     },
     /// A sender is told that a packet to this peer was dropped.
     Dropped { node: usize, peer: NodeId, life: u64 },
@@ -58,6 +59,8 @@ pub(crate) enum Event {
     Begin { node: usize, opening: u64 },
     /// A client asks something.
     Client(usize),
+    /// All nodes but these two are killed and start again at once.
+    Blink(usize, usize),
     /// The next fault of this plan.
     Fault(usize),
     /// A partition ends.
@@ -85,6 +88,7 @@ pub(crate) struct World {
     pub(crate) clients: Clients,
     pub(crate) checks: Checks,
     pub(crate) trace: Trace,
+    pub(crate) transitions: Transitions,
     pub(crate) random: Random,
     /// Which partition is in force; an older one that ends mends nothing.
     pub(crate) partition: u64,
@@ -105,7 +109,7 @@ pub(crate) struct World {
 
 impl World {
     /// The world of a seed: all nodes are founded and about to start.
-    pub(crate) fn new(seed: u64, trace: Trace) -> Result<Self, Violation> {
+    pub(crate) fn new(seed: u64, trace: Trace, transitions: Transitions) -> Result<Self, Violation> {
         let mut random = Random::new(seed);
         let swarm = Swarm::draw(&mut random.fork(1));
         let members = Configuration::of_voters((1..=swarm.nodes as u64).map(NodeId));
@@ -137,9 +141,15 @@ impl World {
             queue: Queue::default(),
             openings: (0..swarm.nodes).map(|_| None).collect(),
             network: Network::new(swarm.nodes, random.fork(2), swarm.network),
-            clients: Clients::new(random.fork(3), swarm.habits, swarm.machine, swarm.nodes),
+            clients: Clients::new(
+                random.fork(3),
+                swarm.habits,
+                swarm.machine,
+                swarm.clock_drift.clone(),
+            ),
             checks,
             trace,
+            transitions,
             partition: 0,
             stormy: true,
             clients_ask: true,
@@ -217,12 +227,16 @@ impl World {
                 from,
                 to,
                 bytes,
-                again,
-            } => self.arrive(from, to, &bytes, again),
+                copy,
+            } => self.arrive(from, to, &bytes, copy),
             Event::Start { node } => self.start(node),
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
             Event::Fault(plan) => self.fault(plan),
+            Event::Blink(leader, other) => {
+                self.blink_others(leader, other);
+                Ok(())
+            }
             Event::Mend(partition) => {
                 self.mend(partition);
                 Ok(())
@@ -276,15 +290,25 @@ impl World {
         replica.disk.advance(now);
         let mut inbox = std::mem::take(&mut process.inbox);
         self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
+        self.transitions.begins_turn();
+        let mut copies = process.copies.drain(..);
         for input in &inbox {
-            if let Input::Packet(Packet {
-                message: PeerMessage::Raft(message),
-                ..
-            }) = input
-            {
-                self.checks.hears(replica.node, message, process.clock.shows(now));
+            match input {
+                Input::Packet(packet) => {
+                    let copy = copies.next().unwrap_or_default();
+                    self.transitions
+                        .receives(now, copy, packet.from, packet.to, &packet.message);
+                    if let PeerMessage::Raft(message) = &packet.message {
+                        self.checks.hears(replica.node, message, process.clock.shows(now));
+                    }
+                }
+                Input::Log(LogEvent::Persisted { id, .. }) => {
+                    self.transitions.persisted(now, replica.node, *id);
+                }
+                _ => {}
             }
         }
+        drop(copies);
         let mut ports = SimPorts {
             node: replica.node,
             now,
@@ -293,6 +317,7 @@ impl World {
             watch: &mut self.watch,
             outgoing: &mut self.outgoing,
             trace: &self.trace,
+            transitions: &self.transitions,
         };
         let date = DATE + now.0 + replica.date_offset;
         let silent = process.driver.quarantined().is_some();
@@ -321,18 +346,23 @@ impl World {
     fn look_at(&mut self, node: usize) -> Verdict {
         let now = self.now();
         let mut outgoing = std::mem::take(&mut self.outgoing);
-        outgoing.verdict()?;
         let replica = &self.replicas[node];
         let Some(process) = &replica.process else {
             return Ok(());
         };
+        self.transitions.decided(now, replica.node, process);
+        for (to, message, message_id) in &mut outgoing.messages {
+            *message_id = self.transitions.sends(now, replica.node, *to, message);
+        }
+        self.transitions.ends_turn();
+        outgoing.verdict()?;
         let view = view(process, now, outgoing.truncated.take());
         // Who has stopped in this turn hands nothing over any more of what he decided in it.
         if process.driver.stopped().is_none() {
             self.checks.turned(replica.node, &view)?;
         }
         let (id, incarnation) = (replica.node, process.incarnation);
-        for (to, message) in outgoing.messages.drain(..) {
+        for (to, message, message_id) in outgoing.messages.drain(..) {
             let packet = Packet {
                 group: GroupId::default(),
                 from: id,
@@ -340,7 +370,7 @@ impl World {
                 to,
                 message,
             };
-            self.send(node, to, &packet);
+            self.send(node, to, &packet, message_id);
         }
         for (token, reply) in outgoing.replies.drain(..) {
             let waiting = self
@@ -404,6 +434,11 @@ impl World {
             .counters
             .hit_if(segment > process.segment, Sometimes::SegmentBegun);
         process.segment = segment;
+        let recycled = process.log.segments_recycled();
+        self.checks
+            .counters
+            .hit_if(recycled > process.recycled, Sometimes::SegmentRecycled);
+        process.recycled = recycled;
         process.disk_failed = replica.disk.has_failed();
         if said {
             let at = now.after(self.random.around(self.swarm.turn));
@@ -437,9 +472,16 @@ impl World {
         if self.frozen[node] || self.with(node, |p| p.paused_until > now) != Some(false) {
             return;
         }
+        // What came meanwhile comes in at once, and clients may be heard before the other nodes.
+        let clients_first = self.random.coin();
         self.with(node, |process| {
             process.turn_due = false;
             process.disk_wake = Time::MAX;
+            if clients_first {
+                process
+                    .inbox
+                    .sort_by_key(|input| !matches!(input, Input::Request(_)));
+            }
         });
         self.checks.counters.hit(Sometimes::Paused);
         self.schedule_turn(node, now);

@@ -4,7 +4,7 @@ use kontiki_consensus::{
     Body, Call, Configuration, Duration, HardState, Index, LogId, Message, NodeId, Position, Restored, Run,
     Term, TermStart, Time, Write, WriteId,
 };
-use kontiki_node::Token;
+use kontiki_node::{Consistency, Token};
 use kontiki_sim::archive::Archive;
 use kontiki_sim::checkers::answers::Answers;
 use kontiki_sim::checkers::appends::{Acknowledgement, Appends};
@@ -390,10 +390,35 @@ fn reads_refuse_gaps_and_what_is_not_committed_and_what_is_old() {
         read(&answer(&[], 3)).is_err(),
         "nothing, though there is something"
     );
+}
+
+/// Whether a read asked at 100 may see no more than `last`, where entry 1 is known from 40 on, 2 from 60 and 3 from 90.
+fn may_see(consistency: Consistency, last: u64, drift_ppm: i64) -> bool {
     let mut floor = Floor::default();
-    floor.raise(Position(2));
-    assert!(reads::fresh(Position(2), floor.now()).is_ok());
-    assert!(reads::fresh(Position(1), floor.now()).is_err());
+    for (now, position) in [(40, 1), (60, 2), (90, 3)] {
+        floor.raise(Time(now * 1_000), Position(position));
+    }
+    let must = reads::must_see(consistency, &floor, Time(100_000), drift_ppm);
+    reads::fresh(consistency, Position(last), must).is_ok()
+}
+
+#[test]
+fn reads_refuse_what_is_older_than_was_asked_for() {
+    for consistency in [Consistency::Linearizable, Consistency::Lease] {
+        assert!(may_see(consistency, 3, 0) && !may_see(consistency, 2, 0));
+    }
+    let within = |lag| Consistency::Stale {
+        max_lag: Some(Duration(lag)),
+    };
+    assert!(may_see(within(20_000), 2, 0) && !may_see(within(20_000), 1, 0));
+    assert!(may_see(within(41_000), 1, 0) && !may_see(within(39_000), 1, 0));
+    assert!(may_see(within(100_000), 0, 0));
+    // By a clock that runs fast so much has passed earlier, by a slow one later.
+    assert!(may_see(within(41_000), 1, 20_000) && !may_see(within(41_000), 1, 100_000));
+    assert!(may_see(within(39_000), 1, -100_000));
+    assert!(may_see(Consistency::STALE, 0, 0));
+    let at_least = |n| Consistency::AtLeast(Position(n));
+    assert!(may_see(at_least(2), 2, 0) && !may_see(at_least(2), 1, 0));
 }
 
 #[test]

@@ -20,9 +20,11 @@ use tokio::{net::lookup_host, time};
 const ADDRESSES_MAX: usize = 8;
 /// How long an attempt is given before a sign of life of the peer cuts it short.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// What the lanes are worth to QUIC: all of the urgent one goes before any of the bulk one.
+/// What the lanes are worth to QUIC: all of the urgent one goes before any of the bulk one, and all of that before any
+/// of the background one.
 const URGENT_PRIORITY: i32 = 1;
 const BULK_PRIORITY: i32 = 0;
+const BACKGROUND_PRIORITY: i32 = -1;
 
 /// Why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +47,7 @@ struct Outbound {
     identity: Identity,
     urgent: SendStream,
     bulk: SendStream,
+    background: SendStream,
 }
 
 /// Connects to a peer, and again whenever the connection is lost.
@@ -123,14 +126,17 @@ async fn establish(
     let connection = connecting.await?;
     let identity = greet(&connection, &shared.hello, peer).await?;
     let (urgent, bulk) = (connection.open_uni().await?, connection.open_uni().await?);
+    let background = connection.open_uni().await?;
     let closed = |_| GreetError::BrokenOff("a new stream was closed".into());
     urgent.set_priority(URGENT_PRIORITY).map_err(closed)?;
     bulk.set_priority(BULK_PRIORITY).map_err(closed)?;
+    background.set_priority(BACKGROUND_PRIORITY).map_err(closed)?;
     Ok(Outbound {
         connection,
         identity,
         urgent,
         bulk,
+        background,
     })
 }
 
@@ -141,6 +147,7 @@ async fn serve(shared: &Shared, peer: &Peer, outbound: Outbound) {
         identity,
         urgent,
         bulk,
+        background,
     } = outbound;
     let remote = connection.remote_address();
     peer.up(remote);
@@ -153,6 +160,7 @@ async fn serve(shared: &Shared, peer: &Peer, outbound: Outbound) {
     let reason = tokio::select! {
         error = peer.urgent.write_to(urgent) => write_failed(&connection, &error),
         error = peer.bulk.write_to(bulk) => write_failed(&connection, &error),
+        error = peer.background.write_to(background) => write_failed(&connection, &error),
         error = connection.closed() => describe(&error),
     };
     peer.down(&reason);

@@ -44,9 +44,10 @@ struct Load {
 }
 
 impl Lane {
-    pub(crate) fn new(limits: &Limits) -> Self {
+    /// Holds at most so many bytes.
+    pub(crate) fn new(limits: &Limits, bytes_max: usize) -> Self {
         Self {
-            bytes_max: limits.queue_bytes_max,
+            bytes_max,
             packets_max: limits.queue_packets_max,
             packet_bytes_max: limits.packet_bytes_max.0 as usize,
             queue: RefCell::default(),

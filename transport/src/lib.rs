@@ -1,7 +1,7 @@
 //! QUIC between the nodes of a cluster.
 //!
-//! One UDP socket a node, one connection a pair of nodes, two lanes a direction: urgent (votes, heartbeats,
-//! acknowledgements) and bulk (records, forwarded appends). Both ends prove by certificate that they are the
+//! One UDP socket a node, one connection a pair of nodes, three lanes a direction: urgent (votes, heartbeats,
+//! acknowledgements), bulk (records, forwarded appends) and background (parts of snapshots). Both ends prove by certificate that they are the
 //! node of the cluster they say they are; then each greets the other and checks versions and incarnation.
 //!
 //! Invariants: everything is on one thread, and nothing blocks it; what waits for a peer is bounded, and what

@@ -20,13 +20,14 @@ pub struct Options {
     pub limits: Limits,
 }
 
-/// Sizes and times. What one peer may cost in memory is twice `queue_bytes_max` (its two lanes), twice
-/// `window_bytes_max` on its way out, as much on its way in, and one packet being put together on each lane.
+/// Sizes and times. What one peer may cost in memory is twice `queue_bytes_max` (its urgent and its bulk lane),
+/// `packet_bytes_max` (the lane of snapshots), three times `window_bytes_max` on its way out, as much on its way in, and
+/// one packet being put together on each lane.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The largest packet that is sent or taken.
     pub packet_bytes_max: PacketBytesMax,
-    /// How many bytes may wait in each lane of a peer.
+    /// How many bytes may wait in the urgent and in the bulk lane of a peer; in that of snapshots, `packet_bytes_max`.
     pub queue_bytes_max: usize,
     /// How many packets may wait in each lane of a peer.
     pub queue_packets_max: usize,

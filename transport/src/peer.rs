@@ -1,4 +1,4 @@
-//! One peer: its two lanes, and what is known of it.
+//! One peer: its three lanes, and what is known of it.
 
 use crate::{Limits, greet::GreetError, lane::Lane};
 use kontiki_consensus::{Incarnation, NodeId};
@@ -35,6 +35,8 @@ pub(crate) struct Peer {
     pub(crate) node: NodeId,
     pub(crate) urgent: Lane,
     pub(crate) bulk: Lane,
+    /// Parts of snapshots.
+    pub(crate) background: Lane,
     /// Told when the peer has shown itself, so that it is dialed without further waiting.
     pub(crate) seen: Notify,
     link: RefCell<Link>,
@@ -47,8 +49,10 @@ impl Peer {
     pub(crate) fn new(node: NodeId, address: String, limits: &Limits) -> Self {
         Self {
             node,
-            urgent: Lane::new(limits),
-            bulk: Lane::new(limits),
+            urgent: Lane::new(limits, limits.queue_bytes_max),
+            bulk: Lane::new(limits, limits.queue_bytes_max),
+            // A peer asks for one part at a time, and that is one packet.
+            background: Lane::new(limits, limits.packet_bytes_max.0 as usize),
             seen: Notify::new(),
             link: RefCell::new(Link {
                 node,
@@ -65,12 +69,17 @@ impl Peer {
 
     /// Queues a packet. False if it was dropped.
     pub(crate) fn push(&self, cluster: ClusterId, packet: &Packet) -> bool {
-        let lane = if packet.message.is_urgent() {
-            &self.urgent
-        } else {
-            &self.bulk
+        let lane = match &packet.message {
+            message if message.is_urgent() => &self.urgent,
+            message if message.is_background() => &self.background,
+            _ => &self.bulk,
         };
         lane.push(cluster, packet)
+    }
+
+    /// All lanes.
+    pub(crate) fn lanes(&self) -> [&Lane; 3] {
+        [&self.urgent, &self.bulk, &self.background]
     }
 
     /// Remembers the first incarnation and knows it again; another one is refused.
@@ -86,8 +95,7 @@ impl Peer {
 
     /// There is a connection to send on.
     pub(crate) fn up(&self, remote: SocketAddr) {
-        self.urgent.open();
-        self.bulk.open();
+        self.lanes().into_iter().for_each(Lane::open);
         let mut link = self.link.borrow_mut();
         link.remote = Some(remote);
         link.connected = true;
@@ -96,8 +104,7 @@ impl Peer {
 
     /// There is none (any more).
     pub(crate) fn down(&self, reason: &str) {
-        self.urgent.close();
-        self.bulk.close();
+        self.lanes().into_iter().for_each(Lane::close);
         let mut link = self.link.borrow_mut();
         if link.connected {
             link.since = Instant::now();

@@ -37,6 +37,8 @@ const UNACKNOWLEDGED_MAX: u32 = 8;
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Streams a dialer may open: its lanes, and room for what later versions add.
 const LANES_MAX: u8 = 8;
+/// How many there are: each has a window of its own, that no other can use up.
+const LANES: u32 = 3;
 
 /// The QUIC configurations of an endpoint.
 pub(crate) struct Configs {
@@ -151,8 +153,8 @@ fn common(limits: &Limits) -> Result<TransportConfig, StartError> {
     config
         .max_idle_timeout(Some(idle))
         .stream_receive_window(VarInt::from_u32(window))
-        .receive_window(VarInt::from_u32(window.saturating_mul(2).min(1 << 30)))
-        .send_window(u64::from(window) * 2)
+        .receive_window(VarInt::from_u32(window.saturating_mul(LANES).min(1 << 30)))
+        .send_window(u64::from(window) * u64::from(LANES))
         .datagram_receive_buffer_size(None)
         .initial_rtt(INITIAL_RTT)
         .ack_frequency_config(Some(acks))

@@ -100,11 +100,13 @@ impl Transport {
     }
 
     /// Sends a packet to the peer it is for, some time, maybe: what finds its queue full or no connection is dropped, and
-    /// the sink is told a moment later. Never blocks, and never calls the sink itself.
+    /// the sink is told a moment later. Never blocks, and never calls the sink itself. Of a part of a snapshot that finds
+    /// its queue full nothing is told: who wants it asks again, and what is told makes consensus send its records anew.
     pub fn send(&self, packet: &Packet) {
         let shared = &self.shared;
         let peer = shared.peers.get(&packet.to);
-        if !peer.is_some_and(|peer| peer.push(shared.own.cluster, packet)) {
+        let is_queued = peer.is_some_and(|peer| peer.push(shared.own.cluster, packet));
+        if !is_queued && !packet.message.is_background() {
             shared.dropped.note(packet.to);
         }
     }
@@ -135,7 +137,7 @@ impl Transport {
         self.shared
             .peers
             .get(&node)
-            .map_or(0, |p| p.urgent.bytes() + p.bulk.bytes())
+            .map_or(0, |p| p.lanes().into_iter().map(|lane| lane.bytes()).sum())
     }
 
     /// Ends all tasks, says goodbye to the peers and waits a moment for that to be heard.

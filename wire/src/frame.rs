@@ -15,12 +15,12 @@ use kontiki_consensus::{GroupId, HardState, Index, NodeId, Term};
 /// What a device writes whole or not at all, in bytes. Frames begin at multiples of it.
 pub const SECTOR: usize = 512;
 /// How many groups a frame or a segment's header can speak of: what fits into a sector.
-pub const GROUPS_MAX: usize = 9;
+pub const GROUPS_MAX: usize = 8;
 
 const MAGIC: [u8; 4] = *b"KTKF";
 const SUMMED_FROM: usize = 8;
 const FIXED_BYTES: usize = 48;
-const PART_BYTES: usize = 48;
+const PART_BYTES: usize = 56;
 /// Flags that a reader must understand; it may ignore the others. None is defined yet.
 const REQUIRED_FLAGS: u16 = 0x00ff;
 const HARD_STATE: u16 = 1;
@@ -55,6 +55,10 @@ pub struct FramePart {
     pub truncate: Option<Index>,
     /// The log begins after another base, whose block stands in the body before the records.
     pub base: Option<BasePart>,
+    /// The term of all records in the body; zero if there is none. What a recycled file held before may be sound
+    /// records: one of another term is none of this frame, and one of this term is the very record that was written,
+    /// for each index and term have one record only.
+    pub records_term: Term,
     /// Index of the first record in the body; zero if there is none.
     pub first: Index,
     /// How many records it has in the body.
@@ -208,6 +212,7 @@ impl FramePart {
         out.put_u64_le(state.term.0);
         out.put_u64_le(state.vote.unwrap_or_default().0);
         out.put_u64_le(self.truncate.unwrap_or_default().0);
+        out.put_u64_le(self.records_term.0);
         out.put_u64_le(self.first.0);
         out.put_u32_le(self.count);
         out.put_u32_le(self.bytes);
@@ -232,6 +237,7 @@ impl FramePart {
                 bytes: base_bytes,
             })
             .filter(|_| flags & (INSTALL | PURGE) != 0),
+            records_term: Term(bytes.get_u64_le()),
             first: Index(bytes.get_u64_le()),
             count: bytes.get_u32_le(),
             bytes: bytes.get_u32_le(),
@@ -273,6 +279,7 @@ mod tests {
             }),
             truncate: Some(Index(9)),
             base: None,
+            records_term: Term(5),
             first: Index(9),
             count: 2,
             bytes: 300,
@@ -285,6 +292,7 @@ mod tests {
                 install: true,
                 bytes: 48,
             }),
+            records_term: Term(0),
             first: Index(0),
             count: 0,
             bytes: 0,
@@ -301,9 +309,9 @@ mod tests {
     #[test]
     fn a_header_comes_back() {
         let bytes = header().encode(CLUSTER);
-        assert_eq!(bytes.len(), 48 + 2 * 48);
+        assert_eq!(bytes.len(), 48 + 2 * 56);
         assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(header()));
-        assert_eq!(header().end(), 1024 + 144 + 300 + 48);
+        assert_eq!(header().end(), 1024 + 160 + 300 + 48);
     }
 
     #[test]
@@ -311,7 +319,7 @@ mod tests {
         let mut cut = header();
         cut.parts.truncate(1);
         let bytes = cut.encode(CLUSTER);
-        assert_eq!(bytes.len(), 144);
+        assert_eq!(bytes.len(), 160);
         assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(cut));
     }
 

@@ -36,6 +36,9 @@ pub struct SegmentHeader {
     pub bytes: u64,
     /// The sequence of its first frame.
     pub first_sequence: u64,
+    /// The number the file had before, if it is used again; zero if it was filled with zeros. Behind its last frame
+    /// may stand anything then.
+    pub was: u64,
     /// How each group stood when it was begun.
     pub groups: Vec<GroupStart>,
 }
@@ -86,7 +89,7 @@ impl SegmentHeader {
         out.put_u64_le(self.segment);
         out.put_u64_le(self.bytes);
         out.put_u64_le(self.first_sequence);
-        out.put_u64_le(0);
+        out.put_u64_le(self.was);
         for group in groups {
             group.encode(&mut out);
         }
@@ -128,6 +131,7 @@ impl SegmentHeader {
             segment: rest.get_u64_le(),
             bytes: rest.get_u64_le(),
             first_sequence: rest.get_u64_le(),
+            was: rest.get_u64_le(),
             groups: table
                 .chunks_exact(group_len)
                 .take(count)
@@ -415,6 +419,7 @@ mod tests {
             segment: 4,
             bytes: 1 << 20,
             first_sequence: 99,
+            was: 3,
             groups: (0..GROUPS_MAX as u64).map(start).collect(),
         }
     }

@@ -196,7 +196,7 @@ fn a_leader_that_is_frozen_is_replaced_and_learns_of_it() {
     let old = leader(&nodes);
     nodes[old].handle().pause(true);
     let other = &nodes[(old + 1) % 3];
-    // The others may still believe in it for a moment; nothing that is unknown is tried again.
+    // The others may still believe in it for a moment.
     eventually("another leader", || {
         other.status().leader.is_some_and(|id| id != old as u64 + 1)
     });
@@ -283,7 +283,7 @@ fn without_a_majority_nothing_is_confirmed_and_nothing_guessed() {
     );
     let error = hasty.read(1.., Consistency::Linearizable).unwrap_err();
     assert!(matches!(error, Error::Timeout | Error::NoLeader), "{error:?}");
-    let read = hasty.read(1..2, Consistency::Stale).unwrap();
+    let read = hasty.read(1..2, Consistency::STALE).unwrap();
     assert_eq!(read.entries[0].value, "one");
     shut_down(&nodes);
 }
@@ -375,4 +375,26 @@ fn an_entry_of_another_type_is_an_error_of_the_read_and_no_more() {
         (1, 2)
     );
     node.shutdown().unwrap();
+}
+
+#[test]
+fn whoever_was_told_of_an_append_sees_it_on_every_node() {
+    let nodes = in_memory_with::<String>(|config| config.lease_drift_ppm = Some(1000));
+    let max_lag = Some(Duration::from_nanos(1));
+    for round in 1..=20 {
+        let at = nodes[round % 3].append(format!("entry {round}")).unwrap();
+        assert_eq!(nodes[round % 3].seen(), at.last);
+        for node in &nodes {
+            let held = |consistency| node.read(at.first.., consistency).unwrap().entries.len();
+            assert_eq!(held(Consistency::AtLeast(at.last)), 1);
+            assert!(node.seen() >= at.last);
+            assert_eq!(held(Consistency::Session), 1);
+            assert_eq!(held(Consistency::Lease), 1);
+            assert_eq!(held(Consistency::Stale { max_lag }), 1);
+        }
+    }
+    let hasty = nodes[0].with_timeout(Duration::from_millis(50));
+    let error = hasty.read(.., Consistency::AtLeast(21)).unwrap_err();
+    assert_eq!(error.code(), Code::Timeout);
+    shut_down(&nodes);
 }

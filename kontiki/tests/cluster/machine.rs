@@ -164,7 +164,7 @@ fn often(mut config: Config) -> Config {
 
 /// How many commands the machine of a node was given in this life of it.
 fn applied(node: &BlockingMachine<Counter>) -> u64 {
-    node.query(Question::Applied, Consistency::Stale).unwrap()
+    node.query(Question::Applied, Consistency::STALE).unwrap()
 }
 
 fn covered(node: &BlockingMachine<Counter>) -> u64 {
@@ -242,10 +242,29 @@ fn many_at_once_are_each_applied_and_answered() {
     assert_eq!(outputs, (1..=600).collect::<Vec<_>>());
     let stale = || {
         nodes[2]
-            .query(Question::Count, Consistency::Stale)
+            .query(Question::Count, Consistency::STALE)
             .is_ok_and(|n| n == 600)
     };
     eventually("a follower to apply everything", stale);
+    let last = nodes[0].apply(Step::Add(1)).unwrap();
+    for node in &nodes {
+        let count = |consistency| node.query(Question::Count, consistency).unwrap();
+        assert_eq!(count(Consistency::AtLeast(last.index)), 601);
+        assert_eq!(count(Consistency::Session), 601);
+        assert_eq!((count(Consistency::Lease), node.seen()), (601, last.index));
+    }
+}
+
+#[test]
+fn commands_given_together_are_applied_together() {
+    let nodes = counters(Config::in_memory(3).unwrap());
+    for (node, commands) in nodes.iter().zip([0, 1, 3]) {
+        let done = node.apply_all(&vec![Step::Add(1); commands]).unwrap();
+        assert_eq!(done.len(), commands);
+    }
+    let done = nodes[1].apply_all(&[Step::Add(10), Step::Add(20)]).unwrap();
+    let done: Vec<_> = done.iter().map(|done| (done.index, done.output)).collect();
+    assert_eq!(done, [(5, 14), (6, 34)]);
 }
 
 #[test]
@@ -337,5 +356,6 @@ fn handles_go_everywhere() {
     anywhere::<BlockingMachine<Counter>>();
     fn sent<F: Send + 'static>() {}
     sent::<kontiki::Apply<u64>>();
+    sent::<kontiki::ApplyAll<u64>>();
     sent::<kontiki::Query<u64>>();
 }

@@ -6,4 +6,5 @@ mod durable;
 mod handle;
 mod limits;
 mod machine;
+mod once;
 mod retention;

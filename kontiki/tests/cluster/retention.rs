@@ -34,7 +34,7 @@ fn what_is_beyond_retention_is_forgotten_everywhere_and_reads_say_where_the_log_
         };
         assert_eq!((error.code(), error.is_retryable()), (Code::Compacted, false));
         assert!(first >= begins);
-        let gone = node.read(..first, Consistency::Stale).unwrap_err();
+        let gone = node.read(..first, Consistency::STALE).unwrap_err();
         assert_eq!(
             gone.code(),
             Code::Compacted,

@@ -51,6 +51,11 @@ impl<D: Disk> Log<D> {
     pub(super) fn opened(&mut self, segment: u64, result: Result<FileId, DiskError>) {
         let waiting = self.opening.remove(&segment).unwrap_or_default();
         match result {
+            // Nobody reads it any more, and it must not stay open under a number that it loses.
+            Ok(file) if segment < self.first + u64::from(self.removing) => {
+                self.submit(Op::Close { file }, Purpose::Close);
+                waiting.into_iter().for_each(|number| self.read_on(number));
+            }
             Ok(file) => {
                 for op in self.files.add(segment, file) {
                     self.submit(op, Purpose::Close);

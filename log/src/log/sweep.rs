@@ -1,35 +1,66 @@
-//! Compaction on disk: segments that nobody needs any more are removed, the first one first.
+//! Compaction on disk: segments that nobody needs any more become spares or are removed, the first one first.
 //!
 //! A segment is needed as long as a record after the base of its group stands in it, or no later one tells of
-//! that base. Invariants: what says so is on disk before anything is removed; one segment is removed at a time,
-//! durably, before the next, so that a crash leaves no gap; a file is closed before it loses its name, so that
-//! its room is freed by the removal, which no write waits for.
+//! that base. Invariants: what says so is on disk before anything is done to it, and so is its index, which must not
+//! get into what is written over it; one segment at a time loses its name, durably, before the next, so that a
+//! crash leaves no gap; a file is closed before that, so that its room is freed by a removal, which no write waits for,
+//! and no read that begins later sees what it holds next. One that began earlier may: it was for records
+//! that were forgotten since, and begins again.
 
 use super::{Log, Purpose};
-use crate::disk::{Disk, DiskError, Done, Op};
+use crate::api::LogError;
+use crate::disk::{Disk, DiskError, Done, FileId, Op};
 use crate::group::Group;
 use crate::layout::{FOLDER, segment_name};
+use crate::room::{Fate, Spare, Step, is_full};
 
 /// What is being done to the first segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Sweep {
     Close,
+    /// To become the spare of this number.
+    Open(u64),
+    Rename(Spare),
+    SyncSpare(Spare),
     Remove,
     Sync,
 }
 
 impl<D: Disk> Log<D> {
-    /// Removes the first segment, if it is not needed and none is being removed.
+    /// Does away with the first segment, if it is not needed and none is being dealt with.
     pub(super) fn sweep(&mut self) {
         let needed = self.groups.values().filter_map(Group::needed).min();
         let needed = needed.map_or(self.active.number, |n| n.min(self.active.number));
-        if self.failed || self.removing || self.first >= needed {
+        let busy = self.removing || self.sealing > 0 || self.fate(None) == Fate::Open;
+        if self.failed || busy || self.first >= needed {
             return;
         }
         self.removing = true;
         match self.files.forget(self.first) {
             Some(close) => self.submit(close, Purpose::Sweep(Sweep::Close)),
-            None => self.remove_first(),
+            None => self.closed_first(),
+        }
+    }
+
+    /// What becomes of a segment of this length, or of the usual one.
+    fn fate(&self, bytes: Option<u64>) -> Fate {
+        let bytes = bytes.unwrap_or(self.options.segment_bytes);
+        self.room.fate(self.active.number, bytes)
+    }
+
+    /// The first segment is open no longer, and is told what it becomes. The spare whose making has begun meanwhile
+    /// comes before it.
+    fn closed_first(&mut self) {
+        match self.fate(None) {
+            Fate::Spare(number) => {
+                self.room.begin_recycling();
+                let name = segment_name(self.first);
+                self.submit(Op::Open { name }, Purpose::Sweep(Sweep::Open(number)));
+            }
+            Fate::Gone => self.remove_first(),
+            Fate::Open => {
+                self.removing = false;
+            }
         }
     }
 
@@ -38,14 +69,58 @@ impl<D: Disk> Log<D> {
         self.submit(Op::Remove { name }, Purpose::Sweep(Sweep::Remove));
     }
 
+    fn rename_first(&mut self, number: u64, (file, bytes): (FileId, u64)) {
+        let was = self.first;
+        // Of a segment of another length none is made.
+        if bytes != self.options.segment_bytes {
+            return self.keep_no_spare(file);
+        }
+        let spare = Spare {
+            number,
+            file,
+            bytes,
+            was,
+        };
+        let (from, to) = (segment_name(was), segment_name(number));
+        self.submit(Op::Rename { from, to }, Purpose::Sweep(Sweep::Rename(spare)));
+    }
+
+    /// It is removed after all.
+    fn keep_no_spare(&mut self, file: FileId) {
+        self.room.recycled(None);
+        self.submit(Op::Close { file }, Purpose::Close);
+        self.remove_first();
+        self.make_room();
+    }
+
+    fn sync_names(&mut self, then: Sweep) {
+        let name = FOLDER.to_owned();
+        self.submit(Op::SyncDirectory { name }, Purpose::Sweep(then));
+    }
+
     /// A step is done, or failed.
     pub(super) fn swept(&mut self, step: Sweep, result: Result<Done, DiskError>) {
+        if self.failed {
+            return;
+        }
         match (step, result) {
+            // Some file systems need room for a name.
+            (Sweep::Rename(spare), Err(error)) if is_full(&error) => self.keep_no_spare(spare.file),
             (_, Err(error)) => self.fail(error.into()),
-            (Sweep::Close, Ok(_)) => self.remove_first(),
-            (Sweep::Remove, Ok(_)) => {
-                let name = FOLDER.to_owned();
-                self.submit(Op::SyncDirectory { name }, Purpose::Sweep(Sweep::Sync));
+            (Sweep::Close, Ok(_)) => self.closed_first(),
+            (Sweep::Open(number), Ok(Done::Opened(file, bytes))) => self.rename_first(number, (file, bytes)),
+            (Sweep::Rename(spare), Ok(_)) => self.sync_names(Sweep::SyncSpare(spare)),
+            (Sweep::SyncSpare(spare), Ok(_)) => {
+                self.recycled += 1;
+                self.room.recycled(Some(spare));
+                self.first += 1;
+                self.removing = false;
+                self.room_step(Step::Ready);
+            }
+            (Sweep::Remove, Ok(_)) => self.sync_names(Sweep::Sync),
+            (Sweep::Open(_), Ok(done)) => {
+                let what = format!("the disk answers the opening of a segment with something else: {done:?}");
+                self.fail(LogError::Wrong(what));
             }
             (Sweep::Sync, Ok(_)) => {
                 self.first += 1;

@@ -177,6 +177,7 @@ impl<D: Disk> Log<D> {
             file: spare.file,
             bytes: spare.bytes,
             offset: 0,
+            was: spare.was,
         };
         for (group, state) in &self.groups {
             let start = SegmentStart {
@@ -197,10 +198,12 @@ impl<D: Disk> Log<D> {
             file,
             offset,
             bytes,
+            was,
         } = self.active;
         let mut buffers = Vec::with_capacity(2 + batch.parts.iter().map(|p| p.runs.len()).sum::<usize>());
         if offset == 0 {
-            buffers.push(segment_header(self.identity, number, bytes, self.sequence, &self.groups).encode());
+            let place = (number, bytes, was);
+            buffers.push(segment_header(self.identity, place, self.sequence, &self.groups).encode());
         }
         let header = batch.header(number, offset.max(SECTOR), self.sequence);
         buffers.push(header.encode(self.identity.cluster));
@@ -233,6 +236,7 @@ impl<D: Disk> Log<D> {
             buffers: vec![index],
             sync: true,
         };
+        self.sealing += 1;
         self.submit(op, Purpose::Index);
     }
 
@@ -268,6 +272,7 @@ impl<D: Disk> Log<D> {
         if self.failed {
             return;
         }
+        let made = !matches!(step, Step::Next(_));
         let full = match step {
             Step::Next(op @ Op::Create { .. }) => return self.submit(op, Purpose::Create),
             Step::Next(op) => return self.submit(op, Purpose::MakeRoom),
@@ -281,6 +286,9 @@ impl<D: Disk> Log<D> {
         }
         if !full {
             self.advance();
+        }
+        if made {
+            self.sweep();
         }
     }
 }
@@ -298,11 +306,10 @@ fn largest_record(run: &Run) -> usize {
     }
 }
 
-/// The header of a segment that begins now.
+/// The header of a segment that begins now: its number, its length, the number its file had before.
 pub(crate) fn segment_header(
     identity: Identity,
-    segment: u64,
-    bytes: u64,
+    (segment, bytes, was): (u64, u64, u64),
     first_sequence: u64,
     groups: &Groups,
 ) -> SegmentHeader {
@@ -312,6 +319,7 @@ pub(crate) fn segment_header(
         segment,
         bytes,
         first_sequence,
+        was,
         groups,
     }
 }

@@ -3,6 +3,7 @@
 use super::crash::CRASHES;
 use super::disk::{Chance, Crash, TestDisk};
 use super::model::{GROUP, Node, entries, identity, made, members};
+use crate::Log;
 use bytes::Bytes;
 use kontiki_consensus::{Base, Index, LogId, Position, Run, Term};
 use kontiki_wire::snapshot::SnapshotHeader;
@@ -111,7 +112,7 @@ fn filled() -> Node {
     node
 }
 
-fn segments(node: &Node) -> Vec<String> {
+pub(super) fn segments(node: &Node) -> Vec<String> {
     let names = node.disk.names();
     names.into_iter().filter(|n| n.ends_with(".seg")).collect()
 }
@@ -132,13 +133,15 @@ fn whole_segments_before_the_base_are_removed_and_nothing_else() {
     node.settle();
     node.check(4000);
     let after = segments(&node);
+    let (recycled, kept) = after.split_last().expect("segments");
     assert!(
-        before.ends_with(&after) && after.len() < before.len() - 3,
+        before.ends_with(kept) && kept.len() < before.len() - 3,
         "{before:?} {after:?}"
     );
+    assert!(!before.contains(recycled));
     let log = node.log.as_ref().expect("up");
     assert_eq!(after[0], format!("log/{:016}.seg", log.first_segment()));
-    assert_eq!(log.bytes(), (after.len() as u64 - 1) << 16, "without the spare");
+    assert_eq!(log.bytes(), (after.len() as u64 - 2) << 16, "without the spares");
     node.crash(Crash::LoseAll);
     node.reopen();
     node.check(4000);
@@ -146,7 +149,7 @@ fn whole_segments_before_the_base_are_removed_and_nothing_else() {
     // Everything goes but the segment in use.
     node.purge(31, vec![]);
     node.settle();
-    assert_eq!(segments(&node).len(), 2);
+    assert_eq!(segments(&node).len(), 3, "and the spares");
     node.append(&[10]);
     node.settle();
     node.crash(Crash::LoseAll);
@@ -161,7 +164,7 @@ fn a_snapshot_that_is_installed_takes_the_place_of_the_whole_log() {
         node.install(base(7, index, 400), vec![entries(index + 1, 8, 401, &[20, 30])]);
         node.settle();
         node.check(4000);
-        assert_eq!(segments(&node).len(), 2, "the one in use and a spare");
+        assert_eq!(segments(&node).len(), 3, "the one in use and two spares");
         node.crash(Crash::LoseAll);
         node.reopen();
         assert_eq!((node.last(), node.position()), (index + 2, 402));
@@ -275,7 +278,7 @@ fn a_crash_at_every_operation_of_opening_a_log_with_a_base_can_be_recovered_from
 
 #[test]
 fn lives_of_many_crashes_and_snapshots() {
-    let mut swept = 0;
+    let (mut swept, mut recycled) = (0, 0);
     for seed in 0..80 {
         let mut chance = Chance::new(seed + 5000);
         let disk = TestDisk::new(seed);
@@ -289,10 +292,12 @@ fn lives_of_many_crashes_and_snapshots() {
                 node.settle();
             }
             swept += node.log.as_ref().map_or(0, |log| log.first_segment() - 1);
+            recycled += node.log.as_ref().map_or(0, Log::segments_recycled);
             node.crash(CRASHES[chance.below(4) as usize]);
             node.reopen();
             node.check(chance.below(9000) as usize + 1);
         }
     }
-    assert!(swept > 500, "{swept} segments were removed");
+    assert!(swept > 500, "{swept} segments were swept");
+    assert!(recycled > 200, "{recycled} of them were used again");
 }

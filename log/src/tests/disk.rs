@@ -138,8 +138,16 @@ struct State {
     full: bool,
     /// Neither is there room for names: from this operation of theirs on.
     names_full: Option<u64>,
+    /// Nor for another name of a file.
+    renames_full: bool,
     broken: bool,
     writes: u64,
+    /// Reads are kept back.
+    holds_reads: bool,
+    held: VecDeque<(OpId, usize, usize, usize)>,
+    /// So are writes at the end of a file, which are indexes.
+    holds_indexes: bool,
+    indexes: VecDeque<(OpId, Op)>,
 }
 
 /// A handle on the disk.
@@ -162,8 +170,13 @@ impl TestDisk {
             is_off: false,
             full: false,
             names_full: None,
+            renames_full: false,
             broken: false,
             writes: 0,
+            holds_reads: false,
+            held: VecDeque::new(),
+            holds_indexes: false,
+            indexes: VecDeque::new(),
         })))
     }
 
@@ -192,6 +205,20 @@ impl TestDisk {
     /// The next `after` operations with names have room, the ones after them have none; `None`: all have.
     pub(super) fn set_names_full(&self, after: Option<u64>) {
         self.0.borrow_mut().names_full = after;
+    }
+
+    /// Reads that are begun from now on end only when this is called with `false`, whatever happens to the file.
+    pub(super) fn hold_reads(&self, holds: bool) {
+        self.0.borrow_mut().holds_reads = holds;
+    }
+
+    /// The same for indexes of segments.
+    pub(super) fn hold_indexes(&self, holds: bool) {
+        self.0.borrow_mut().holds_indexes = holds;
+    }
+
+    pub(super) fn set_renames_full(&self, full: bool) {
+        self.0.borrow_mut().renames_full = full;
     }
 
     pub(super) fn break_writes(&self) {
@@ -278,6 +305,8 @@ impl TestDisk {
             state.seen = state.durable.clone();
         }
         state.open.clear();
+        (state.holds_reads, state.held) = (false, VecDeque::new());
+        (state.holds_indexes, state.indexes) = (false, VecDeque::new());
         (state.power, state.is_off, state.broken) = (None, false, false);
     }
 }
@@ -294,12 +323,51 @@ impl State {
     }
 
     fn complete(&mut self) -> Option<Completion> {
+        if !self.holds_reads
+            && let Some((id, file, from, to)) = self.held.pop_front()
+        {
+            let bytes = Bytes::copy_from_slice(&self.files[file].seen[from..to]);
+            let result = Ok(Done::Read(bytes));
+            return Some(Completion { id, result });
+        }
+        if !self.holds_indexes
+            && let Some((id, op)) = self.indexes.pop_front()
+        {
+            let result = self.perform(op);
+            return Some(Completion { id, result });
+        }
         if self.is_off || self.queue.is_empty() || self.spend() {
             return None;
         }
         let (id, op) = self.queue.pop_front()?;
+        if self.holds_indexes && self.is_index(&op) {
+            self.indexes.push_back((id, op));
+            return self.complete();
+        }
+        if let (true, &Op::Read { file, offset, bytes }) = (self.holds_reads, &op) {
+            let length = self.files[self.open[&file]].seen.len();
+            let to = length.min((offset + bytes) as usize);
+            self.held
+                .push_back((id, self.open[&file], (offset as usize).min(to), to));
+            return self.complete();
+        }
         let result = self.perform(op);
         Some(Completion { id, result })
+    }
+
+    fn is_index(&self, op: &Op) -> bool {
+        let Op::Write {
+            file,
+            offset,
+            buffers,
+            ..
+        } = op
+        else {
+            return false;
+        };
+        let file = &self.files[self.open[file]];
+        let end = *offset as usize + buffers.iter().map(Bytes::len).sum::<usize>();
+        end == file.seen.len() && !file.grows
     }
 
     fn take_name_room(&mut self, op: &Op) -> Result<(), DiskError> {
@@ -307,6 +375,9 @@ impl State {
             op,
             Op::Rename { .. } | Op::Remove { .. } | Op::SyncDirectory { .. }
         );
+        if self.renames_full && matches!(op, Op::Rename { from, .. } if from.ends_with(".seg")) {
+            return Err(failure("a name", ErrorKind::QuotaExceeded));
+        }
         if let Some(left) = self.names_full.as_mut().filter(|_| of_names) {
             *left = left
                 .checked_sub(1)

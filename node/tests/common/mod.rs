@@ -134,6 +134,7 @@ pub(crate) struct World {
     pub(crate) in_flight_bytes_max: usize,
     pub(crate) payload_bytes_max: usize,
     pub(crate) tail_bytes_max: usize,
+    pub(crate) lease_drift_ppm: Option<u32>,
     pub(crate) sessions: SessionLimits,
     /// How often nodes compare what they have become; never unless it is set before they start.
     pub(crate) compare: Option<Duration>,
@@ -186,6 +187,7 @@ impl World {
             in_flight_bytes_max: 64 << 10,
             payload_bytes_max: 4 << 10,
             tail_bytes_max: 64 << 10,
+            lease_drift_ppm: None,
             sessions: SessionLimits::default(),
             compare: None,
             tokens: 0,
@@ -238,6 +240,7 @@ impl World {
             },
             consensus: Config {
                 tail_bytes_max: self.tail_bytes_max,
+                lease_drift_ppm: self.lease_drift_ppm,
                 ..Config::new(n)
             },
             in_flight_bytes_max: self.in_flight_bytes_max,

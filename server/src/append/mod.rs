@@ -1,32 +1,30 @@
 //! `kontiki append`: append texts, or the lines of a file.
 //!
-//! Lines are sent batch after batch over one connection, so their order in the log is their order in the file. A batch
-//! that certainly was not appended is tried again; one that may have been is never sent twice, but reported.
+//! Lines are sent batch after batch over one connection, so their order in the log is their order in the file. Each batch is an
+//! append of a session, so that one whose answer is lost can be sent again, to any node, and is there once. Without a session,
+//! only a batch that certainly was not appended is tried again; one that may have been is not, but reported.
 
 mod report;
 mod sender;
+mod through_http;
 
 pub(crate) use report::Report;
 pub(crate) use sender::Appender;
 
 use crate::{
-    api::Appended,
     cli::AppendArgs,
-    client::{Call, CallError, Client},
     failure::{Failure, Stop},
     frames,
-    http::OCTETS,
     input::Input,
     interrupts::Interrupts,
-    lines::{Batch, Batches},
+    lines::Batches,
     output::{Data, say},
 };
 use bytes::BytesMut;
-use http_body_util::BodyExt;
 use kontiki::Code;
 use sender::Sender;
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path, time::Duration};
-use tokio::time::timeout;
+use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path};
+use through_http::HttpAppender;
 
 /// Appends what the command line names.
 pub(crate) async fn run(args: &AppendArgs) -> Result<(), Stop> {
@@ -38,9 +36,8 @@ pub(crate) async fn run(args: &AppendArgs) -> Result<(), Stop> {
 
 /// Appends texts, all or none, and prints their indexes.
 async fn texts(args: &AppendArgs) -> Result<(), Stop> {
-    let mut client = Client::new(&args.client.endpoints);
-    let call = Call::append(framed(&args.text)?.freeze());
-    let appended = client.call_json::<Appended>(&call, args.client.timeout()).await;
+    let mut appender = HttpAppender::new(args);
+    let appended = appender.append_body(framed(&args.text)?.freeze()).await;
     let appended = appended.map_err(|error| error.into_append_failure())?;
     let mut data = Data::new();
     if args.client.json {
@@ -65,12 +62,14 @@ fn framed(texts: &[OsString]) -> Result<BytesMut, Failure> {
 
 /// Appends the lines of a file through HTTP and says at the end what became of them.
 async fn lines(args: &AppendArgs, path: &Path) -> Result<(), Stop> {
-    let client = HttpAppender {
-        client: Client::new(&args.client.endpoints),
-        within: args.client.timeout(),
-    };
     let input = Input::open(path)?;
-    let report = append_lines(client, input, args.verbose, &mut Interrupts::listen()?).await;
+    let report = append_lines(
+        HttpAppender::new(args),
+        input,
+        args.verbose,
+        &mut Interrupts::listen()?,
+    )
+    .await;
     say!("{}", report.told());
     if args.client.json {
         let mut data = Data::new();
@@ -101,27 +100,4 @@ pub(crate) async fn append_lines(
         }
     }
     sender.finish(interrupts.any())
-}
-
-/// Appends to whichever endpoint takes it.
-struct HttpAppender {
-    client: Client,
-    within: Duration,
-}
-
-impl Appender for HttpAppender {
-    async fn append(&mut self, batch: &Batch) -> Result<Appended, CallError> {
-        self.client
-            .call_json(&Call::append(batch.body.clone()), self.within)
-            .await
-    }
-
-    async fn settle(&mut self) -> Result<(), CallError> {
-        // No entry stands there, but a majority must confirm that.
-        let target = format!("/v1/entries?from={}", u64::MAX);
-        let answer = self.client.call(&Call::get(target, OCTETS), self.within).await?;
-        // The empty body is taken so that the connection can be used again; if it fails, another is opened.
-        drop(timeout(self.within, answer.into_body().collect()).await);
-        Ok(())
-    }
 }

@@ -18,7 +18,7 @@ use std::{collections::VecDeque, pin::pin};
 
 /// Where batches go.
 pub(crate) trait Appender {
-    /// Appends a batch, whole or not at all. Tries again only what certainly had no effect.
+    /// Appends a batch, whole or not at all, and at most once. Tries again where that is safe.
     async fn append(&mut self, batch: &Batch) -> Result<Appended, CallError>;
 
     /// Waits for a leader that a majority follows.

@@ -1,7 +1,8 @@
 //! The HTTP client of the commands: asks one endpoint after the other, and knows when that is safe.
 //!
-//! Invariant: a request is sent to another endpoint only if the one before certainly had no effect, or if asking twice
-//! does no harm (reads). One connection is kept and used again.
+//! Invariants: a request is sent to another endpoint only if the one before certainly had no effect, or if asking twice
+//! does no harm (reads, and appends that have a key); what an attempt leaves in doubt stays in doubt, whatever a later one is
+//! told. One connection is kept and used again.
 
 mod connection;
 mod endpoint;
@@ -10,7 +11,7 @@ mod error;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::CallError;
 
-use crate::api::Outcome;
+use crate::{api::Outcome, http};
 use bytes::Bytes;
 use connection::Connection;
 use error::Refusals;
@@ -20,6 +21,7 @@ use hyper::{
     body::Incoming,
     header::{ACCEPT, CONTENT_TYPE, HOST},
 };
+use kontiki::Code;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -51,6 +53,17 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// Whether asking twice does no harm.
     pub(crate) repeatable: bool,
+    /// Which append of which session it is, if it is one.
+    pub(crate) key: Option<Key>,
+}
+
+/// An append of a session: it takes effect once, however often it is sent. Those before it are no longer asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Key {
+    /// The session.
+    pub(crate) session: String,
+    /// Its number there.
+    pub(crate) sequence: u64,
 }
 
 impl Call {
@@ -64,6 +77,15 @@ impl Call {
             accept,
             body: Bytes::new(),
             repeatable: true,
+            key: None,
+        }
+    }
+
+    /// Opens a session. One that nobody heard of is forgotten after some time.
+    pub(crate) fn open_session() -> Self {
+        Self {
+            method: Method::POST,
+            ..Self::get("/v1/sessions".into(), http::JSON)
         }
     }
 
@@ -72,11 +94,40 @@ impl Call {
         Self {
             method: Method::POST,
             target: "/v1/entries".into(),
-            content_type: crate::http::OCTETS,
-            accept: crate::http::JSON,
+            content_type: http::OCTETS,
+            accept: http::JSON,
             body,
             repeatable: false,
+            key: None,
         }
+    }
+
+    /// The same as an append of a session.
+    pub(crate) fn keyed(self, key: Key) -> Self {
+        Self {
+            repeatable: true,
+            key: Some(key),
+            ..self
+        }
+    }
+
+    /// Whether to ask again after this.
+    fn may_follow(&self, error: &CallError) -> bool {
+        match self.repeatable {
+            true => error.retryable || error.failure.code == Code::UnknownOutcome,
+            false => error.retryable && error.outcome == Outcome::NotApplied,
+        }
+    }
+
+    /// What became of an append that failed like this at last, if an attempt before may have taken effect, or none.
+    fn told(&self, error: CallError, doubt: bool) -> CallError {
+        let outcome = match error.failure.code {
+            _ if self.key.is_some() && doubt => Outcome::Unknown,
+            // What a session has forgotten can only have been an attempt before.
+            Code::SessionExpired if self.key.is_some() => Outcome::NotApplied,
+            _ => error.outcome,
+        };
+        CallError { outcome, ..error }
     }
 
     fn request(&self, endpoint: &Endpoint, budget: Duration) -> Result<Request<Full<Bytes>>, CallError> {
@@ -88,6 +139,11 @@ impl Call {
             .header(ACCEPT, self.accept);
         if !self.content_type.is_empty() {
             request = request.header(CONTENT_TYPE, self.content_type);
+        }
+        if let Some(Key { session, sequence }) = &self.key {
+            request = request
+                .header(http::KEY, format!("{session}:{sequence}"))
+                .header(http::SETTLED, *sequence);
         }
         let body = Full::new(self.body.clone());
         request
@@ -120,7 +176,16 @@ impl Client {
 
     /// Asks until an endpoint answers, the answer is final, or `within` is over.
     pub(crate) async fn call(&mut self, call: &Call, within: Duration) -> Result<Answer, CallError> {
-        let deadline = Instant::now() + within;
+        self.call_until(call, Instant::now() + within, &mut false).await
+    }
+
+    /// The same until a moment; `doubt` says whether an attempt before may have had an effect, and whether one has now.
+    async fn call_until(
+        &mut self,
+        call: &Call,
+        deadline: Instant,
+        doubt: &mut bool,
+    ) -> Result<Answer, CallError> {
         let mut refusals = Refusals::default();
         loop {
             for untried in (1..=self.endpoints.len()).rev() {
@@ -128,15 +193,15 @@ impl Client {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
-                let safe = call.repeatable || error.outcome == Outcome::NotApplied;
-                if !safe || !error.retryable {
+                if !call.may_follow(&error) {
                     self.next_endpoint();
-                    return Err(error);
+                    return Err(call.told(error, *doubt));
                 }
+                *doubt |= error.outcome == Outcome::Unknown;
                 refusals.add(self.at, error);
                 self.next_endpoint();
                 if Instant::now() + PAUSE >= deadline {
-                    return Err(refusals.summary());
+                    return Err(call.told(refusals.summary(), *doubt));
                 }
             }
             sleep(PAUSE).await;
@@ -149,8 +214,15 @@ impl Client {
         call: &Call,
         within: Duration,
     ) -> Result<T, CallError> {
-        let answer = self.call(call, within).await?;
-        document(self.endpoint(), answer, within).await
+        let (deadline, mut doubt) = (Instant::now() + within, false);
+        loop {
+            let answer = self.call_until(call, deadline, &mut doubt).await?;
+            match document(self.endpoint(), answer, within).await {
+                Err(_) if call.key.is_some() && Instant::now() + PAUSE < deadline => doubt = true,
+                result => return result,
+            }
+            self.next_endpoint();
+        }
     }
 
     /// Asks the endpoint in use, once, for one JSON document.
@@ -239,6 +311,7 @@ async fn refusal(endpoint: &Endpoint, answer: Answer, budget: Duration) -> CallE
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Problem;
 
     #[test]
     fn an_attempt_gets_its_share_of_the_time() {
@@ -249,5 +322,38 @@ mod tests {
         assert!(near(share(deadline, 3), 10));
         assert!(near(share(deadline, 1), 30));
         assert_eq!(share(Instant::now() - Duration::from_secs(1), 2), Duration::ZERO);
+    }
+
+    #[test]
+    fn only_what_has_a_key_is_sent_again_after_an_unknown_outcome_and_stays_in_doubt() {
+        let endpoint: Endpoint = "http://127.0.0.1:1".parse().unwrap();
+        let refused = |code, outcome| {
+            let problem = Problem {
+                outcome,
+                ..Problem::refused(code, "x")
+            };
+            CallError::refused(&endpoint, 500, &serde_json::to_vec(&problem).unwrap())
+        };
+        let plain = Call::append(Bytes::new());
+        let key = Key {
+            session: "7".into(),
+            sequence: 1,
+        };
+        let keyed = plain.clone().keyed(key);
+        let unknown = refused(Code::UnknownOutcome, Outcome::Unknown);
+        assert!(keyed.may_follow(&unknown) && !plain.may_follow(&unknown));
+        assert!(Call::open_session().may_follow(&unknown));
+        let broken = CallError::unknown(&endpoint, &"broken");
+        assert!(keyed.may_follow(&broken) && !plain.may_follow(&broken));
+        let expired = refused(Code::SessionExpired, Outcome::Unknown);
+        assert!(!keyed.may_follow(&expired));
+        let outcome = |doubt| keyed.told(expired.clone(), doubt).outcome;
+        assert_eq!(
+            (outcome(false), outcome(true)),
+            (Outcome::NotApplied, Outcome::Unknown)
+        );
+        let nobody = CallError::unreachable(&endpoint, &"refused");
+        assert_eq!(keyed.told(nobody.clone(), true).outcome, Outcome::Unknown);
+        assert_eq!(keyed.told(nobody, false).outcome, Outcome::NotApplied);
     }
 }

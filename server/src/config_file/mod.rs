@@ -30,7 +30,7 @@ struct Tuning<T> {
 /// What a file sets, and where it goes.
 type Settings<T> = Vec<(fn(&mut Config, T), T)>;
 
-const DURATIONS: [Tuning<Duration>; 5] = [
+const DURATIONS: [Tuning<Duration>; 6] = [
     Tuning {
         name: "heartbeat_interval",
         put: |config, value| config.heartbeat_interval = value,
@@ -48,12 +48,16 @@ const DURATIONS: [Tuning<Duration>; 5] = [
         put: |config, value| config.request_timeout = value,
     },
     Tuning {
+        name: "session_ttl",
+        put: |config, value| config.session_ttl = value,
+    },
+    Tuning {
         name: "retention_age",
         put: |config, value| config.retention_age = Some(value),
     },
 ];
 
-const SIZES: [Tuning<u64>; 7] = [
+const SIZES: [Tuning<u64>; 8] = [
     Tuning {
         name: "entry_bytes_max",
         put: |config, value| config.entry_bytes_max = clamp(value),
@@ -79,8 +83,23 @@ const SIZES: [Tuning<u64>; 7] = [
         put: |config, value| config.segment_bytes = value,
     },
     Tuning {
+        name: "session_answers_bytes_max",
+        put: |config, value| config.session_answers_bytes_max = clamp(value),
+    },
+    Tuning {
         name: "retention_bytes",
         put: |config, value| config.retention_bytes = Some(value),
+    },
+];
+
+const COUNTS: [Tuning<u64>; 2] = [
+    Tuning {
+        name: "sessions_max",
+        put: |config, value| config.sessions_max = clamp(value),
+    },
+    Tuning {
+        name: "lease_drift_ppm",
+        put: |config, value| config.lease_drift_ppm = Some(u32::try_from(value).unwrap_or(u32::MAX)),
     },
 ];
 
@@ -105,6 +124,7 @@ pub(crate) struct ConfigFile {
     listen: Option<SocketAddr>,
     durations: Settings<Duration>,
     sizes: Settings<u64>,
+    counts: Settings<u64>,
     lines: BTreeMap<&'static str, usize>,
 }
 
@@ -139,6 +159,7 @@ impl ConfigFile {
             listen: table.parsed("listen", LISTEN)?,
             durations: settings(&DURATIONS, |name| table.duration(name))?,
             sizes: settings(&SIZES, |name| table.size(name))?,
+            counts: settings(&COUNTS, |name| table.number(name, "a number, from 1"))?,
             lines: known()
                 .into_iter()
                 .filter_map(|name| Some((name, table.line(name)?)))
@@ -162,7 +183,7 @@ impl ConfigFile {
         for (put, value) in &self.durations {
             put(&mut config, *value);
         }
-        for (put, value) in &self.sizes {
+        for (put, value) in self.sizes.iter().chain(&self.counts) {
             put(&mut config, *value);
         }
         config.check().map_err(|error| self.mistake(error))?;
@@ -199,7 +220,13 @@ const LISTEN: &str = "an IP address and port, such as \"0.0.0.0:7401\"";
 fn known() -> Vec<&'static str> {
     let durations = DURATIONS.iter().map(|tuning| tuning.name);
     let sizes = SIZES.iter().map(|tuning| tuning.name);
-    FIELDS.into_iter().chain(durations).chain(sizes).collect()
+    let counts = COUNTS.iter().map(|tuning| tuning.name);
+    FIELDS
+        .into_iter()
+        .chain(durations)
+        .chain(sizes)
+        .chain(counts)
+        .collect()
 }
 
 fn text(table: &Table<'_>, name: &str, allowed: &str) -> Result<String, String> {
@@ -282,12 +309,17 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         let file = parse(&all).unwrap();
-        assert_eq!((file.durations.len(), file.sizes.len()), (5, 4));
+        assert_eq!(
+            (file.durations.len(), file.sizes.len(), file.counts.len()),
+            (6, 4, 1)
+        );
         assert!(file.listen.is_some());
     }
 
     fn uncomment(line: &str) -> &str {
-        let bare = line.strip_prefix("# ").filter(|bare| bare.contains(" = \""));
+        let bare = line
+            .strip_prefix("# ")
+            .filter(|bare| bare.contains(" = \"") || bare.contains("_ppm = "));
         bare.unwrap_or(line)
     }
 }

@@ -73,6 +73,9 @@ http = "{http}"
 # How long an append or a read may take unless the caller says so.
 # request_timeout = "10s"
 
+# How long a session of a client may be silent before what it appended is no longer remembered.
+# session_ttl = "3600s"
+
 # The largest entry, and the largest batch of entries that is appended as one. The same on every node.
 # entry_bytes_max = "1MiB"
 {batch}
@@ -84,6 +87,10 @@ http = "{http}"
 # them everything is kept. The leader's setting counts: the same on every node.
 # retention_bytes = "1GiB"
 # retention_age = "7d"
+
+# Leases: a leader answers reads with `consistency=lease` alone, on the word that no clock runs faster than another by more
+# than so many millionths. The same on every node, as election_timeout_min then is too; to change either, stop all nodes.
+# lease_drift_ppm = 1000
 
 # The UDP address of every node, this one's too. Host names are allowed. The same on every node.
 [peers]

@@ -5,6 +5,7 @@ use super::{
     media::Given,
     problem::{Json, Refusal},
     query::Query,
+    session,
 };
 use crate::api::Appended;
 use axum::{
@@ -33,14 +34,21 @@ pub(super) async fn append(
 ) -> Result<Json<Appended>, Refusal> {
     let query = Query::parse(query.as_deref(), &["expect_index", "expect_term", "timeout"])?;
     let (expect, within) = (query.expect()?, query.timeout()?);
-    let given = Given::of(&headers)?;
+    let (given, key) = (Given::of(&headers)?, session::key(&headers)?);
     let limit = app
         .batch_bytes_max
         .saturating_mul(BODY_FACTOR)
         .saturating_add(BODY_SLACK);
     let entries = given.entries(read(body, limit).await?)?;
-    let handle = within.map_or_else(|| app.handle.clone(), |within| app.handle.with_timeout(within));
-    let appended = handle.append_if(expect, &entries).await?;
+    let handle = app.within(within);
+    let appended = match key {
+        // In the node's own session, if it has one.
+        None => handle.append_if(expect, &entries).await?,
+        Some(key) => {
+            let appended = handle.append_in(key, expect, &entries).await;
+            appended.map_err(|error| Refusal::from(error).keyed())?
+        }
+    };
     Ok(Json(Appended {
         first: appended.first,
         last: appended.last,

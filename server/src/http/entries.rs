@@ -18,13 +18,14 @@ pub(super) async fn read(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Streamed {
-    let query = Query::parse(query.as_deref(), &["from", "to", "consistency", "timeout"])?;
+    let query = Query::parse(
+        query.as_deref(),
+        &["from", "to", "consistency", "max_lag", "index", "timeout"],
+    )?;
     let (from, to) = query.range()?;
     let consistency = query.consistency()?;
     let wanted = Wanted::of(&headers)?;
-    let handle = query
-        .timeout()?
-        .map_or_else(|| app.handle.clone(), |timeout| app.handle.with_timeout(timeout));
+    let handle = app.within(query.timeout()?);
     // The first page is read before anything is answered, so that a failure gets a status of its own.
     let range = from.unwrap_or(0)..to.unwrap_or(u64::MAX);
     let first = handle.read(range, consistency).await?;
@@ -49,7 +50,7 @@ async fn pages(handle: Handle<Raw>, mut page: Entries<Raw>, end: u64, sink: Sink
         if !sink.put(&page.entries).await || last + 1 >= end {
             return;
         }
-        page = match handle.read(last + 1..end, Consistency::Stale).await {
+        page = match handle.read(last + 1..end, Consistency::STALE).await {
             Ok(page) if page.entries.is_empty() => {
                 sink.cut_off(format!("entry {} is not there", last + 1)).await;
                 return;

@@ -8,10 +8,12 @@ mod guard;
 mod media;
 mod problem;
 mod query;
+mod session;
 mod stream;
 mod tail;
 
 pub(crate) use media::{JSON, NDJSON, OCTETS};
+pub(crate) use session::{KEY, SETTLED};
 
 use crate::api::NodeStatus;
 use axum::{
@@ -20,14 +22,17 @@ use axum::{
     http::{HeaderName, StatusCode, Uri, header::CONNECTION},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use kontiki::{Code, Handle, Raw};
 use problem::{Json, Refusal};
 use query::Query;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 /// The header of a read that names the first entry it gives, or would give if there were one.
@@ -48,11 +53,19 @@ pub(crate) struct App {
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
+impl App {
+    /// The node, and how long a call may take if that is said.
+    fn within(&self, within: Option<Duration>) -> Handle<Raw> {
+        within.map_or_else(|| self.handle.clone(), |within| self.handle.with_timeout(within))
+    }
+}
+
 /// All routes.
 pub(crate) fn router(app: App) -> Router {
     let app = Arc::new(app);
     Router::new()
         .route("/v1/entries", get(entries::read).post(append::append))
+        .route("/v1/sessions", post(session::open))
         .route("/v1/tail", get(tail::tail))
         .route("/v1/status", get(status))
         .route("/healthz", get(health))

@@ -25,6 +25,17 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The same, for an append that has a key: asking again does no harm even where it is not known what became of it.
+    pub(super) fn keyed(mut self) -> Self {
+        if self.0.code == Code::UnknownOutcome.name() {
+            self.0.retryable = true;
+            self.0.advice = Some("send it again under the same key, here or to another node".to_owned());
+        }
+        self
+    }
+}
+
 impl From<kontiki::Error> for Refusal {
     fn from(error: kontiki::Error) -> Self {
         Self(Box::new(error.into()))

@@ -5,6 +5,9 @@ use crate::{nearest::nearest, units};
 use kontiki::{Code, Consistency, Expect};
 use std::{collections::BTreeMap, time::Duration};
 
+/// What `consistency` may be.
+const CONSISTENCIES: [&str; 4] = ["linearizable", "lease", "stale", "at_least"];
+
 /// The parameters of a request, by name.
 pub(super) struct Query<'a> {
     values: BTreeMap<&'a str, &'a str>,
@@ -63,12 +66,29 @@ impl<'a> Query<'a> {
 
     /// How fresh a read must be.
     pub(super) fn consistency(&self) -> Result<Consistency, Refusal> {
-        let given = self.value("consistency", "`linearizable` or `stale`", |value| match value {
-            "linearizable" => Some(Consistency::Linearizable),
-            "stale" => Some(Consistency::Stale),
-            _ => None,
+        let known = |kind: &str| CONSISTENCIES.into_iter().find(|name| *name == kind);
+        let kind = self.value(
+            "consistency",
+            "`linearizable`, `lease`, `stale` or `at_least`",
+            known,
+        )?;
+        let max_lag = self.value("max_lag", "a duration such as 500ms or 10s", |value| {
+            units::duration(value).ok()
         })?;
-        Ok(given.unwrap_or(Consistency::Linearizable))
+        let index = self.index("index")?;
+        let kind = kind.unwrap_or("linearizable");
+        let bad = |detail: &str| Err(Refusal::new(Code::BadRequest, detail));
+        if max_lag.is_some() && kind != "stale" {
+            return bad("`max_lag` is for `consistency=stale`");
+        }
+        match (kind, index) {
+            ("at_least", Some(index)) => Ok(Consistency::AtLeast(index)),
+            ("at_least", None) => bad("`consistency=at_least` needs `index`: the entry to wait for"),
+            (_, Some(_)) => bad("`index` is for `consistency=at_least`"),
+            ("lease", None) => Ok(Consistency::Lease),
+            ("stale", None) => Ok(Consistency::Stale { max_lag }),
+            (_, None) => Ok(Consistency::Linearizable),
+        }
     }
 
     /// The precondition of an append.
@@ -147,6 +167,37 @@ mod tests {
         assert!(expect("expect_term=2").is_err());
         assert!(expect("expect_index=0&expect_term=2").is_err());
         assert!(expect("expect_index=").is_err());
+    }
+
+    #[test]
+    fn how_fresh_a_read_must_be_is_read_and_what_does_not_go_together_is_refused() {
+        let consistency = |text| {
+            let query = Query::parse(Some(text), &["consistency", "max_lag", "index"])?;
+            query.consistency()
+        };
+        let max_lag = Some(Duration::from_millis(500));
+        for (text, meant) in [
+            ("", Consistency::Linearizable),
+            ("consistency=linearizable", Consistency::Linearizable),
+            ("consistency=lease", Consistency::Lease),
+            ("consistency=stale", Consistency::STALE),
+            ("consistency=stale&max_lag=500ms", Consistency::Stale { max_lag }),
+            ("consistency=at_least&index=7", Consistency::AtLeast(7)),
+        ] {
+            assert_eq!(consistency(text).ok(), Some(meant), "{text}");
+        }
+        for text in [
+            "consistency=fresh",
+            "max_lag=500ms",
+            "consistency=lease&max_lag=500ms",
+            "consistency=at_least",
+            "consistency=at_least&index=0",
+            "consistency=at_least&index=7&max_lag=1s",
+            "consistency=stale&index=7",
+            "index=7",
+        ] {
+            assert!(consistency(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) async fn tail(
     query.timeout()?;
     // A failure that would cut the tail off at once gets a status of its own.
     let to = from.map_or(u64::MAX, |from| from.saturating_add(1));
-    let begin = app.handle.read(from.unwrap_or(0)..to, Consistency::Stale).await?;
+    let begin = app.handle.read(from.unwrap_or(0)..to, Consistency::STALE).await?;
     let first = begin.entries.first().map(|entry| entry.index).or(from);
     let from = first.unwrap_or_else(|| begin.last_index.saturating_add(1));
     let (sink, mut response) = stream::response(Wanted::of(&headers)?);

@@ -22,12 +22,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Three nodes, all of them answering, on ports that were free.
     pub(crate) fn start() -> Self {
-        let started = (0..RANGES).find_map(|_| Self::try_start(some_base()));
+        Self::start_with(&[])
+    }
+
+    /// The same with other settings: what stands in the configuration of each node, and what is to stand there.
+    pub(crate) fn start_with(settings: &[(&str, &str)]) -> Self {
+        let started = (0..RANGES).find_map(|_| Self::try_start(some_base(), settings));
         started.expect("a free range of ports")
     }
 
     /// `None` if another program has one of the ports.
-    fn try_start(base: u16) -> Option<Self> {
+    fn try_start(base: u16, settings: &[(&str, &str)]) -> Option<Self> {
         let mut cluster = Self {
             scratch: Scratch::new(),
             base,
@@ -41,15 +46,15 @@ impl Cluster {
         let made = made.unwrap();
         assert!(made.status.success(), "{}", said(&made));
         for id in 1..=3 {
-            cluster.be_patient(id);
+            cluster.be_patient(id, settings);
             let node = cluster.spawn(id);
             cluster.nodes.push(Some(node));
         }
         cluster.answering().then_some(cluster)
     }
 
-    /// Lets a node wait longer for its leader, so that a busy machine does not look like a dead one.
-    fn be_patient(&self, id: u64) {
+    /// Lets a node wait longer for its leader, so that a busy machine does not look like a dead one, beside other settings.
+    fn be_patient(&self, id: u64, settings: &[(&str, &str)]) {
         let text = fs::read_to_string(self.config(id)).unwrap();
         let times = [
             (
@@ -61,7 +66,8 @@ impl Cluster {
                 "election_timeout_max = \"2s\"",
             ),
         ];
-        let patient = times.into_iter().fold(text, |text, (from, to)| {
+        let settings = times.iter().chain(settings);
+        let patient = settings.fold(text, |text, (from, to)| {
             assert!(text.contains(from), "{text}");
             text.replace(from, to)
         });

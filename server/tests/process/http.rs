@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Status and body of an answer.
-fn ask(port: u16, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
+pub(crate) fn ask(port: u16, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let head = format!(
         "{method} {target} HTTP/1.0\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n",
@@ -30,7 +30,7 @@ fn ask(port: u16, method: &str, target: &str, headers: &str, body: &[u8]) -> (u1
     (status, answer.split_off(end + 4))
 }
 
-fn json((status, body): (u16, Vec<u8>)) -> (u16, Value) {
+pub(crate) fn json((status, body): (u16, Vec<u8>)) -> (u16, Value) {
     (
         status,
         serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&body))),
@@ -185,4 +185,50 @@ fn clients_that_never_read_are_waited_for_alone() {
         "100001\n"
     );
     drop(mute);
+}
+
+#[test]
+fn reads_say_how_fresh_they_must_be() {
+    let cluster = Cluster::start();
+    let read = |id, query: &str| {
+        let target = format!("/v1/entries?{query}");
+        ask(
+            cluster.http_port(id),
+            "GET",
+            &target,
+            "accept: application/octet-stream\r\n",
+            b"",
+        )
+    };
+    let post = ask(cluster.http_port(1), "POST", "/v1/entries", TEXT, b"one");
+    let last = json(post).1["last"].as_u64().unwrap();
+    for id in 1..=3 {
+        for query in [
+            "consistency=linearizable",
+            "consistency=lease",
+            "consistency=stale&max_lag=1ms",
+            &format!("consistency=at_least&index={last}"),
+        ] {
+            assert_eq!(read(id, query), (200, b"\x03\0\0\0one".to_vec()), "{query}");
+        }
+        assert_eq!(read(id, "consistency=at_least&index=9&timeout=50ms").0, 504);
+        assert_eq!(read(id, "consistency=at_least").0, 400);
+    }
+    let index = last.to_string();
+    let output = run_with(
+        &mut cluster.asking(
+            &[2],
+            &["read", "..", "--consistency", "at_least", "--index", &index],
+        ),
+        b"",
+    );
+    assert_eq!(printed(&output), "one\n");
+    let output = run_with(
+        &mut cluster.asking(
+            &[2],
+            &["read", "..", "--consistency", "stale", "--max-lag", "1ms"],
+        ),
+        b"",
+    );
+    assert_eq!(printed(&output), "one\n");
 }

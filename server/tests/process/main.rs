@@ -9,3 +9,4 @@ mod demo;
 mod http;
 mod refusals;
 mod scratch;
+mod sessions;

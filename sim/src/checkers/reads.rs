@@ -7,7 +7,8 @@
 use crate::committed::Committed;
 use crate::entries::EntryId;
 use crate::violation::{Verdict, ensure};
-use kontiki_consensus::Position;
+use kontiki_consensus::{Position, Time};
+use kontiki_node::Consistency;
 
 /// The name of the property.
 pub const PROPERTY: &str = "reads are fresh, dense and in order";
@@ -21,20 +22,47 @@ pub struct Answer {
     pub last: Position,
 }
 
-/// How far the committed log is known to reach by those whose operations have ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Floor(Position);
+/// How far the committed log is known to reach by those whose operations have ended, and since when.
+#[derive(Clone, Debug, Default)]
+pub struct Floor(Vec<(Time, Position)>);
 
 impl Floor {
     /// Where it is: what an operation that begins now must see.
     #[must_use]
-    pub fn now(self) -> Position {
-        self.0
+    pub fn now(&self) -> Position {
+        self.0.last().map_or(Position::ZERO, |(_, position)| *position)
     }
 
-    /// Someone knows that the log reaches this far.
-    pub fn raise(&mut self, to: Position) {
-        self.0 = self.0.max(to);
+    /// Where it was just before `moment`.
+    #[must_use]
+    pub fn before(&self, moment: Time) -> Position {
+        let later = self.0.partition_point(|(since, _)| *since < moment);
+        let last = later.checked_sub(1).and_then(|n| self.0.get(n));
+        last.map_or(Position::ZERO, |(_, position)| *position)
+    }
+
+    /// Someone knows at this moment, which is no earlier than the last, that the log reaches this far.
+    pub fn raise(&mut self, now: Time, to: Position) {
+        if to > self.now() {
+            self.0.push((now, to));
+        }
+    }
+}
+
+/// What a read must see that is asked `now` of a node whose clock runs faster by so many millionths.
+#[must_use]
+pub fn must_see(consistency: Consistency, floor: &Floor, now: Time, drift_ppm: i64) -> Position {
+    match consistency {
+        Consistency::Linearizable | Consistency::Lease => floor.now(),
+        Consistency::Stale { max_lag: Some(lag) } => {
+            // By that clock so much passes in this much; and each look at it is cut to whole nanoseconds.
+            let rate = u128::from((1_000_000 + drift_ppm).unsigned_abs().max(1));
+            let real = (u128::from(lag.0) + 2) * 1_000_000 / rate + 2;
+            let real = u64::try_from(real).unwrap_or(u64::MAX);
+            floor.before(Time(now.0.saturating_sub(real)))
+        }
+        Consistency::AtLeast(position) => position,
+        _ => Position::ZERO,
     }
 }
 
@@ -70,12 +98,12 @@ pub fn answered(from: Position, to: Position, answer: &Answer, committed: &Commi
     })
 }
 
-/// A linearizable read that had to see everything up to `floor` says the log ends at `last`.
+/// A read that had to see everything up to `must` says the log ends at `last`.
 ///
 /// # Errors
 /// If it does not reach that far.
-pub fn fresh(last: Position, floor: Position) -> Verdict {
-    ensure(last >= floor, PROPERTY, || {
-        format!("a linearizable read saw up to {last:?}, {floor:?} was there before it was asked")
+pub fn fresh(consistency: Consistency, last: Position, must: Position) -> Verdict {
+    ensure(last >= must, PROPERTY, || {
+        format!("a read, {consistency:?}, saw up to {last:?}, and {must:?} was what it had to see")
     })
 }

@@ -17,8 +17,13 @@ const SHOWN: usize = 8;
 pub struct Counterexample {
     /// The key.
     pub key: String,
-    /// The operation with whose return no order is left.
+    /// The operation with whose return no order is left: the history up to that moment is the shortest beginning
+    /// that is not linearizable.
     pub culprit: Operation,
+    /// How many operations of the key had been called by then.
+    pub begun: usize,
+    /// How many operations of the key there are.
+    pub operations: usize,
     /// An order of all that had returned before; operations that had not are in it where others met their
     /// effects.
     pub prefix: Vec<Operation>,
@@ -35,6 +40,13 @@ impl fmt::Display for Counterexample {
             f,
             "key {:?}: no order of its operations explains every answer",
             self.key
+        )?;
+        writeln!(
+            f,
+            "  the shortest beginning without one ends at {}: the first {} of its {} operations, by call",
+            self.culprit.end(),
+            self.begun,
+            self.operations
         )?;
         let skipped = self.prefix.len().saturating_sub(SHOWN);
         writeln!(
@@ -73,6 +85,8 @@ pub(super) fn explain(key: &str, operations: &[Operation], budget: u64) -> Count
     Counterexample {
         key: key.to_owned(),
         culprit: culprit.clone(),
+        begun: operations.iter().filter(|o| o.call <= culprit.end()).count(),
+        operations: operations.len(),
         state: prefix.iter().fold(None, |state, o| o.op.apply(state).0),
         prefix,
         window,

@@ -284,6 +284,7 @@ fn a_report_names_what_cannot_be_ordered() {
         did(2, 9, 10, Op::Get, found(2)),
     ]);
     let expected = "key \"a\": no order of its operations explains every answer
+  the shortest beginning without one ends at 7: the first 5 of its 6 operations, by call
   in this order the 3 before fit, the last of them:
     [0 .. 1] client 1: put 1 -> ok
     [2 .. 8] client 1: put 2 -> ok

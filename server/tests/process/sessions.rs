@@ -1,0 +1,121 @@
+//! Sessions over HTTP: a retry takes effect once and is answered like the first, wherever it is sent.
+
+use crate::{
+    cluster::Cluster,
+    http::{ask, json},
+};
+use serde_json::Value;
+use std::{thread, time::Duration};
+
+/// Opens a session at a node.
+fn open(cluster: &Cluster, id: u64) -> Value {
+    let (status, session) = json(ask(cluster.http_port(id), "POST", "/v1/sessions", "", b""));
+    assert_eq!(status, 201, "{session}");
+    session
+}
+
+/// Appends a text at a node, with these headers beside its type.
+fn append(cluster: &Cluster, id: u64, headers: &str, text: &str) -> (u16, Value) {
+    let headers = format!("content-type: text/plain\r\n{headers}");
+    json(ask(
+        cluster.http_port(id),
+        "POST",
+        "/v1/entries?timeout=60s",
+        &headers,
+        text.as_bytes(),
+    ))
+}
+
+fn key(session: &Value, sequence: u64) -> String {
+    format!(
+        "idempotency-key: {}:{sequence}\r\n",
+        session["session"].as_str().unwrap()
+    )
+}
+
+#[test]
+fn a_retry_is_answered_like_the_first_at_every_node_and_after_all_were_restarted() {
+    let mut cluster = Cluster::start();
+    let session = open(&cluster, 2);
+    assert_eq!(session["ttl_seconds"], 3600);
+    let (status, first) = append(&cluster, 1, &key(&session, 1), "one");
+    assert_eq!(
+        (status, &first["first"], &first["last"]),
+        (200, &1.into(), &1.into()),
+        "{first}"
+    );
+    let (status, plain) = append(&cluster, 1, "", "two");
+    assert_eq!((status, &plain["first"]), (200, &2.into()), "{plain}");
+    for id in 1..=3 {
+        assert_eq!(
+            append(&cluster, id, &key(&session, 1), "one"),
+            (200, first.clone())
+        );
+    }
+    for id in 1..=3 {
+        cluster.kill(id);
+    }
+    for id in 1..=3 {
+        cluster.restart(id);
+    }
+    cluster.leader();
+    for id in 1..=3 {
+        assert_eq!(
+            append(&cluster, id, &key(&session, 1), "one"),
+            (200, first.clone())
+        );
+        assert_eq!(cluster.read_from(id, ".."), b"one\ntwo\n");
+    }
+    let (status, next) = append(&cluster, 3, &key(&session, 2), "three");
+    assert_eq!((status, &next["first"]), (200, &3.into()), "{next}");
+}
+
+#[test]
+fn a_key_of_another_form_is_refused_with_the_form_it_must_have() {
+    let cluster = Cluster::start();
+    let session = open(&cluster, 1);
+    let refused = |headers: &str| {
+        let (status, problem) = append(&cluster, 1, headers, "x");
+        assert_eq!(
+            (status, &problem["code"]),
+            (400, &"bad_request".into()),
+            "{problem}"
+        );
+        assert_eq!(problem["outcome"], "not_applied");
+        let advice = problem["advice"].as_str().unwrap();
+        assert!(advice.contains("POST /v1/sessions"), "{advice}");
+    };
+    refused("idempotency-key: 8e03978e-40d5-43e8-bc93-6894a57f9324\r\n");
+    refused("idempotency-key: 17\r\n");
+    refused("idempotency-key: 17:0\r\n");
+    refused("kontiki-settled: 1\r\n");
+    refused(&format!("{}kontiki-settled: 2\r\n", key(&session, 1)));
+    assert_eq!(cluster.read_from(1, ".."), b"");
+}
+
+#[test]
+fn what_is_no_longer_remembered_is_an_error_and_never_appended_again() {
+    let cluster = Cluster::start_with(&[("# session_ttl = \"3600s\"", "session_ttl = \"1s\"")]);
+    let session = open(&cluster, 1);
+    assert_eq!(session["ttl_seconds"], 1);
+    let settled = |sequence: u64| format!("{}kontiki-settled: {sequence}\r\n", key(&session, sequence));
+    let refused = |headers: &str, status: u16, code: &str| {
+        let (got, problem) = append(&cluster, 2, headers, "again");
+        assert_eq!((got, &problem["code"]), (status, &code.into()), "{problem}");
+        assert_eq!(
+            (&problem["outcome"], &problem["retryable"]),
+            (&"unknown".into(), &false.into()),
+            "{problem}"
+        );
+    };
+    assert_eq!(append(&cluster, 1, &settled(1), "one").0, 200);
+    assert_eq!(append(&cluster, 1, &settled(2), "two").0, 200);
+    refused(&key(&session, 1), 409, "session_stale");
+    refused("idempotency-key: 999999:1\r\n", 410, "session_expired");
+    // The clock of the cluster goes by whole seconds.
+    thread::sleep(Duration::from_millis(3100));
+    assert_eq!(append(&cluster, 3, "", "meanwhile").0, 200);
+    refused(&key(&session, 2), 410, "session_expired");
+    refused(&key(&session, 3), 410, "session_expired");
+    assert_eq!(cluster.read_from(1, ".."), b"one\ntwo\nmeanwhile\n");
+}
