@@ -199,12 +199,12 @@ fn the_minority_answers_nothing_does_not_lead_and_goes_on_replicating() {
         let why = world.driver(bad).quarantined().expect("a reason").to_owned();
         assert!(why.contains("differs from a majority's at record"), "{why}");
         assert!(why.contains(&format!("node {bad} has")), "{why}");
-        for consistency in [Consistency::Stale, Consistency::Linearizable] {
+        for consistency in [Consistency::STALE, Consistency::Linearizable] {
             let token = query(&mut world, bad, consistency);
             world.run(500);
             assert!(is_refused(&mut world, token));
         }
-        let read = world.read(bad, 1, 9, Consistency::Stale);
+        let read = world.read(bad, 1, 9, Consistency::STALE);
         let token = add(&mut world, bad, 7);
         world.run(500);
         assert!(is_refused(&mut world, read) && is_refused(&mut world, token));
@@ -245,7 +245,7 @@ fn a_query_that_is_with_the_machine_when_it_is_found_wrong_is_not_answered_from_
         w.sent.iter().any(of_bad)
     };
     world.run_until("it to have told", compared);
-    let token = query(&mut world, bad, Consistency::Stale);
+    let token = query(&mut world, bad, Consistency::STALE);
     world.node(bad).machine_stuck = true;
     world.run_until("it to be quarantined", |w| quarantined(w) == [bad]);
     world.node(bad).machine_stuck = false;
@@ -268,7 +268,7 @@ fn a_durable_machine_is_quarantined_again_when_it_starts() {
     world.crash(bad);
     world.start(bad);
     world.isolate(bad);
-    let token = query(&mut world, bad, Consistency::Stale);
+    let token = query(&mut world, bad, Consistency::STALE);
     world.run(100);
     assert!(is_refused(&mut world, token));
     world.run(10_000);
@@ -314,7 +314,7 @@ fn two_against_two_decide_nothing_and_applying_stops_on_all() {
         assert_eq!((driver.counts().halted, driver.counts().quarantined), (1, 0));
     }
     let applied = world.driver(names[0]).applied();
-    let token = query(&mut world, names[0], Consistency::Stale);
+    let token = query(&mut world, names[0], Consistency::STALE);
     let append = add(&mut world, names[1], 1);
     world.run(2_000);
     assert!(is_refused(&mut world, token) && is_refused(&mut world, append));
