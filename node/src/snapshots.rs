@@ -264,6 +264,25 @@ impl Driver {
         }
     }
 
+    /// Another node's snapshot, which is on disk and covers only what is committed here, is this node's newest.
+    pub(crate) fn adopt_snapshot(&mut self, now: Time, file: SnapshotFile) {
+        let base = file.header.base.clone();
+        self.snapshots.files.insert(base.last.index, file);
+        self.snapshot_taken(now, &base);
+    }
+
+    /// A snapshot that was fetched is of no use after all.
+    pub(crate) fn forget_snapshot(&mut self, last: LogId) {
+        if self
+            .snapshots
+            .files
+            .get(&last.index)
+            .is_none_or(|file| file.header.base.last != last)
+        {
+            self.snapshots.todo.push(SnapshotCommand::Remove(last));
+        }
+    }
+
     fn snapshot_taken(&mut self, now: Time, base: &Base) {
         let (last, position) = (base.last, base.position);
         self.consensus.step(now, Event::SnapshotTaken { last, position });
@@ -309,7 +328,10 @@ impl Driver {
         let lasts = self.snapshots.files.values().map(|file| file.header.base.last);
         let old: Vec<LogId> = lasts
             .filter(|last| {
-                last.index < newest.index && !is_fetched(*last) && !self.snapshots.own.needs(*last)
+                last.index < newest.index
+                    && !is_fetched(*last)
+                    && !self.is_offered(*last, now)
+                    && !self.snapshots.own.needs(*last)
             })
             .collect();
         for last in old {
@@ -329,6 +351,7 @@ impl Driver {
                 self.snapshots.files.insert(base.last.index, file);
                 self.snapshot_taken(now, &base);
             }
+            SnapshotEvent::Staged(file) if self.resync_staged(&file) => {}
             SnapshotEvent::Staged(file) => {
                 let base = file.header.base.clone();
                 self.snapshots.files.insert(base.last.index, file);

@@ -177,6 +177,7 @@ fn config() -> DriverConfig {
         in_flight_bytes_max: 1 << 20,
         payload_bytes_max: 4 << 10,
         sessions: SessionLimits::default(),
+        compare: kontiki_node::CompareConfig { interval: None },
         snapshots: SnapshotConfig {
             snapshot_bytes: None,
             snapshot_entries: Some(3),

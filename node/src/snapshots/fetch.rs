@@ -56,7 +56,7 @@ impl Driver {
     }
 
     /// There is no more to be fetched of it.
-    pub(super) fn fetched_whole(&mut self, last: LogId) {
+    pub(crate) fn fetched_whole(&mut self, last: LogId) {
         self.snapshots.fetching.take_if(|f| f.last == last);
     }
 
