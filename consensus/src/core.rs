@@ -437,6 +437,13 @@ impl Consensus {
         self.snapshot.0
     }
 
+    /// Whether a snapshot is to take the place of the log and the disk has not yet said so: until then the log on disk
+    /// rests on an older snapshot than [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
     /// The term of the record at `index`; `None` before the base and beyond the end of the log.
     #[must_use]
     pub fn term_at(&self, index: Index) -> Option<Term> {

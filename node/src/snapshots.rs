@@ -278,6 +278,10 @@ impl Driver {
 
     /// Removes snapshots before the newest, but for those that followers are fetching.
     fn remove_older(&mut self, now: Time) {
+        // The log on disk still begins behind an older one; once the newest is installed they are looked at again.
+        if self.consensus.is_installing() {
+            return;
+        }
         let newest = self.consensus.snapshot();
         let told: Vec<(NodeId, LogId)> = self.consensus.snapshot_peers().collect();
         let is_fetched = |last: LogId| {
