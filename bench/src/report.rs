@@ -13,6 +13,26 @@ pub(crate) enum Unit {
     CpuNanosPerEntry,
     /// Less is better; zero is possible, so that a target is a bound on ours and not on the ratio.
     AllocationsPerEntry,
+    /// More is better.
+    ReadsPerSecond,
+    /// More is better.
+    MegabytesPerSecond,
+    /// Half of all requests took no longer, in microseconds. Less is better.
+    P50,
+    /// 99 % of all requests. Less is better.
+    P99,
+    /// 99.9 % of all requests. Less is better.
+    P999,
+    /// 99.99 % of all requests. Less is better.
+    P9999,
+    /// The request that took longest, in milliseconds. Less is better.
+    Longest,
+    /// Less is better.
+    Millis,
+    /// CPU time in percent of one core. Less is better.
+    PercentOfCore,
+    /// Resident memory. Less is better.
+    Mebibytes,
 }
 
 impl Unit {
@@ -21,13 +41,23 @@ impl Unit {
             Self::EntriesPerSecond => "entries/s",
             Self::CpuNanosPerEntry => "CPU ns/entry",
             Self::AllocationsPerEntry => "allocations/entry",
+            Self::ReadsPerSecond => "reads/s",
+            Self::MegabytesPerSecond => "MB/s",
+            Self::P50 => "p50 us",
+            Self::P99 => "p99 us",
+            Self::P999 => "p99.9 us",
+            Self::P9999 => "p99.99 us",
+            Self::Longest => "longest ms",
+            Self::Millis => "ms",
+            Self::PercentOfCore => "% of a core",
+            Self::Mebibytes => "MiB",
         }
     }
 
     fn ratio(self, ours: f64, theirs: f64) -> f64 {
         match self {
-            Self::EntriesPerSecond => ours / theirs,
-            Self::CpuNanosPerEntry | Self::AllocationsPerEntry => theirs / ours,
+            Self::EntriesPerSecond | Self::ReadsPerSecond | Self::MegabytesPerSecond => ours / theirs,
+            _ => theirs / ours,
         }
     }
 }
@@ -37,8 +67,12 @@ impl Unit {
 pub(crate) enum Target {
     /// The median ratio is at least this.
     Ratio(f64),
+    /// Ours is at most so many times theirs, where less is better: a ratio of at least one over this.
+    Within(f64),
     /// Our median is at most this.
     Ours(f64),
+    /// The one or the other: a ratio, or ours at least this.
+    RatioOrOurs(f64, f64),
 }
 
 /// Smallest, median and largest of several runs.
@@ -99,11 +133,25 @@ impl Row {
         })
     }
 
+    /// From runs that no peer's stand beside. `None` if there are none.
+    pub(crate) fn alone(
+        suite: &'static str,
+        case: &str,
+        unit: Unit,
+        runs: &[f64],
+        target: Option<Target>,
+    ) -> Option<Self> {
+        let pairs: Vec<(f64, f64)> = runs.iter().map(|ours| (*ours, f64::NAN)).collect();
+        Self::new(suite, case, "-", unit, &pairs, target)
+    }
+
     /// Whether the target is met; `None` without one.
     pub(crate) fn met(&self) -> Option<bool> {
         self.target.map(|target| match target {
             Target::Ratio(least) => self.ratio.median >= least,
+            Target::Within(most) => self.ratio.median >= 1.0 / most,
             Target::Ours(most) => self.ours <= most,
+            Target::RatioOrOurs(ratio, ours) => self.ratio.median >= ratio || self.ours >= ours,
         })
     }
 
@@ -111,7 +159,9 @@ impl Row {
         match self.target {
             None => String::new(),
             Some(Target::Ratio(least)) => format!(">= {least} x"),
+            Some(Target::Within(most)) => format!("<= {most} x theirs"),
             Some(Target::Ours(most)) => format!("ours <= {most}"),
+            Some(Target::RatioOrOurs(ratio, ours)) => format!(">= {ratio} x or ours >= {ours}"),
         }
     }
 
@@ -273,6 +323,28 @@ mod tests {
             Some(false)
         );
         assert_eq!(row(Unit::AllocationsPerEntry, &pairs, None).met(), None);
+        let within = |most| row(Unit::P50, &pairs, Some(Target::Within(most))).met();
+        assert_eq!((within(2.0), within(1.9)), (Some(true), Some(false)));
+        let either = |ratio, ours| {
+            row(
+                Unit::MegabytesPerSecond,
+                &pairs,
+                Some(Target::RatioOrOurs(ratio, ours)),
+            )
+            .met()
+        };
+        assert_eq!(
+            (either(2.0, 99.0), either(3.0, 20.0), either(3.0, 21.0)),
+            (Some(true), Some(true), Some(false))
+        );
+        let alone = Row::alone(
+            "idle",
+            "a node",
+            Unit::Mebibytes,
+            &[9.0, 11.0],
+            Some(Target::Ours(10.0)),
+        );
+        assert_eq!(alone.and_then(|row| row.met()), Some(true));
     }
 
     #[test]

@@ -114,6 +114,16 @@ impl Applied {
         (self.asked, self.fetching) = (false, false);
     }
 
+    /// What is kept becomes what it was at a later record; false if it is as far.
+    pub(crate) fn resume(&mut self, meta: Meta) -> bool {
+        let later = meta.at.index > self.meta.at.index;
+        if later {
+            self.handed = meta.at.index;
+            self.meta = meta;
+        }
+        later
+    }
+
     /// How far is committed and on disk.
     pub(crate) fn target(&self) -> Index {
         self.target

@@ -59,6 +59,8 @@ pub struct Counts {
     pub answered: u64,
     /// Retries that joined the append they repeat while it was in flight.
     pub joined: u64,
+    /// Starts that went on behind a note of what is known of sessions, instead of going through the whole log.
+    pub resumed: u64,
     /// Sessions that ended because they were silent for too long, or had to make room.
     pub expired: u64,
     /// Reads that a leader answered under its lease, without a round.

@@ -11,6 +11,7 @@
 //! keeps may be of a later record than the snapshot covers: records up to there have no effect on it again.
 
 mod fetch;
+mod note;
 mod serve;
 mod take;
 
@@ -81,6 +82,7 @@ pub(crate) struct Snapshots {
     fetching: Option<fetch::Fetching>,
     serving: serve::Serving,
     own: take::Own,
+    notes: note::Notes,
     /// Where segments begin, and the leader time then.
     segments: VecDeque<(SegmentStart, u64)>,
     /// What this leader has proposed, and when in terms.
@@ -124,7 +126,13 @@ fn decode_meta(bytes: &[u8]) -> Result<(Meta, u64), String> {
 impl Driver {
     /// Goes on with the snapshots that opening the log has found, and where its segments begin. Called once,
     /// before the first turn.
-    pub fn restore(&mut self, now: Time, snapshots: Vec<SnapshotFile>, segments: Vec<SegmentStart>) {
+    pub fn restore(
+        &mut self,
+        now: Time,
+        snapshots: Vec<SnapshotFile>,
+        note: Option<SnapshotHeader>,
+        segments: Vec<SegmentStart>,
+    ) {
         let held = self.consensus.snapshot();
         let time = self.leader_time;
         self.snapshots
@@ -140,13 +148,22 @@ impl Driver {
                 self.snapshots.files.remove(&base.last.index);
             }
         }
-        if held == LogId::ZERO || self.stopped.is_some() {
+        if self.stopped.is_some() {
             return;
         }
-        if let Err(what) = self.take_state(now, held) {
-            self.stopped = Some(what);
-            return;
+        if held != LogId::ZERO {
+            if let Err(what) = self.take_state(now, held) {
+                self.stopped = Some(what);
+                return;
+            }
+            self.forget_behind(held);
         }
+        if let Some(note) = note.filter(|_| !self.applied.machine) {
+            self.take_note(now, &note);
+        }
+    }
+
+    fn forget_behind(&mut self, held: LogId) {
         let position = self.snapshot().map(|file| file.header.base.position);
         self.snapshots.forget = self.forget_point(held, position.unwrap_or_default());
     }
@@ -340,6 +357,9 @@ impl Driver {
     /// A segment was begun.
     pub(crate) fn segment_begun(&mut self, start: SegmentStart) {
         self.snapshots.segments.push_back((start, self.leader_time));
+        if !self.applied.machine {
+            self.keep_note(start.bytes);
+        }
     }
 
     /// Proposes to trim the log, if it holds more than is to be kept.

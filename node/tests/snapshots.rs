@@ -233,7 +233,7 @@ impl Alone {
     fn start(machine: Sum, log: Restored, snapshots: Vec<SnapshotFile>) -> Self {
         let applier = Applier::new(Typed(machine)).expect("a machine");
         let mut driver = Driver::with_machine(config(), log, applier.meta(), 1, Time::ZERO);
-        driver.restore(Time::ZERO, snapshots, Vec::new());
+        driver.restore(Time::ZERO, snapshots, None, Vec::new());
         Self {
             driver,
             applier,

@@ -92,6 +92,8 @@ pub struct Process {
     pub sources: VecDeque<(Time, Source)>,
     /// Its machine began with a snapshot, and has not taken it over yet.
     pub restores_at_start: bool,
+    /// It began behind a note.
+    pub noted: bool,
     /// What its driver was last seen to have counted.
     pub counts: Counts,
     /// How far its machine was when it began: that was committed, whatever this life has heard of it.
@@ -205,6 +207,7 @@ impl Replica {
             incarnation,
             restored,
             snapshots,
+            note,
             segments,
             ..
         } = recovered;
@@ -222,7 +225,8 @@ impl Replica {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
             None => Driver::new(config, restored, seed, begins),
         };
-        driver.restore(begins, snapshots, segments);
+        driver.restore(begins, snapshots, note, segments);
+        let noted = driver.counts().resumed > 0;
         let resumed = driver.applied().0;
         let restores_at_start = driver.restores_snapshot();
         self.process = Some(Process {
@@ -244,6 +248,7 @@ impl Replica {
             tasks: VecDeque::new(),
             sources: VecDeque::new(),
             restores_at_start,
+            noted,
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,

@@ -74,6 +74,7 @@ paths! {
     SnapshotInstalled = "a follower began anew after a leader's snapshot",
     SnapshotFailed = "the transfer of a snapshot was broken off",
     ReadCompacted = "a read was told that its entries are gone",
+    NoteTaken = "a start went on behind a note, and not through the whole log",
     MachineResumed = "a durable machine went on where it was",
     MachineSnapshotTaken = "a snapshot of a machine was taken",
     MachineRestored = "a machine took over another node's snapshot",

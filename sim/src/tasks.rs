@@ -122,6 +122,7 @@ impl World {
         counters.hit_if(counts.leased > before.leased, Sometimes::LeaseRead);
         counters.hit_if(counts.recent > before.recent, Sometimes::RecentRead);
         counters.hit_if(counts.awaited > before.awaited, Sometimes::ReadAwaited);
+        counters.hit_if(std::mem::take(&mut process.noted), Sometimes::NoteTaken);
         counters.hit_if(counts.taken > before.taken, Sometimes::MachineSnapshotTaken);
         counters.hit_if(counts.abandoned > before.abandoned, Sometimes::SourceAbandoned);
         let meta = process.driver.meta();

@@ -26,6 +26,9 @@ impl Kontiki {
     fn restored() -> Restored {
         let first = LogId::new(Term(1), Index(1));
         Restored {
+            base: LogId::ZERO,
+            base_position: Position::ZERO,
+            snapshot: None,
             hard_state: HardState {
                 term: Term(1),
                 vote: None,

@@ -72,9 +72,9 @@ struct Cost {
 impl Cost {
     fn of(self, unit: Unit) -> f64 {
         match unit {
-            Unit::EntriesPerSecond => self.entries * 1e9 / self.wall_ns,
             Unit::CpuNanosPerEntry => self.cpu_ns / self.entries,
             Unit::AllocationsPerEntry => self.allocations / self.entries,
+            _ => self.entries * 1e9 / self.wall_ns,
         }
     }
 }
@@ -107,7 +107,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn of(options: Options) -> Self {
+    fn of(options: &Options) -> Self {
         if options.quick {
             Self {
                 rounds: 5,
@@ -123,7 +123,7 @@ impl Plan {
 }
 
 /// Measures every case beside every peer.
-pub(crate) fn run(options: Options) -> Result<Outcome, String> {
+pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     let plan = Plan::of(options);
     let (mut rows, mut disturbance) = (Vec::new(), Vec::new());
     for case in Case::all() {
@@ -162,7 +162,7 @@ fn omni_at_its_best(case: Case) -> Measure {
 }
 
 /// Kontiki alone, one case, checked as always: what a profiler is put on. Says what an entry has cost.
-pub(crate) fn hot(options: Options, entry_len: usize, outstanding: usize) -> Result<String, String> {
+pub(crate) fn hot(options: &Options, entry_len: usize, outstanding: usize) -> Result<String, String> {
     let case = Case {
         entry_len,
         outstanding: outstanding.clamp(1, STRETCH_ENTRIES),

@@ -1,0 +1,210 @@
+//! Suite *durable*: three processes, an encrypted network, every entry synced on a majority before it is acknowledged.
+//!
+//! Subjects take turns: each is started anew, runs all cases, is checked and ended. etcd and the floor are the peers.
+
+use crate::{
+    Failed, Options, Outcome,
+    bare::Bare,
+    etcd::{self, Etcd},
+    load::{Figures, Stretch},
+    node::{Cluster, Settings},
+    process::{Process, RunDir, cpu_of},
+    remote::{self, Servers},
+    report::{Row, Target, Unit},
+};
+use std::{path::Path, time::Duration};
+
+const SUITE: &str = "durable";
+const ETCD: &str = "etcd";
+const FLOOR: &str = "durable floor";
+
+pub(crate) const CLIENTS: [u32; 5] = [1, 16, 64, 256, 1000];
+pub(crate) const ENTRY_BYTES: usize = 256;
+
+/// What one case of one run gave.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    pub(crate) figures: Figures,
+    /// CPU time of all three servers for each request.
+    pub(crate) cpu_nanos: f64,
+}
+
+impl Run {
+    /// Measures one case, with the CPU time of the servers.
+    pub(crate) fn of<S>(
+        servers: &mut S,
+        processes: fn(&S) -> &Vec<Process>,
+        case: impl FnOnce(&mut S) -> Result<Figures, Failed>,
+    ) -> Result<Self, Failed> {
+        let before = cpu_of(processes(servers))?;
+        let figures = case(servers)?;
+        let cpu = cpu_of(processes(servers))?.saturating_sub(before);
+        Ok(Self {
+            figures,
+            cpu_nanos: cpu.as_nanos() as f64 / figures.total.max(1) as f64,
+        })
+    }
+
+    pub(crate) fn value(&self, unit: Unit) -> f64 {
+        let micros = |time: Duration| time.as_nanos() as f64 / 1e3;
+        match unit {
+            Unit::P50 => micros(self.figures.p50),
+            Unit::P99 => micros(self.figures.p99),
+            Unit::P999 => micros(self.figures.p999),
+            Unit::P9999 => micros(self.figures.p9999),
+            Unit::Longest => micros(self.figures.max) / 1e3,
+            Unit::CpuNanosPerEntry => self.cpu_nanos,
+            _ => self.figures.per_second,
+        }
+    }
+}
+
+/// All cases of one subject, several times.
+pub(crate) type Rounds = Vec<Vec<Run>>;
+
+/// The pairs of one case.
+pub(crate) fn pairs(ours: &Rounds, theirs: &Rounds, case: usize, unit: Unit) -> Vec<(f64, f64)> {
+    ours.iter()
+        .zip(theirs)
+        .filter_map(|(ours, theirs)| Some((ours.get(case)?.value(unit), theirs.get(case)?.value(unit))))
+        .collect()
+}
+
+/// Measures all cases of all subjects.
+pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
+    let program = remote::build()?;
+    let version = etcd::version();
+    if version.is_none() {
+        eprintln!(
+            "{SUITE}: etcd is NOT INSTALLED: its rows are missing (Debian: apt-get install etcd-server)"
+        );
+    }
+    let (mut inside, mut outside, mut etcd, mut floor) = <(Rounds, Rounds, Rounds, Rounds)>::default();
+    for _ in 0..options.rounds(3) {
+        let dir = RunDir::new(&options.dir, "bench-durable")?;
+        let stretch = options.stretch();
+        inside.push(run_inside(&dir.path().join("inside"), options, stretch)?);
+        if version.is_some() {
+            etcd.push(run_etcd(&dir.path().join("etcd"), options, stretch)?);
+        }
+        outside.push(run_remote(
+            &program,
+            &dir.path().join("remote"),
+            options,
+            stretch,
+        )?);
+        floor.push(run_floor(dir.path(), options, stretch)?);
+    }
+    let mut rows = Vec::new();
+    for (n, clients) in CLIENTS.iter().enumerate() {
+        for (shape, ours) in [("inside", &inside), ("remote", &outside)] {
+            for (peer, theirs) in [(ETCD, &etcd), (FLOOR, &floor)] {
+                rows.extend(rows_of(shape, *clients, peer, |unit| {
+                    pairs(ours, theirs, n, unit)
+                }));
+            }
+        }
+    }
+    Ok(Outcome {
+        rows,
+        notes: notes(options, version.as_deref()),
+    })
+}
+
+fn rows_of(
+    shape: &'static str,
+    clients: u32,
+    peer: &'static str,
+    pairs: impl Fn(Unit) -> Vec<(f64, f64)>,
+) -> impl Iterator<Item = Row> {
+    let units = [
+        Unit::EntriesPerSecond,
+        Unit::P50,
+        Unit::P99,
+        Unit::P999,
+        Unit::CpuNanosPerEntry,
+    ];
+    let case = format!("{shape}, {clients} clients");
+    units.into_iter().filter_map(move |unit| {
+        let target = target(shape, clients, peer, unit);
+        Row::new(SUITE, &case, peer, unit, &pairs(unit), target)
+    })
+}
+
+fn target(shape: &str, clients: u32, peer: &str, unit: Unit) -> Option<Target> {
+    Some(match (shape, clients, peer, unit) {
+        ("inside", 256 | 1000, ETCD, Unit::EntriesPerSecond) => Target::Ratio(25.0),
+        ("inside", 256 | 1000, FLOOR, Unit::EntriesPerSecond) => Target::Ratio(0.5),
+        ("inside", 1, FLOOR, Unit::P50) => Target::Within(1.4),
+        ("inside", 1, ETCD, Unit::P50) => Target::Within(0.4),
+        ("inside", 1, FLOOR, Unit::P99) => Target::Within(2.0),
+        ("remote", 256 | 1000, ETCD, Unit::EntriesPerSecond) => Target::Ratio(8.0),
+        ("inside", 256, ETCD, Unit::CpuNanosPerEntry) => Target::Ratio(25.0),
+        _ => return None,
+    })
+}
+
+fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+    let mut cluster = Cluster::start(dir, 3, Settings::defaults()?)?;
+    options.pin(&cluster.nodes, cluster.leader)?;
+    let case = |clients: &u32| {
+        let append = |cluster: &mut Cluster| cluster.append(*clients, ENTRY_BYTES, stretch);
+        Run::of(&mut cluster, |cluster| &cluster.nodes, append)
+    };
+    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    cluster.check()?;
+    cluster.end()?;
+    Ok(runs)
+}
+
+fn run_remote(program: &Path, dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+    let mut servers = Servers::start(program, dir, "")?;
+    options.pin(&servers.nodes, servers.leader)?;
+    let case = |clients: &u32| {
+        let append = |servers: &mut Servers| servers.append(*clients, ENTRY_BYTES, stretch);
+        Run::of(&mut servers, |servers| &servers.nodes, append)
+    };
+    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    servers.check()?;
+    Ok(runs)
+}
+
+fn run_etcd(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+    let mut etcd = Etcd::start(dir)?;
+    options.pin(&etcd.members, etcd.leader)?;
+    let case = |clients: &u32| {
+        let put = |etcd: &mut Etcd| etcd.put(*clients, ENTRY_BYTES, stretch);
+        Run::of(&mut etcd, |etcd| &etcd.members, put)
+    };
+    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    etcd.check()?;
+    Ok(runs)
+}
+
+fn run_floor(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+    let mut bare = Bare::start(dir)?;
+    options.pin(&bare.processes, 0)?;
+    let case = |clients: &u32| {
+        let append = |bare: &mut Bare| bare.append(*clients, ENTRY_BYTES, stretch);
+        Run::of(&mut bare, |bare| &bare.processes, append)
+    };
+    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    bare.check()?;
+    Ok(runs)
+}
+
+fn notes(options: &Options, version: Option<&str>) -> String {
+    let etcd = version.map_or("NOT INSTALLED".into(), |version| {
+        format!("{version}, its defaults, gRPC, ten clients a connection, each client puts its own key, all at the leader")
+    });
+    format!(
+        "durable: three processes on one machine and one disk, {ENTRY_BYTES} B an entry, closed loop, {}. Each subject anew in each round,
+one after the other. inside: the clients are tasks of the leader's program, whose CPU time counts as the server's;
+remote: clients in a process of their own, HTTP/1.1, one connection each, all at the leader. Kontiki: QUIC with TLS between the nodes;
+etcd: {etcd}, no TLS; floor: TCP, no TLS, no checksums, clients are only counted.
+Checked after each run: all three hold the same (ours: every entry read back, each client's in order; etcd: HashKV and versions
+of the keys; floor: the files) and exactly what was acknowledged.
+",
+        options.conditions(),
+    )
+}

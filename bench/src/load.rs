@@ -1,0 +1,245 @@
+//! Clients that each have one request under way at a time, and what they saw.
+//!
+//! A request that fails ends the run: a figure in which some are missing is none.
+
+use crate::{Failed, histogram::Histogram};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// One client.
+pub(crate) trait Client: Send + 'static {
+    /// One request, until it is answered.
+    fn call(&mut self) -> impl Future<Output = Result<(), Failed>> + Send;
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stretch {
+    /// What is done first and not counted.
+    pub(crate) warm: Duration,
+    pub(crate) run: Duration,
+}
+
+/// What clients saw.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Figures {
+    /// Answered, from the first to the last, while getting warm too.
+    pub(crate) total: u64,
+    /// Answered a second, without the time for getting warm.
+    pub(crate) per_second: f64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) p999: Duration,
+    pub(crate) p9999: Duration,
+    pub(crate) max: Duration,
+}
+
+impl Figures {
+    pub(crate) fn of(latencies: &Histogram, total: u64, time: Duration) -> Self {
+        Self {
+            total,
+            per_second: latencies.count() as f64 / time.as_secs_f64(),
+            p50: latencies.quantile(0.5),
+            p99: latencies.quantile(0.99),
+            p999: latencies.quantile(0.999),
+            p9999: latencies.quantile(0.9999),
+            max: latencies.max(),
+        }
+    }
+}
+
+/// As a line from one process to another.
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.total, self.per_second)?;
+        [self.p50, self.p99, self.p999, self.p9999, self.max]
+            .iter()
+            .try_for_each(|d| write!(f, " {}", d.as_nanos()))
+    }
+}
+
+impl FromStr for Figures {
+    type Err = Failed;
+
+    fn from_str(line: &str) -> Result<Self, Failed> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [total, per_second, times @ ..] = &words[..] else {
+            return Err(format!("`{line}` is no measurement").into());
+        };
+        let times = times
+            .iter()
+            .map(|word| word.parse().map(Duration::from_nanos))
+            .collect::<Result<Vec<_>, _>>()?;
+        let [p50, p99, p999, p9999, max] = times[..] else {
+            return Err(format!("`{line}` is no measurement").into());
+        };
+        Ok(Self {
+            total: total.parse()?,
+            per_second: per_second.parse()?,
+            p50,
+            p99,
+            p999,
+            p9999,
+            max,
+        })
+    }
+}
+
+/// Lets clients ask again and again, each as soon as it was answered. On the runtime this is called on.
+pub(crate) async fn closed_loop<C: Client>(clients: Vec<C>, stretch: Stretch) -> Result<Figures, Failed> {
+    let from = Instant::now() + stretch.warm;
+    let end = from + stretch.run;
+    let running: Vec<_> = clients
+        .into_iter()
+        .map(|client| tokio::spawn(ask(client, from, end)))
+        .collect();
+    let (mut all, mut total) = (Histogram::new(), 0);
+    for client in running {
+        let (latencies, answered) = client.await??;
+        all.merge(&latencies);
+        total += answered;
+    }
+    Ok(Figures::of(&all, total, stretch.run))
+}
+
+async fn ask<C: Client>(mut client: C, from: Instant, end: Instant) -> Result<(Histogram, u64), Failed> {
+    let (mut latencies, mut answered) = (Histogram::new(), 0);
+    let mut began = Instant::now();
+    while began < end {
+        client.call().await?;
+        answered += 1;
+        let now = Instant::now();
+        if now >= from && now <= end {
+            latencies.record(now - began);
+        }
+        began = now;
+    }
+    Ok((latencies, answered))
+}
+
+/// What is later than this is counted from when it was due.
+const LATE: Duration = Duration::from_millis(5);
+/// How many may be unanswered before the run is given up: then the load was more than is possible.
+const UNANSWERED_MAX: u64 = 1_000_000;
+
+/// What came of requests that came at their times.
+struct Pace {
+    latencies: Histogram,
+    answered: u64,
+    failed: Option<Failed>,
+}
+
+/// Asks so often a second, whether or not those before are answered. On the runtime this is called on.
+pub(crate) async fn paced<F, A>(per_second: f64, stretch: Stretch, mut ask: F) -> Result<Figures, Failed>
+where
+    F: FnMut() -> A,
+    A: Future<Output = Result<(), Failed>> + Send + 'static,
+{
+    let pace = Arc::new(Mutex::new(Pace {
+        latencies: Histogram::new(),
+        answered: 0,
+        failed: None,
+    }));
+    let began = Instant::now();
+    let from = began + stretch.warm;
+    let end = from + stretch.run;
+    let mut asked = 0;
+    while Instant::now() < end {
+        let due = (began.elapsed().as_secs_f64() * per_second) as u64;
+        while asked < due {
+            let planned = began + Duration::from_secs_f64(asked as f64 / per_second);
+            let (answer, pace, now) = (ask(), pace.clone(), Instant::now());
+            let begun = if now - planned > LATE { planned } else { now };
+            tokio::spawn(async move {
+                let answer = answer.await;
+                let mut pace = lock(&pace);
+                match answer {
+                    Ok(()) => pace.answered += 1,
+                    Err(error) => pace.failed = Some(error),
+                }
+                if begun >= from {
+                    pace.latencies.record(begun.elapsed());
+                }
+            });
+            asked += 1;
+        }
+        still_answered(&pace, asked)?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    while lock(&pace).answered < asked {
+        still_answered(&pace, 0)?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let pace = lock(&pace);
+    Ok(Figures::of(&pace.latencies, asked, stretch.run))
+}
+
+fn still_answered(pace: &Mutex<Pace>, asked: u64) -> Result<(), Failed> {
+    let mut pace = lock(pace);
+    match pace.failed.take() {
+        Some(error) => Err(error),
+        None if asked > pace.answered + UNANSWERED_MAX => Err("it does not keep up with the load".into()),
+        None => Ok(()),
+    }
+}
+
+/// Nothing under the lock can be half done.
+fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
+    pace.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_the_same_on_the_other_side() {
+        let mut seen = Histogram::new();
+        (1..=10).for_each(|n| seen.record(Duration::from_micros(n)));
+        let figures = Figures::of(&seen, 12, Duration::from_secs(2));
+        assert_eq!(figures.per_second, 5.0);
+        assert_eq!(
+            figures.to_string().parse::<Figures>().expect("just written"),
+            figures
+        );
+        assert!("1 2 3".parse::<Figures>().is_err());
+    }
+
+    struct Fails(u32);
+
+    impl Client for Fails {
+        async fn call(&mut self) -> Result<(), Failed> {
+            self.0 -= 1;
+            tokio::task::yield_now().await;
+            if self.0 == 0 {
+                Err("no more".into())
+            } else {
+                Ok(())
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_request_is_a_failed_run() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        let stretch = Stretch {
+            warm: Duration::ZERO,
+            run: Duration::from_secs(3600),
+        };
+        let clients = vec![Fails(3), Fails(u32::MAX)];
+        assert!(runtime.block_on(async {
+            // The other would go on for an hour.
+            let mut clients = clients.into_iter();
+            closed_loop(clients.by_ref().take(1).collect(), stretch)
+                .await
+                .is_err()
+        }));
+    }
+}
