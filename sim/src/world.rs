@@ -59,6 +59,8 @@ pub(crate) enum Event {
     Begin { node: usize, opening: u64 },
     /// A client asks something.
     Client(usize),
+    /// A leader that has just said so stands still.
+    Nap(usize),
     /// All nodes but these two are killed and start again at once.
     Blink(usize, usize),
     /// The next fault of this plan.
@@ -233,6 +235,10 @@ impl World {
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
             Event::Fault(plan) => self.fault(plan),
+            Event::Nap(leader) => {
+                self.nap(leader);
+                Ok(())
+            }
             Event::Blink(leader, other) => {
                 self.blink_others(leader, other);
                 Ok(())
