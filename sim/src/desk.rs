@@ -3,6 +3,7 @@
 //! Then each append of a client goes through the node's own session, and is sent again as long as nobody knows what became
 //! of it. Invariant: without it nothing is changed on either way.
 
+use crate::world::World;
 use kontiki_consensus::Time;
 use kontiki_node::once::{Held, Once};
 use kontiki_node::{Ask, Input, Reply, Request, Token};
@@ -74,6 +75,24 @@ impl Desk {
     #[must_use]
     pub fn deadline(&self) -> Time {
         self.once.as_ref().map_or(Time::MAX, Once::deadline)
+    }
+}
+
+impl World {
+    /// What the driver has answered goes to the clients, or is asked again.
+    pub(crate) fn settle_replies(&mut self, node: usize, replies: &mut Vec<(Token, Reply)>) {
+        let now = self.now();
+        let settled = self.with(node, |process| {
+            let stopped = process.driver.stopped().is_some();
+            let more = process.desk.settle(process.clock.shows(now), replies, stopped);
+            (more, process.desk.deadline())
+        });
+        let Some((more, deadline)) = settled else { return };
+        self.wake_at(node, deadline);
+        if more {
+            let at = now.after(self.random.around(self.swarm.turn));
+            self.schedule_turn(node, at);
+        }
     }
 }
 

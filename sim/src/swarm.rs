@@ -210,6 +210,8 @@ pub struct Sizes {
     pub retain_bytes: Option<u64>,
     /// See `kontiki_node::SnapshotConfig`.
     pub chunk_bytes: u32,
+    /// See `kontiki_node::CompareConfig`.
+    pub compare: Duration,
     /// How long a machine takes over a task, about.
     pub task: Duration,
     /// How long it takes over a snapshot at most.
@@ -317,6 +319,19 @@ pub struct Swarm {
     pub machine: MachineKind,
     /// When snapshots of it are taken.
     pub policy: Policy,
+    /// A machine that goes wrong.
+    pub wrong: Option<Wrong>,
+}
+
+/// A machine that goes wrong once.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrong {
+    /// The node, from 0.
+    pub node: usize,
+    /// From this entry on, at the first chance.
+    pub entry: u64,
+    /// [`STATE`](crate::machine::STATE) or [`OUTPUT`](crate::machine::OUTPUT).
+    pub kind: u8,
 }
 
 impl Swarm {
@@ -348,12 +363,28 @@ impl Swarm {
                 ])
                 .unwrap_or(&MachineKind::None),
             policy: Policy::draw(random),
+            wrong: None,
         };
+        swarm.draw_comparisons(random);
         swarm.habits.draw_once(random);
         if random.chance(Ppm::percent(50)) {
             swarm.sizes.restore = Duration::from_millis(random.magnitude(1_000, 30_000));
         }
         swarm
+    }
+
+    /// How often replicas compare themselves, and in some runs one whose machine goes wrong.
+    fn draw_comparisons(&mut self, random: &mut Random) {
+        self.sizes.compare = Duration::from_millis(random.magnitude(100, 20_000));
+        let node = random.below(self.nodes as u64) as usize;
+        let entry = random.between(5, 150);
+        let kind = random.between(1, 2) as u8;
+        // Of four, two could come to be wrong, and then nobody is right.
+        let can = self.machine != MachineKind::None && self.nodes % 2 == 1 && self.nodes > 1;
+        if can && random.chance(Ppm::percent(40)) {
+            self.sizes.compare = Duration::from_millis(random.magnitude(100, 3_000));
+            self.wrong = Some(Wrong { node, entry, kind });
+        }
     }
 
     /// The longest election timeout, by the clock of the slowest node.
@@ -409,6 +440,7 @@ impl Sizes {
             restore: Duration::from_millis(1_000),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
+            compare: Duration(0),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::checks::{Checks, View};
 use crate::clients::Clients;
 use crate::disk::SimDisk;
 use crate::ledger::Ledger;
+use crate::machine::Health;
 use crate::network::Network;
 use crate::ports::{Outgoing, SimPorts, Watch};
 use crate::queue::Queue;
@@ -25,7 +26,7 @@ use kontiki_consensus::{
     Body, Configuration, Duration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time,
 };
 use kontiki_log::{Log, LogEvent, Recovered};
-use kontiki_node::{Input, Reply, Token};
+use kontiki_node::{Input, Reply};
 use kontiki_wire::{Packet, PeerMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) enum Event {
     Begin { node: usize, opening: u64 },
     /// A client asks something.
     Client(usize),
+    /// A leader that has just said so stands still.
+    Nap(usize),
     /// All nodes but these two are killed and start again at once.
     Blink(usize, usize),
     /// The next fault of this plan.
@@ -99,6 +102,9 @@ pub(crate) struct World {
     /// How often each fault came.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) opened: u64,
+    /// Whether a machine has gone wrong, and whether several have: one gives its snapshot to others.
+    pub(crate) went_wrong: bool,
+    pub(crate) many_wrong: bool,
     outgoing: Outgoing,
     watch: Watch,
 }
@@ -120,7 +126,11 @@ impl World {
             let habits = swarm.habits;
             let program = (swarm.machine, swarm.policy, habits.limits, habits.once);
             let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, program, &members);
-            replicas.push(replica.map_err(|e| cannot_open(node, &e.to_string()))?);
+            let mut replica = replica.map_err(|e| cannot_open(node, &e.to_string()))?;
+            if let Some(wrong) = swarm.wrong.filter(|wrong| wrong.node == n) {
+                replica.health = Arc::new(Health::going_wrong(wrong.entry, wrong.kind));
+            }
+            replicas.push(replica);
         }
         let genesis = Run::new(
             Index(1),
@@ -155,6 +165,8 @@ impl World {
             frozen: vec![false; swarm.nodes],
             faults: BTreeMap::new(),
             opened: 0,
+            went_wrong: false,
+            many_wrong: false,
             outgoing: Outgoing::default(),
             watch: Watch::default(),
             replicas,
@@ -230,6 +242,10 @@ impl World {
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
             Event::Fault(plan) => self.fault(plan),
+            Event::Nap(leader) => {
+                self.nap(leader);
+                Ok(())
+            }
             Event::Blink(leader, other) => {
                 self.blink_others(leader, other);
                 Ok(())
@@ -324,16 +340,20 @@ impl World {
             transitions: &self.transitions,
         };
         let date = DATE + now.0 + replica.date_offset;
+        let silent = process.driver.quarantined().is_some();
         let deadline = process
             .driver
             .turn(process.clock.shows(now), date, &mut inbox, &mut ports);
         process.inbox = inbox;
         self.wake_at(node, deadline);
+        if silent {
+            self.check_silent(node)?;
+        }
         self.look_at(node)
     }
 
     /// A node takes a turn at this time of its clock, at the latest.
-    fn wake_at(&mut self, node: usize, deadline: Time) {
+    pub(crate) fn wake_at(&mut self, node: usize, deadline: Time) {
         let now = self.now();
         let replica = &mut self.replicas[node];
         let Some(process) = replica.process.as_mut().filter(|_| deadline < Time::MAX) else {
@@ -344,22 +364,6 @@ impl World {
             process.wake = wake;
             let life = replica.life;
             self.queue.schedule(wake, Event::Deadline { node, life });
-        }
-    }
-
-    /// What the driver has answered goes to the clients, or is asked again.
-    fn settle_replies(&mut self, node: usize, replies: &mut Vec<(Token, Reply)>) {
-        let now = self.now();
-        let settled = self.with(node, |process| {
-            let stopped = process.driver.stopped().is_some();
-            let more = process.desk.settle(process.clock.shows(now), replies, stopped);
-            (more, process.desk.deadline())
-        });
-        let Some((more, deadline)) = settled else { return };
-        self.wake_at(node, deadline);
-        if more {
-            let at = now.after(self.random.around(self.swarm.turn));
-            self.schedule_turn(node, at);
         }
     }
 
@@ -414,6 +418,23 @@ impl World {
         self.check_stopped(node)?;
         self.pump_disk(node);
         Ok(())
+    }
+
+    /// A node that was and is quarantined tells no client anything that its machine or its log says.
+    fn check_silent(&self, node: usize) -> Verdict {
+        let process = self.replicas[node].process.as_ref();
+        if process.is_none_or(|p| p.driver.quarantined().is_none()) {
+            return Ok(());
+        }
+        let says = |reply: &Reply| match reply {
+            Reply::Answered { .. } | Reply::Read { .. } => true,
+            Reply::Appended { outputs, .. } => outputs.is_some(),
+            _ => false,
+        };
+        let said = self.outgoing.replies.iter().find(|(_, reply)| says(reply));
+        ensure(said.is_none(), crate::checkers::replicas::QUARANTINE, || {
+            format!("n{} is quarantined and answers {said:?}", node + 1)
+        })
     }
 
     // ---- the disk
