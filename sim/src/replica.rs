@@ -145,6 +145,8 @@ pub struct Replica {
     pub process: Option<Process>,
     /// How often it was started: events for an earlier life are void.
     pub life: u64,
+    /// It was killed when a name had changed and that was not synced.
+    pub was_naming: bool,
     /// How far its date is off.
     pub date_offset: u64,
     drift: i64,
@@ -184,6 +186,7 @@ impl Replica {
             disk,
             process: None,
             life: 0,
+            was_naming: false,
             date_offset: 0,
             drift,
             sizes,

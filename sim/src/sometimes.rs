@@ -31,6 +31,7 @@ paths! {
     CrashInCreate = "a crash came while a file was being made",
     CrashInRecovery = "a crash came during recovery",
     CrashAtOperation = "a crash came exactly between two disk operations",
+    KilledNaming = "a process was killed when a name had changed and that was not synced",
     AllDown = "all nodes were down at once",
     SegmentBegun = "a log went on in a new segment",
     SegmentRecycled = "a segment that nobody needed any more was used again",

@@ -4,6 +4,7 @@
 //! nothing. Invariant: what a machine does goes through the shipped applier, and after each task its state is compared.
 
 use crate::checkers::replicas::QUARANTINE;
+use crate::checkers::snapshots;
 use crate::ports::Work;
 use crate::sometimes::Sometimes;
 use crate::violation::{Verdict, ensure};
@@ -156,6 +157,10 @@ impl World {
                 process.driver.quarantined()
             )
         })?;
+        let consensus = process.driver.consensus();
+        if !consensus.is_installing() && process.driver.stopped().is_none() {
+            snapshots::holds_from(replica.node, process.driver.first(), consensus.base_position())?;
+        }
         let meta = process.driver.meta();
         if meta.at().index > process.compared && !wrong {
             process.compared = meta.at().index;

@@ -461,9 +461,8 @@ impl World {
             said = true;
         }
         let segment = process.log.segment();
-        self.checks
-            .counters
-            .hit_if(segment > process.segment, Sometimes::SegmentBegun);
+        let begun = segment > process.segment;
+        self.checks.counters.hit_if(begun, Sometimes::SegmentBegun);
         process.segment = segment;
         let recycled = process.log.segments_recycled();
         self.checks
@@ -474,6 +473,9 @@ impl World {
         if said {
             let at = now.after(self.random.around(self.swarm.turn));
             self.schedule_turn(node, at);
+        }
+        if begun {
+            self.endanger_segment(node);
         }
         self.watch_disk(node);
         self.check_power(node);
