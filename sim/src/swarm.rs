@@ -465,11 +465,16 @@ impl Habits {
         }
     }
 
-    /// In two of five runs each node has a session, and all that are in use have room.
+    /// In two of five runs each node has a session, and all that are in use have room; in half of those they expire while
+    /// clients still wait.
     fn draw_once(&mut self, random: &mut Random) {
         self.once = random.chance(Ppm::percent(40));
         if self.once {
             self.limits.sessions_max = random.between(9, 14) as u32;
+        }
+        if self.once && random.coin() {
+            self.limits.ttl = random.between(1, 2) as u32;
+            self.patience = Duration::from_millis(random.between(3_000, 10_000));
         }
     }
 }
