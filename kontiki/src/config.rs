@@ -6,7 +6,7 @@
 use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
-use kontiki_node::{SnapshotConfig, driver::DriverConfig};
+use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
 use kontiki_transport::Limits;
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
@@ -452,6 +452,7 @@ impl Config {
                 ..self.snapshots.settings()
             },
             payload_bytes_max: self.batch_bytes_max,
+            compare: CompareConfig::default(),
         }
     }
 

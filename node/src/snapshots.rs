@@ -229,6 +229,7 @@ impl Driver {
             self.take_snapshot(now, ports);
         }
         self.take_of_machine(now, ports);
+        self.ask_for_chunk(now, ports);
         self.forget_log(now);
         for command in std::mem::take(&mut self.snapshots.todo) {
             ports.snapshot(self.config.group, command);
@@ -260,6 +261,25 @@ impl Driver {
                 self.snapshots.todo.extend(commands);
             }
             Err(what) => self.stop(format!("a snapshot cannot be made: {what}"), ports),
+        }
+    }
+
+    /// Another node's snapshot, which is on disk and covers only what is committed here, is this node's newest.
+    pub(crate) fn adopt_snapshot(&mut self, now: Time, file: SnapshotFile) {
+        let base = file.header.base.clone();
+        self.snapshots.files.insert(base.last.index, file);
+        self.snapshot_taken(now, &base);
+    }
+
+    /// A snapshot that was fetched is of no use after all.
+    pub(crate) fn forget_snapshot(&mut self, last: LogId) {
+        if self
+            .snapshots
+            .files
+            .get(&last.index)
+            .is_none_or(|file| file.header.base.last != last)
+        {
+            self.snapshots.todo.push(SnapshotCommand::Remove(last));
         }
     }
 
@@ -295,8 +315,8 @@ impl Driver {
 
     /// Removes snapshots before the newest, but for those that followers are fetching.
     fn remove_older(&mut self, now: Time) {
-        // The log on disk still begins behind an older one; once the newest is installed they are looked at again.
         if self.consensus.is_installing() {
+            // The newest is not what the log on disk rests on; when it is, this is called again.
             return;
         }
         let newest = self.consensus.snapshot();
@@ -308,7 +328,10 @@ impl Driver {
         let lasts = self.snapshots.files.values().map(|file| file.header.base.last);
         let old: Vec<LogId> = lasts
             .filter(|last| {
-                last.index < newest.index && !is_fetched(*last) && !self.snapshots.own.needs(*last)
+                last.index < newest.index
+                    && !is_fetched(*last)
+                    && !self.is_offered(*last, now)
+                    && !self.snapshots.own.needs(*last)
             })
             .collect();
         for last in old {
@@ -328,6 +351,7 @@ impl Driver {
                 self.snapshots.files.insert(base.last.index, file);
                 self.snapshot_taken(now, &base);
             }
+            SnapshotEvent::Staged(file) if self.resync_staged(&file) => {}
             SnapshotEvent::Staged(file) => {
                 let base = file.header.base.clone();
                 self.snapshots.files.insert(base.last.index, file);
@@ -347,7 +371,7 @@ impl Driver {
                     }
                 }
             }
-            SnapshotEvent::Receiving { last, at, header } => self.receiving(now, last, at, header, ports),
+            SnapshotEvent::Receiving { last, at, header } => self.receiving(last, at, header),
             SnapshotEvent::Read { token, found } => self.read_for_peer(token, found, ports),
             SnapshotEvent::Ready { last } => self.read_own(last, ports),
             SnapshotEvent::Removed { .. } => {}

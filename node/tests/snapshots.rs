@@ -177,6 +177,7 @@ fn config() -> DriverConfig {
         in_flight_bytes_max: 1 << 20,
         payload_bytes_max: 4 << 10,
         sessions: SessionLimits::default(),
+        compare: kontiki_node::CompareConfig { interval: None },
         snapshots: SnapshotConfig {
             snapshot_bytes: None,
             snapshot_entries: Some(3),
@@ -544,4 +545,26 @@ fn a_durable_machine_takes_over_a_snapshot_only_if_the_log_begins_behind_it() {
     alone.work(2 * SECOND);
     alone.add(2);
     assert_eq!(alone.applier.digest(), Some(1_000_020));
+}
+
+#[test]
+fn a_snapshot_that_the_log_on_disk_still_rests_on_stays() {
+    let (file, state) = snapshot();
+    let mut header = (*file.header).clone();
+    (header.base.last.index, header.base.position) = (Index(9), Position(7));
+    let next = self::file(header);
+    let mut alone = Alone::start(Sum::default(), behind(&file), vec![file.clone(), next]);
+    alone.driver.turn(Time(0), 0, &mut Vec::new(), &mut alone.wanted);
+    assert!(
+        alone.driver.consensus().is_installing(),
+        "the newer one came before a crash"
+    );
+    let done = restore(&mut alone, &state);
+    alone.give(Input::Machine(done));
+    assert_eq!(alone.driver.counts().restored, 1);
+    assert_eq!(
+        alone.wanted.snapshots,
+        [],
+        "the log does not begin behind the newer one yet"
+    );
 }
