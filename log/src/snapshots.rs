@@ -140,8 +140,9 @@ impl Snapshots {
         }
     }
 
+    /// Each lane makes it for itself until it is there for good: another's may still be under way.
     fn make_folder(&mut self, task: Task) {
-        if !std::mem::replace(&mut self.has_folder, true) {
+        if !self.has_folder {
             let name = GROWING.to_owned();
             let root = String::new();
             self.lane(task).push([
@@ -412,6 +413,8 @@ impl Snapshots {
             (Action::Create(_) | Action::Open(_), Ok(Done::Opened(file, _))) => {
                 self.lane(task).file = Some(file);
             }
+            // The data directory is synced here for nothing but the folder's name.
+            (Action::Do(Op::SyncDirectory { name }), Ok(_)) if name.is_empty() => self.has_folder = true,
             (Action::Scan(at), Ok(Done::Read(bytes))) => self.scanned(at, &bytes),
             (Action::Read { token, last, .. }, Ok(Done::Read(bytes))) => {
                 let file = self.files.get(&last).cloned();
