@@ -386,6 +386,13 @@ impl World {
         // Who has stopped in this turn hands nothing over any more of what he decided in it.
         if process.driver.stopped().is_none() {
             self.checks.turned(replica.node, &view)?;
+            for (to, message, _) in &outgoing.messages {
+                if let PeerMessage::SnapshotChunk(chunk) = message
+                    && chunk.total > 0
+                {
+                    self.checks.transfers.gives(replica.node, *to, chunk.last);
+                }
+            }
             let told = process.driver.consensus().snapshot_peers().collect();
             self.checks
                 .transfers

@@ -629,8 +629,17 @@ fn what_a_follower_is_fetching_must_stay_while_it_asks_on() {
         let mut transfers = Transfers::new(Duration(100));
         assert!(transfers.turned(ONE, Time(1), told(), &Gone::default()).is_ok());
         transfers.asks(ONE, TWO, last, Time(5));
+        transfers.gives(ONE, TWO, last);
+        transfers.asks(ONE, TWO, last, Time(90));
         transfers
     };
+    let mut refused = Transfers::new(Duration(100));
+    assert!(refused.turned(ONE, Time(1), told(), &Gone::default()).is_ok());
+    refused.asks(ONE, TWO, last, Time(5));
+    assert!(
+        refused.turned(ONE, Time(50), told(), &file).is_ok(),
+        "it is given nothing"
+    );
     for gone in [&log, &file] {
         assert!(begun().turned(ONE, Time(50), told(), gone).is_err());
         assert!(

@@ -24,6 +24,8 @@ pub struct Transfers {
     patience: Duration,
     /// What each follower has asked of a node last, and when, by that node's clock.
     asked: BTreeMap<(NodeId, NodeId), (LogId, Time)>,
+    /// The same of what it was then given a part of.
+    given: BTreeMap<(NodeId, NodeId), (LogId, Time)>,
     /// Which followers each leader had told of which snapshot after its last turn.
     told: BTreeMap<NodeId, Vec<(NodeId, LogId)>>,
     /// Who has told the node whose turn it is how far its log goes.
@@ -37,6 +39,7 @@ impl Transfers {
         Self {
             patience,
             asked: BTreeMap::new(),
+            given: BTreeMap::new(),
             told: BTreeMap::new(),
             answered: BTreeSet::new(),
         }
@@ -45,6 +48,13 @@ impl Transfers {
     /// A node takes in, in this turn, that `peer` wants a part of the snapshot up to `last`.
     pub fn asks(&mut self, node: NodeId, peer: NodeId, last: LogId, now: Time) {
         self.asked.insert((node, peer), (last, now));
+    }
+
+    /// A node gives `peer` a part of what it has asked for. One that is not sure of its own state gives nothing.
+    pub fn gives(&mut self, node: NodeId, peer: NodeId, last: LogId) {
+        if let Some(asked) = self.asked.get(&(node, peer)).filter(|(of, _)| *of == last) {
+            self.given.insert((node, peer), *asked);
+        }
     }
 
     /// A node takes in, in this turn, how far the log of `peer` goes: it may need no snapshot any more.
@@ -64,8 +74,8 @@ impl Transfers {
         }
         let told = self.told.get(&node).map(Vec::as_slice).unwrap_or_default();
         for (peer, last) in before {
-            let asked = self.asked.get(&(node, peer));
-            let fetches = asked.is_some_and(|(of, at)| *of == last && now < at.after(self.patience));
+            let given = self.given.get(&(node, peer));
+            let fetches = given.is_some_and(|(of, at)| *of == last && now < at.after(self.patience));
             let waits = told.iter().any(|(other, _)| *other == peer) && !answered.contains(&peer);
             let has_gone = gone.snapshots.contains(&last) || gone.log.is_some_and(|index| index > last.index);
             ensure(!(fetches && waits && has_gone), PROPERTY, || {
@@ -81,5 +91,6 @@ impl Transfers {
     pub fn down(&mut self, node: NodeId) {
         self.told.remove(&node);
         self.asked.retain(|(of, _), _| *of != node);
+        self.given.retain(|(of, _), _| *of != node);
     }
 }
