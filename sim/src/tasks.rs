@@ -6,6 +6,7 @@
 use crate::checkers::replicas::QUARANTINE;
 use crate::checkers::snapshots;
 use crate::ports::Work;
+use crate::random::Ppm;
 use crate::sometimes::Sometimes;
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
@@ -22,6 +23,10 @@ impl World {
         let (now, life) = (self.now(), self.replicas[node].life);
         self.with(node, |process| {
             process.tasks.iter_mut().for_each(|(due, _)| *due = now.min(*due));
+            process
+                .sources
+                .iter_mut()
+                .for_each(|(due, _)| *due = now.min(*due));
         });
         self.queue.schedule(now, Event::Machine { node, life });
     }
@@ -57,9 +62,17 @@ impl World {
     /// A node has pieces of its machine's state read.
     pub(crate) fn give_sources(&mut self, node: usize, sources: Vec<Source>) {
         for source in sources {
-            let due = self.now().after(self.random.around(self.swarm.sizes.task));
+            let mut takes = self.random.around(self.swarm.sizes.task);
+            if self.stormy && self.random.chance(Ppm::percent(5)) {
+                takes = Duration(takes.0 + self.random.below(self.swarm.sizes.restore.0));
+            }
+            let due = self.now().after(takes);
             let life = self.replicas[node].life;
-            self.with(node, |process| process.sources.push_back((due, source)));
+            self.with(node, |process| {
+                // Each is read by itself: one that takes long holds up no other.
+                let place = process.sources.partition_point(|(other, _)| *other <= due);
+                process.sources.insert(place, (due, source));
+            });
             self.queue.schedule(due, Event::Machine { node, life });
         }
     }
