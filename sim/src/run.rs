@@ -183,7 +183,13 @@ impl World {
             format!("the storm is over for {core:?}, counted from 0; the others stay as they are")
         });
         self.calm(&core);
-        self.converge(&core, "a healed quorum")?;
+        let healed = self.converge(&core, "a healed quorum");
+        if healed.is_err() && self.is_undecidable() {
+            // Applying stops for good, and people have to decide; the logs are judged as ever.
+            self.log_line(|| "nobody can tell which machine is wrong".to_owned());
+            return Ok(());
+        }
+        healed?;
         self.probe_each(&core)?;
         // What was under way to the others is lost by then, and none of them still waits for an answer.
         let late = Duration::from_millis(STRAGGLE_MS_MAX).0 + self.swarm.election_timeout().0;
@@ -196,6 +202,26 @@ impl World {
         self.see_machines_right()?;
         self.converge(&nodes, "all nodes, at the end")?;
         self.still_leads(leader)
+    }
+
+    /// Whether replicas differ, one rightly and one wrongly, and whoever could tell which is so far behind that it
+    /// would need a snapshot from one of them.
+    fn is_undecidable(&self) -> bool {
+        let (mut right, mut wrong, mut behind, mut forgotten) = (false, false, Vec::new(), Index(u64::MAX));
+        for replica in &self.replicas {
+            let Some(process) = &replica.process else {
+                return false;
+            };
+            let consensus = process.driver.consensus();
+            if process.driver.is_halted() {
+                right |= !replica.health.is_wrong();
+                wrong |= replica.health.is_wrong();
+                forgotten = forgotten.min(consensus.base().index);
+            } else {
+                behind.push(consensus.last().index);
+            }
+        }
+        right && wrong && !behind.is_empty() && behind.iter().all(|last| *last < forgotten)
     }
 
     /// The leader of the healed quorum and its term, if no node has ever been in a later one.
