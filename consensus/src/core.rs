@@ -39,6 +39,8 @@ pub struct Consensus {
     /// When a leader was last heard from; votes are refused for a while after.
     pub(crate) heard_at: Option<Time>,
     pub(crate) disk_full: bool,
+    /// The program above does not want this server to lead.
+    pub(crate) must_not_lead: bool,
     /// What the next flush will say besides writes and messages.
     pub(crate) said: Vec<Output>,
     /// The time of the last flush, if nothing has happened since: at that time nothing more follows.
@@ -76,6 +78,7 @@ impl Consensus {
             // Before it died it may have promised a leader not to vote for so long.
             heard_at: config.lease_drift_ppm.map(|_| now),
             disk_full: false,
+            must_not_lead: false,
             said: Vec::new(),
             flushed_at: None,
             fatal: None,
@@ -115,6 +118,7 @@ impl Consensus {
             Event::Read(id) => self.on_read(id),
             Event::CancelRead(id) => self.on_cancel_read(id),
             Event::DiskFull(full) => self.on_disk_full(now, full),
+            Event::MayLead(may) => self.on_may_lead(now, may),
             Event::SnapshotTaken { last, position } => self.on_snapshot_taken(last, position),
             Event::Purge { through, position } => self.on_purge(through, position),
             Event::SnapshotGone(last) => self.on_snapshot_gone(last),
@@ -435,6 +439,12 @@ impl Consensus {
     #[must_use]
     pub fn snapshot(&self) -> LogId {
         self.snapshot.0
+    }
+
+    /// Whether the log is to begin after another server's snapshot, and does not yet on disk: it still rests on the one before.
+    #[must_use]
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
     }
 
     /// The term of the record at `index`; `None` before the base and beyond the end of the log.

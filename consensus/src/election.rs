@@ -13,9 +13,10 @@ use crate::{
 use alloc::vec::Vec;
 
 impl Consensus {
-    /// Whether this server may stand for election: it has a vote, and a disk that can hold a log.
+    /// Whether this server may stand for election: it has a vote, a disk that can hold a log, and nothing above
+    /// speaks against it.
     pub(crate) fn may_stand(&self) -> bool {
-        !self.disk_full && self.configuration().is_voter(self.config.node)
+        !self.disk_full && !self.must_not_lead && self.configuration().is_voter(self.config.node)
     }
 
     pub(crate) fn restart_election_timer(&mut self, now: Time) {
@@ -220,12 +221,22 @@ impl Consensus {
 
     pub(crate) fn on_disk_full(&mut self, now: Time, full: bool) {
         let was_full = ::core::mem::replace(&mut self.disk_full, full);
+        self.on_fitness(now, !full, was_full, "the disk is full");
+    }
+
+    pub(crate) fn on_may_lead(&mut self, now: Time, may: bool) {
+        let could_not = ::core::mem::replace(&mut self.must_not_lead, !may);
+        self.on_fitness(now, may, could_not, "its state is not to be relied on");
+    }
+
+    /// This server may lead, or may not any more, and for which reason.
+    fn on_fitness(&mut self, now: Time, may: bool, could_not: bool, why: &'static str) {
         match &self.state {
-            State::Leader(_) if full => self.step_down(now, "the disk is full"),
-            State::PreCandidate(_) | State::Candidate(_) if full => {
+            State::Leader(_) if !may => self.step_down(now, why),
+            State::PreCandidate(_) | State::Candidate(_) if !may => {
                 self.become_follower(now, self.hard_state.term, None);
             }
-            _ if was_full && !full => self.restart_election_timer(now),
+            _ if could_not && may => self.restart_election_timer(now),
             _ => {}
         }
     }

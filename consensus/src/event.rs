@@ -36,6 +36,9 @@ pub enum Event {
     CancelRead(ReadId),
     /// The disk has no room for more: while this holds, a leader steps down and the node does not stand.
     DiskFull(bool),
+    /// Whether this server may lead. While it may not, a leader steps down and it does not stand; it votes and takes
+    /// records as ever. It may until something else is said.
+    MayLead(bool),
     /// A snapshot of this server's own state is on disk, whole, synced and under its final name. From now on
     /// it is the one that followers are told of; an older one than is known already changes nothing.
     SnapshotTaken {

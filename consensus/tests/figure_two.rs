@@ -825,6 +825,22 @@ mod undisturbed {
             "what is no news delays no election"
         );
     }
+
+    #[test]
+    fn who_may_not_lead_steps_down_does_not_stand_and_votes() {
+        let mut cluster = leading();
+        cluster.happen(N1, Event::MayLead(false));
+        assert_eq!(cluster.role(1), Role::Follower);
+        assert_eq!(cluster.at(1).deadline(), kontiki_consensus::Time::MAX);
+        cluster.happen(N1, Event::DiskFull(true));
+        cluster.happen(N1, Event::DiskFull(false));
+        assert_eq!(cluster.at(1).deadline(), kontiki_consensus::Time::MAX);
+        sleep(&mut cluster, 1_000);
+        let answers = hear(&mut cluster, 2, 9, vote_request(id(9, 9)));
+        assert!(granted(&answers));
+        cluster.happen(N1, Event::MayLead(true));
+        assert!(cluster.at(1).deadline() < kontiki_consensus::Time::MAX);
+    }
 }
 
 mod read_index {

@@ -85,6 +85,8 @@ codes! {
     Compacted, "compacted", 410, 1;
     /// It took too long.
     Timeout, "timeout", 504, 1;
+    /// The node's state machine differs from the others': it answers nothing.
+    Quarantined, "quarantined", 503, 1;
     /// The node has stopped.
     Stopped, "stopped", 503, 1;
     /// A command was used in a way it does not have.

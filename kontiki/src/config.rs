@@ -6,7 +6,7 @@
 use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
-use kontiki_node::{SnapshotConfig, driver::DriverConfig};
+use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
 use kontiki_transport::Limits;
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
@@ -26,6 +26,10 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const WINDOW_BYTES_MIN: usize = 8 << 20;
 /// The largest batch that can be configured: packets have 32-bit lengths.
 const BATCH_BYTES_LIMIT: usize = 256 << 20;
+
+/// What all sessions may remember together, in bytes, and what each takes beyond its answers.
+const SESSIONS_BYTES_MAX: usize = 512 << 20;
+const SESSION_BYTES: usize = 64;
 
 /// The longest silence of a session, in seconds: a year.
 const SESSION_TTL_MAX: u64 = 365 * 24 * 3600;
@@ -87,7 +91,7 @@ pub struct Config {
     /// the other limits of sessions.
     pub session_ttl: Duration,
     /// How many sessions there may be; one more takes the place of the one that was silent for longest. From 1 to 1 million;
-    /// 4096 unless set.
+    /// 4096 unless set. All together remember at most 512 MiB.
     pub sessions_max: usize,
     /// How many bytes of answers a session remembers, each counted with 64 bytes and what the state machine gave back. 1 KiB to
     /// 1 GiB; 64 KiB unless set. Where answers are so large that this forgets one which may still be asked for, a retry of
@@ -382,6 +386,13 @@ impl Config {
             let allowed = format!("{} to {} bytes", 1 << 10, 1 << 30);
             return Err(Error::config("session_answers_bytes_max", answers, allowed));
         }
+        // All of it has room in the header of a snapshot, with what there is of each session besides.
+        if sessions.saturating_mul(answers + SESSION_BYTES) > SESSIONS_BYTES_MAX {
+            let allowed = format!(
+                "no more than {SESSIONS_BYTES_MAX} bytes for all sessions together: `session_answers_bytes_max` is {answers}"
+            );
+            return Err(Error::config("sessions_max", sessions, allowed));
+        }
         Ok(())
     }
 
@@ -441,6 +452,7 @@ impl Config {
                 ..self.snapshots.settings()
             },
             payload_bytes_max: self.batch_bytes_max,
+            compare: CompareConfig::default(),
         }
     }
 

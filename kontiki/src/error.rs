@@ -118,6 +118,10 @@ pub enum Error {
     /// It took too long.
     #[error("it was not answered in time")]
     Timeout,
+    /// The node's state machine differs from the others', for the reason given: it answers nothing until it has the state
+    /// of one of them.
+    #[error("the node is quarantined: {0}")]
+    Quarantined(String),
     /// The node has stopped, for the reason given.
     #[error("the node has stopped: {0}")]
     Stopped(String),
@@ -168,6 +172,7 @@ impl Error {
             Self::Query(_) => Code::Query,
             Self::Compacted { .. } => Code::Compacted,
             Self::Timeout => Code::Timeout,
+            Self::Quarantined(_) => Code::Quarantined,
             Self::Stopped(_) => Code::Stopped,
         }
     }
@@ -194,6 +199,7 @@ impl Error {
                 | Self::Overloaded
                 | Self::DiskFull
                 | Self::Timeout
+                | Self::Quarantined(_)
                 | Self::Stopped(_)
         )
     }
@@ -231,7 +237,7 @@ impl Error {
                 "read from that entry on; how much is kept is set by `retention_bytes` and `retention_age`"
             }
             Self::Timeout => "try again, with more time, or at another node",
-            Self::Stopped(_) => "ask another node",
+            Self::Quarantined(_) | Self::Stopped(_) => "ask another node",
         }
     }
 
@@ -289,6 +295,7 @@ impl From<Failure> for Error {
             Failure::Timeout => Self::Timeout,
             Failure::Log(error) => LogError::clone(&error).into(),
             Failure::Query(why) => Self::Query(why),
+            Failure::Quarantined(why) => Self::Quarantined(why),
             Failure::Compacted { first } => Self::Compacted { first: first.0 },
             Failure::Stopped => Self::Stopped("it no longer takes requests".to_owned()),
             other => Self::Unknown(format!("{other:?}")),

@@ -189,6 +189,7 @@ fn open(
         incarnation,
         restored,
         snapshots,
+        note,
         segments,
         torn_bytes,
     } = recovered;
@@ -211,7 +212,7 @@ fn open(
             (driver, Some(Worker::start(applier, shared.signal.clone())?))
         }
     };
-    driver.restore(now, snapshots, segments);
+    driver.restore(now, snapshots, note, segments);
     if let Some(why) = driver.stopped() {
         return Err(Error::Stopped(why.to_owned()));
     }

@@ -83,6 +83,11 @@ pub struct Status {
     pub takes_snapshot: bool,
     /// Whether it fetches another node's snapshot, or its machine is taking one over.
     pub fetches_snapshot: bool,
+    /// Why it answers nothing but goes on voting and replicating, if so: its state machine differs from a majority's, or
+    /// replicas differ and there is no majority.
+    pub quarantined: Option<String>,
+    /// The nodes whose state machines differ from this one's and a majority's.
+    pub differing: Vec<u64>,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
 }
@@ -132,6 +137,8 @@ pub(crate) struct Snapshot {
     snapshot: Option<SnapshotStatus>,
     takes_snapshot: bool,
     fetches_snapshot: bool,
+    quarantined: Option<String>,
+    differing: Vec<NodeId>,
     stopped: Option<String>,
 }
 
@@ -160,6 +167,8 @@ impl Snapshot {
             snapshot: None,
             takes_snapshot: false,
             fetches_snapshot: false,
+            quarantined: None,
+            differing: Vec::new(),
             stopped: None,
         }
     }
@@ -188,6 +197,11 @@ impl Snapshot {
         });
         self.takes_snapshot = driver.takes_snapshot();
         self.fetches_snapshot = driver.fetches_snapshot() || driver.restores_snapshot();
+        if self.quarantined.as_deref() != driver.quarantined() {
+            self.quarantined = driver.quarantined().map(str::to_owned);
+        }
+        self.differing.clear();
+        self.differing.extend(driver.differing());
     }
 
     pub(crate) fn see_links(&mut self, links: BTreeMap<NodeId, Link>) {
@@ -217,6 +231,8 @@ impl Snapshot {
             snapshot: self.snapshot,
             takes_snapshot: self.takes_snapshot,
             fetches_snapshot: self.fetches_snapshot,
+            quarantined: self.quarantined.clone(),
+            differing: self.differing.iter().map(|id| id.0).collect(),
             stopped: self.stopped.clone(),
         }
     }

@@ -43,6 +43,8 @@ pub struct Recovered {
     /// All snapshots on disk that are sound, the oldest first. The newest that the log rests on or holds is named
     /// in `restored`; those that are newer still were received and not installed.
     pub snapshots: Vec<SnapshotFile>,
+    /// The newest note that is sound ([`Log::keep_note`](crate::Log::keep_note)), if there is one.
+    pub note: Option<SnapshotHeader>,
     /// How the group stood when each segment was begun, in order.
     pub segments: Vec<SegmentStart>,
     /// Bytes of a torn, never acknowledged last write that were cut off; zero after a clean stop.
@@ -98,6 +100,8 @@ pub enum SnapshotCommand {
     },
     /// `remove_snapshot`
     Remove(LogId),
+    /// `keep_note`
+    Note(SnapshotHeader),
 }
 
 /// A snapshot on this disk: whole, checked, synced.

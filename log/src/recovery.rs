@@ -49,7 +49,7 @@ impl<D: Disk> Log<D> {
         let (last, spares) = opening.begun(last, spares)?;
         let end = opening.examine_end(&last, &spares)?;
         opening.check_beginning()?;
-        let snapshots = snapshots::open(opening.disk, cluster)?;
+        let (snapshots, note) = snapshots::open(opening.disk, cluster)?;
         let newest = opening.check_snapshots(&snapshots)?;
         let active = opening.repair_end(&last, &end)?;
         let spares = opening.repair_spares(spares, &end)?;
@@ -67,6 +67,7 @@ impl<D: Disk> Log<D> {
                 ..replay.restored()
             },
             snapshots: snapshots.files().cloned().collect(),
+            note,
             segments,
             torn_bytes,
         };

@@ -3,11 +3,12 @@
 //! A snapshot is one file (`kontiki_wire::snapshot`), named by the last record it covers. It is written under another
 //! name, synced, renamed, and the folder synced: only then is it told of, so that a name without ending `.new` or
 //! `.part` always means a whole file. What comes from another node is written as it comes and checked as it comes;
-//! after a restart it goes on behind the last sound piece. Invariants: three lanes (own, incoming, serving), each with
+//! after a restart it goes on behind the last sound piece. Invariants: four lanes (own, incoming, serving, notes), each with
 //! at most one operation under way, so that snapshots never fill the disk's queue; what is told as written or
 //! staged is on disk whole; nothing of another cluster is ever told of.
 
 mod lane;
+mod note;
 mod open;
 mod parser;
 mod state;
@@ -33,6 +34,7 @@ pub(crate) enum Task {
     Own,
     Incoming,
     Serving,
+    Note,
 }
 
 /// One's own snapshot, being written.
@@ -65,6 +67,9 @@ pub(crate) struct Snapshots {
     own: Lane,
     incoming: Lane,
     serving: Lane,
+    notes: Lane,
+    /// The notes that are on disk under their names.
+    noted: Vec<LogId>,
     writing: Option<Writing>,
     receiving: Option<Receiving>,
     /// The one that is open to be served from.
@@ -110,6 +115,8 @@ impl Snapshots {
             own: Lane::default(),
             incoming: Lane::default(),
             serving: Lane::default(),
+            notes: Lane::default(),
+            noted: Vec::new(),
             writing: None,
             receiving: None,
             served: None,
@@ -129,11 +136,13 @@ impl Snapshots {
             Task::Own => &mut self.own,
             Task::Incoming => &mut self.incoming,
             Task::Serving => &mut self.serving,
+            Task::Note => &mut self.notes,
         }
     }
 
+    /// Each lane makes it for itself until it is there for good: another's may still be under way.
     fn make_folder(&mut self, task: Task) {
-        if !std::mem::replace(&mut self.has_folder, true) {
+        if !self.has_folder {
             let name = GROWING.to_owned();
             let root = String::new();
             self.lane(task).push([
@@ -404,6 +413,8 @@ impl Snapshots {
             (Action::Create(_) | Action::Open(_), Ok(Done::Opened(file, _))) => {
                 self.lane(task).file = Some(file);
             }
+            // The data directory is synced here for nothing but the folder's name.
+            (Action::Do(Op::SyncDirectory { name }), Ok(_)) if name.is_empty() => self.has_folder = true,
             (Action::Scan(at), Ok(Done::Read(bytes))) => self.scanned(at, &bytes),
             (Action::Read { token, last, .. }, Ok(Done::Read(bytes))) => {
                 let file = self.files.get(&last).cloned();
@@ -439,7 +450,7 @@ impl Snapshots {
         });
     }
 
-    /// Without room there is no snapshot, and the node goes on; whatever else fails is the end of it.
+    /// Without room there is no snapshot or note, and the node goes on; whatever else fails is the end of it.
     fn action_failed(&mut self, task: Task, action: &Action, error: DiskError) {
         if matches!(action, Action::Do(Op::Remove { .. })) && error.kind == ErrorKind::NotFound {
             // There was no room to make what was then given up.
@@ -455,6 +466,9 @@ impl Snapshots {
         if !matches!(action, Action::Create(_)) {
             lane.remove(name(last, ending));
         }
+        if task == Task::Note {
+            return self.noted.retain(|noted| *noted != last);
+        }
         let why = format!("there is no room for it: {error}");
         lane.push([Action::Tell(SnapshotEvent::Refused { last, why })]);
         self.parts.remove(&last);
@@ -462,7 +476,7 @@ impl Snapshots {
         match task {
             Task::Own => self.writing = None,
             Task::Incoming => self.receiving = None,
-            Task::Serving => {}
+            Task::Serving | Task::Note => {}
         }
     }
 

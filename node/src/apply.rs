@@ -17,7 +17,7 @@ use crate::{
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, Position, Run, Time};
 use kontiki_log::{Fetch, From, LogError};
-use kontiki_wire::Session;
+use kontiki_wire::{Compared, Session};
 use std::{collections::VecDeque, sync::Arc};
 
 /// How many bytes of records are handed over at a time, about.
@@ -114,6 +114,26 @@ impl Applied {
         (self.asked, self.fetching) = (false, false);
     }
 
+    /// What is kept becomes what it was at a later record; false if it is as far.
+    pub(crate) fn resume(&mut self, meta: Meta) -> bool {
+        let later = meta.at.index > self.meta.at.index;
+        if later {
+            self.handed = meta.at.index;
+            self.meta = meta;
+        }
+        later
+    }
+
+    /// What the machine has answered is not to be relied on.
+    pub(crate) fn forget_outputs(&mut self) {
+        self.recent = Recent::default();
+    }
+
+    /// The last record that was handed over.
+    pub(crate) fn handed(&self) -> Index {
+        self.handed
+    }
+
     /// How far is committed and on disk.
     pub(crate) fn target(&self) -> Index {
         self.target
@@ -139,7 +159,7 @@ impl Applied {
 
     /// The machine's state is that of a snapshot. It never goes back.
     pub(crate) fn restored(&mut self, at: LogId, position: Position, meta: Meta) {
-        if at.index > self.at.index {
+        if at.index >= self.at.index {
             (self.at, self.position, self.meta) = (at, position, meta);
         }
     }
@@ -215,6 +235,7 @@ impl Driver {
         while self.stopped.is_none()
             && self.applied.handed < self.applied.target
             && !self.applied.fetching
+            && !self.compare.holds()
             && self.applied.under_way < UNDER_WAY_BYTES_MAX
         {
             let (from, to) = (self.applied.handed.next(), self.applied.target);
@@ -260,25 +281,30 @@ impl Driver {
             self.applied.under_way += weight(&runs);
             ports.work(self.config.group, Task::Apply(runs));
         } else {
-            self.pass(&runs, &mut std::iter::empty());
+            self.pass(&runs, &mut std::iter::empty(), &[]);
         }
     }
 
     /// The machine has done a task.
     pub(crate) fn take_done(&mut self, now: Time, done: Done, ports: &mut impl Ports) {
         match done {
-            Done::Applied { runs, outputs } => {
+            Done::Applied {
+                runs,
+                outputs,
+                digests,
+            } => {
                 let weight = weight(&runs);
                 self.applied.under_way = self.applied.under_way.saturating_sub(weight);
                 self.count_applied(weight);
                 self.remember(&runs, &outputs);
-                self.pass(&runs, &mut outputs.into_iter());
+                self.pass(&runs, &mut outputs.into_iter(), &digests);
                 self.applied.at = self.applied.meta.at;
                 self.applied.position = self.applied.meta.position;
                 self.serve_waiting(ports);
                 self.hand_over(ports);
             }
             Done::Answered { token, answer } => self.query_answered(token, answer, ports),
+            Done::Marked => {}
             Done::Source(found) => self.begin_own(now, found),
             Done::Restored(restore) => self.restored(now, restore, ports),
             Done::Failed(error) => self.stop(error.to_string(), ports),
@@ -294,7 +320,12 @@ impl Driver {
     }
 
     /// Records take effect on what Kontiki keeps.
-    fn pass(&mut self, runs: &[Run], outputs: &mut impl Iterator<Item = Bytes>) {
+    fn pass(
+        &mut self,
+        runs: &[Run],
+        outputs: &mut impl Iterator<Item = Bytes>,
+        digests: &[(Index, Option<u64>)],
+    ) {
         let Applied {
             meta,
             changes,
@@ -313,6 +344,11 @@ impl Driver {
             && !*machine
         {
             self.snapshots.trim(point);
+        }
+        for (compared, position) in &changes.compared {
+            let digest = digests.iter().find(|(index, _)| *index == compared.index);
+            let digest = digest.and_then(|(_, digest)| *digest);
+            self.compare.passed(Compared { digest, ..*compared }, *position);
         }
         changes.clear();
     }

@@ -9,6 +9,7 @@
 use crate::{
     apply::Applied,
     clock::Clock,
+    compare::{Compare, CompareConfig},
     expect::Checks,
     forward::Forwards,
     machine::MachineError,
@@ -50,6 +51,8 @@ pub struct DriverConfig {
     pub sessions: SessionLimits,
     /// How much of the log is kept, and how snapshots are sent.
     pub snapshots: SnapshotConfig,
+    /// How often replicas compare what they have become.
+    pub compare: CompareConfig,
 }
 
 /// How often something rare happened in this life of a node.
@@ -59,8 +62,18 @@ pub struct Counts {
     pub answered: u64,
     /// Retries that joined the append they repeat while it was in flight.
     pub joined: u64,
+    /// Starts that went on behind a note of what is known of sessions, instead of going through the whole log.
+    pub resumed: u64,
     /// Sessions that ended because they were silent for too long, or had to make room.
     pub expired: u64,
+    /// Nodes whose state machine was found to differ from this one's and a majority's.
+    pub differing: u64,
+    /// This node's state machine was found to differ from a majority's.
+    pub quarantined: u64,
+    /// Applying stopped because replicas differed and there was no majority.
+    pub halted: u64,
+    /// This node took over the state of one in the majority.
+    pub resynced: u64,
     /// Reads that a leader answered under its lease, without a round.
     pub leased: u64,
     /// Reads with a bound on their age that an earlier round was good enough for.
@@ -96,6 +109,7 @@ pub struct Driver {
     pub(crate) leader_time: u64,
     pub(crate) clock: Clock,
     pub(crate) counts: Counts,
+    pub(crate) compare: Compare,
     /// When to look again whether there is room on the disk, while it is full.
     retry_room: Option<Time>,
     pub(crate) stopped: Option<String>,
@@ -125,6 +139,7 @@ impl Driver {
             leader_time: 0,
             clock: Clock::new(now),
             counts: Counts::default(),
+            compare: Compare::new(config.compare, now),
             retry_room: None,
             stopped: None,
             next_sweep: now,
@@ -150,7 +165,11 @@ impl Driver {
             );
             this.stopped = Some(MachineError::new(what).to_string());
         }
+        let quarantined = meta.quarantined;
         this.applied = Applied::with_machine(meta);
+        if quarantined > Index::ZERO {
+            this.quarantine_again(now, quarantined);
+        }
         this
     }
 
@@ -175,7 +194,12 @@ impl Driver {
             Time::MAX
         } else {
             let room = self.retry_room.unwrap_or(Time::MAX);
-            self.consensus.deadline().min(self.sweep_deadline()).min(room)
+            let chunk = self.chunk_due();
+            self.consensus
+                .deadline()
+                .min(self.sweep_deadline())
+                .min(room)
+                .min(chunk)
         }
     }
 
@@ -185,6 +209,7 @@ impl Driver {
             self.admit(now, ports);
             self.seal(now, wall, ports);
             self.ask_reads(now);
+            self.see_to_comparisons(now, ports);
             self.see_to_snapshots(now, ports);
             let mut outputs = std::mem::take(&mut self.outputs);
             self.consensus.flush(now, &mut outputs);
@@ -224,6 +249,9 @@ impl Driver {
     }
 
     fn take_request(&mut self, now: Time, token: Token, deadline: Time, ask: Ask, ports: &mut impl Ports) {
+        if self.refuses(token, ports) {
+            return;
+        }
         match ask {
             Ask::Append {
                 payload,
@@ -257,6 +285,8 @@ impl Driver {
             PeerMessage::ProposeReply(reply) => self.take_answer(packet.from, reply, ports),
             PeerMessage::SnapshotRequest(request) => self.serve_snapshot(now, packet.from, request, ports),
             PeerMessage::SnapshotChunk(chunk) => self.take_chunk(now, packet.from, chunk),
+            PeerMessage::Compared(compared) => self.take_compared(now, packet.from, compared, ports),
+            PeerMessage::Resync(resync) => self.take_resync(now, packet.from, resync, ports),
         }
     }
 
@@ -292,7 +322,10 @@ impl Driver {
                 let fetch = self.reads.fetch_for_peer(peer, from, to, bytes_max);
                 ports.fetch(group, fetch);
             }
-            Output::FetchSnapshot { from, last, .. } => self.fetch_snapshot(now, from, last),
+            Output::FetchSnapshot { from, last, .. } => {
+                self.resync_gives_way();
+                self.fetch_snapshot(now, from, last);
+            }
             Output::InstallSnapshot { last } => self.install_snapshot(now, last, ports),
             Output::DropSnapshot { last } => self.drop_snapshot(last),
             Output::ReadReady { id, index } => self.read_ready(id, index, ports),
@@ -330,8 +363,10 @@ impl Driver {
         self.expire(now, ports);
         self.resend_forwards(now, ports);
         self.ask_overdue(now);
-        self.ask_for_chunk(now, ports);
         self.retain(now);
+        self.propose_compare(now);
+        self.pursue_dispute(now, ports);
+        self.pursue_resync(now, ports);
         self.hand_over(ports);
     }
 
@@ -341,7 +376,8 @@ impl Driver {
             && self.forwards.is_empty()
             && self.checks.is_empty()
             && self.reads.is_empty()
-            && !self.snapshots.is_busy();
+            && !self.snapshots.is_busy()
+            && !self.compare.is_busy();
         if idle { Time::MAX } else { self.next_sweep }
     }
 

@@ -6,6 +6,7 @@
 
 mod apply;
 mod clock;
+mod compare;
 pub mod driver;
 mod expect;
 mod forward;
@@ -24,6 +25,7 @@ mod taken;
 mod waiters;
 
 pub use apply::PIECE_BYTES_MAX;
+pub use compare::CompareConfig;
 pub use driver::{Counts, Driver, DriverConfig};
 pub use machine::{At, MachineError, StateMachine};
 pub use meta::Meta;

@@ -11,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, NodeId, Position, Run, Term};
 use kontiki_wire::{
-    SessionLimits,
+    Compared, SessionLimits,
     record::{Kind, RecordHeader, TrimPoint, records},
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,8 @@ pub struct Meta {
     pub(crate) output_hash: u64,
     pub(crate) sessions: Sessions,
     trimmed: TrimPoint,
+    /// Where this node's machine was found to differ from a majority's, zero if it was not. Others know nothing of it.
+    pub(crate) quarantined: Index,
 }
 
 /// The row of all that is not a session.
@@ -47,6 +49,7 @@ struct Head {
     clock: u32,
     trimmed_index: u64,
     trimmed_position: u64,
+    quarantined: u64,
 }
 
 /// What applying has changed.
@@ -58,6 +61,8 @@ pub(crate) struct Changes {
     pub(crate) gone: Vec<u64>,
     /// Where the log is to be trimmed.
     pub(crate) trim: Option<TrimPoint>,
+    /// What was known behind each record by which replicas compare themselves, and the last user entry up to it.
+    pub(crate) compared: Vec<(Compared, Position)>,
     /// Session and number of what took effect.
     pub(crate) answered: Vec<(u64, u64)>,
 }
@@ -68,6 +73,7 @@ impl Changes {
         self.changed.clear();
         self.gone.clear();
         self.answered.clear();
+        self.compared.clear();
         self.trim = None;
     }
 }
@@ -117,6 +123,7 @@ impl Meta {
             clock,
             trimmed_index,
             trimmed_position,
+            quarantined: _,
         } = self.head();
         let head = [
             version.into(),
@@ -203,6 +210,16 @@ impl Meta {
                     changes.trim = Some(point);
                 }
             }
+            (Kind::Compare, None) => {
+                let compared = Compared {
+                    index: header.index,
+                    log_hash: self.log_hash,
+                    output_hash: self.output_hash,
+                    digest: None,
+                    is_answer: false,
+                };
+                changes.compared.push((compared, header.first.prev()));
+            }
             (_, None) => {}
         }
     }
@@ -253,6 +270,7 @@ impl Meta {
             clock: self.sessions.clock(),
             trimmed_index: self.trimmed.index.0,
             trimmed_position: self.trimmed.position.0,
+            quarantined: self.quarantined.0,
         }
     }
 
@@ -278,6 +296,7 @@ impl Meta {
                     index: Index(head.trimmed_index),
                     position: Position(head.trimmed_position),
                 };
+                meta.quarantined = Index(head.quarantined);
                 (meta.log_hash, meta.output_hash, clock) = (head.log_hash, head.output_hash, head.clock);
             } else {
                 let row: Row = postcard::from_bytes(bytes).map_err(|_| wrong(key))?;

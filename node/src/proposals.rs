@@ -359,7 +359,10 @@ impl Driver {
                 last,
                 term: at.term,
                 raft_index: at.index.0,
-                outputs: self.applied.outputs(at, waiter.session),
+                outputs: self
+                    .applied
+                    .outputs(at, waiter.session)
+                    .filter(|_| !self.compare.holds()),
             }
         };
         ports.reply(waiter.token, reply);

@@ -235,6 +235,13 @@ impl Driver {
         self.begin_read(now, reader, consistency, ports);
     }
 
+    /// Nothing is answered any more: who waits for entries need not wait longer.
+    pub(crate) fn refuse_tails(&mut self, ports: &mut impl Ports) {
+        for tail in std::mem::take(&mut self.reads.tails) {
+            self.refuses(tail.token, ports);
+        }
+    }
+
     /// Asks consensus, once for all that wait to be asked.
     pub(crate) fn ask_reads(&mut self, now: Time) {
         let readers = match self.consensus.leader() {
@@ -331,6 +338,9 @@ impl Driver {
 
     /// Answers a read from what is applied.
     fn serve(&mut self, reader: Reader, ports: &mut impl Ports) {
+        if self.refuses(reader.token, ports) {
+            return;
+        }
         let Reader {
             token,
             deadline,
@@ -361,7 +371,9 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         // Otherwise its client has been answered already.
-        if let Some(Purpose::Query { token, .. }) = self.reads.fetches.remove(&token) {
+        if let Some(Purpose::Query { token, .. }) = self.reads.fetches.remove(&token)
+            && !self.refuses(token, ports)
+        {
             let reply = match answer {
                 // What was handed over before the query is done with by now, and nothing else.
                 Ok(answer) => Reply::Answered {
@@ -375,6 +387,9 @@ impl Driver {
     }
 
     fn serve_entries(&mut self, mut reader: EntryReader, ports: &mut impl Ports) {
+        if self.refuses(reader.token, ports) {
+            return;
+        }
         let (limit, last) = (self.applied.at.index, self.applied.position);
         let first = self.first();
         if reader.range.from == Position::ZERO {
@@ -462,6 +477,9 @@ impl Driver {
         runs: Result<Vec<Run>, Arc<LogError>>,
         ports: &mut impl Ports,
     ) {
+        if self.refuses(reader.token, ports) {
+            return;
+        }
         let Range { from, to, .. } = reader.range;
         let missing = || {
             let what = format!("entry {from} is applied, and the log does not have it");

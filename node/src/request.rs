@@ -146,6 +146,8 @@ pub enum Failure {
     Log(std::sync::Arc<kontiki_log::LogError>),
     /// The machine gave no answer to the query, and why.
     Query(String),
+    /// This node's state machine differs from the others': it answers nothing. An append was not proposed.
+    Quarantined(String),
     /// The node has stopped; for an append that was not yet proposed.
     Stopped,
 }

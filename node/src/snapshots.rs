@@ -11,6 +11,7 @@
 //! keeps may be of a later record than the snapshot covers: records up to there have no effect on it again.
 
 mod fetch;
+mod note;
 mod serve;
 mod take;
 
@@ -81,6 +82,7 @@ pub(crate) struct Snapshots {
     fetching: Option<fetch::Fetching>,
     serving: serve::Serving,
     own: take::Own,
+    notes: note::Notes,
     /// Where segments begin, and the leader time then.
     segments: VecDeque<(SegmentStart, u64)>,
     /// What this leader has proposed, and when in terms.
@@ -124,7 +126,13 @@ fn decode_meta(bytes: &[u8]) -> Result<(Meta, u64), String> {
 impl Driver {
     /// Goes on with the snapshots that opening the log has found, and where its segments begin. Called once,
     /// before the first turn.
-    pub fn restore(&mut self, now: Time, snapshots: Vec<SnapshotFile>, segments: Vec<SegmentStart>) {
+    pub fn restore(
+        &mut self,
+        now: Time,
+        snapshots: Vec<SnapshotFile>,
+        note: Option<SnapshotHeader>,
+        segments: Vec<SegmentStart>,
+    ) {
         let held = self.consensus.snapshot();
         let time = self.leader_time;
         self.snapshots
@@ -140,13 +148,22 @@ impl Driver {
                 self.snapshots.files.remove(&base.last.index);
             }
         }
-        if held == LogId::ZERO || self.stopped.is_some() {
+        if self.stopped.is_some() {
             return;
         }
-        if let Err(what) = self.take_state(now, held) {
-            self.stopped = Some(what);
-            return;
+        if held != LogId::ZERO {
+            if let Err(what) = self.take_state(now, held) {
+                self.stopped = Some(what);
+                return;
+            }
+            self.forget_behind(held);
         }
+        if let Some(note) = note.filter(|_| !self.applied.machine) {
+            self.take_note(now, &note);
+        }
+    }
+
+    fn forget_behind(&mut self, held: LogId) {
         let position = self.snapshot().map(|file| file.header.base.position);
         self.snapshots.forget = self.forget_point(held, position.unwrap_or_default());
     }
@@ -212,6 +229,7 @@ impl Driver {
             self.take_snapshot(now, ports);
         }
         self.take_of_machine(now, ports);
+        self.ask_for_chunk(now, ports);
         self.forget_log(now);
         for command in std::mem::take(&mut self.snapshots.todo) {
             ports.snapshot(self.config.group, command);
@@ -243,6 +261,25 @@ impl Driver {
                 self.snapshots.todo.extend(commands);
             }
             Err(what) => self.stop(format!("a snapshot cannot be made: {what}"), ports),
+        }
+    }
+
+    /// Another node's snapshot, which is on disk and covers only what is committed here, is this node's newest.
+    pub(crate) fn adopt_snapshot(&mut self, now: Time, file: SnapshotFile) {
+        let base = file.header.base.clone();
+        self.snapshots.files.insert(base.last.index, file);
+        self.snapshot_taken(now, &base);
+    }
+
+    /// A snapshot that was fetched is of no use after all.
+    pub(crate) fn forget_snapshot(&mut self, last: LogId) {
+        if self
+            .snapshots
+            .files
+            .get(&last.index)
+            .is_none_or(|file| file.header.base.last != last)
+        {
+            self.snapshots.todo.push(SnapshotCommand::Remove(last));
         }
     }
 
@@ -278,6 +315,10 @@ impl Driver {
 
     /// Removes snapshots before the newest, but for those that followers are fetching.
     fn remove_older(&mut self, now: Time) {
+        if self.consensus.is_installing() {
+            // The newest is not what the log on disk rests on; when it is, this is called again.
+            return;
+        }
         let newest = self.consensus.snapshot();
         let told: Vec<(NodeId, LogId)> = self.consensus.snapshot_peers().collect();
         let is_fetched = |last: LogId| {
@@ -287,7 +328,10 @@ impl Driver {
         let lasts = self.snapshots.files.values().map(|file| file.header.base.last);
         let old: Vec<LogId> = lasts
             .filter(|last| {
-                last.index < newest.index && !is_fetched(*last) && !self.snapshots.own.needs(*last)
+                last.index < newest.index
+                    && !is_fetched(*last)
+                    && !self.is_offered(*last, now)
+                    && !self.snapshots.own.needs(*last)
             })
             .collect();
         for last in old {
@@ -307,6 +351,7 @@ impl Driver {
                 self.snapshots.files.insert(base.last.index, file);
                 self.snapshot_taken(now, &base);
             }
+            SnapshotEvent::Staged(file) if self.resync_staged(&file) => {}
             SnapshotEvent::Staged(file) => {
                 let base = file.header.base.clone();
                 self.snapshots.files.insert(base.last.index, file);
@@ -326,7 +371,7 @@ impl Driver {
                     }
                 }
             }
-            SnapshotEvent::Receiving { last, at, header } => self.receiving(now, last, at, header, ports),
+            SnapshotEvent::Receiving { last, at, header } => self.receiving(last, at, header),
             SnapshotEvent::Read { token, found } => self.read_for_peer(token, found, ports),
             SnapshotEvent::Ready { last } => self.read_own(last, ports),
             SnapshotEvent::Removed { .. } => {}
@@ -336,6 +381,9 @@ impl Driver {
     /// A segment was begun.
     pub(crate) fn segment_begun(&mut self, start: SegmentStart) {
         self.snapshots.segments.push_back((start, self.leader_time));
+        if !self.applied.machine {
+            self.keep_note(start.bytes);
+        }
     }
 
     /// Proposes to trim the log, if it holds more than is to be kept.

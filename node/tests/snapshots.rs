@@ -177,6 +177,7 @@ fn config() -> DriverConfig {
         in_flight_bytes_max: 1 << 20,
         payload_bytes_max: 4 << 10,
         sessions: SessionLimits::default(),
+        compare: kontiki_node::CompareConfig { interval: None },
         snapshots: SnapshotConfig {
             snapshot_bytes: None,
             snapshot_entries: Some(3),
@@ -233,7 +234,7 @@ impl Alone {
     fn start(machine: Sum, log: Restored, snapshots: Vec<SnapshotFile>) -> Self {
         let applier = Applier::new(Typed(machine)).expect("a machine");
         let mut driver = Driver::with_machine(config(), log, applier.meta(), 1, Time::ZERO);
-        driver.restore(Time::ZERO, snapshots, Vec::new());
+        driver.restore(Time::ZERO, snapshots, None, Vec::new());
         Self {
             driver,
             applier,
@@ -476,6 +477,31 @@ fn a_machine_in_memory_begins_with_the_snapshot_and_nothing_overtakes_it() {
 }
 
 #[test]
+fn what_the_log_on_disk_rests_on_stays_until_a_newer_snapshot_is_installed_there() {
+    let mut other = Alone::start(Sum::default(), genesis(), Vec::new());
+    let header = other.begun();
+    let (older, state) = other.taken(header);
+    other.log(SnapshotEvent::Written(older.clone()));
+    other.wanted.snapshots.clear();
+    let header = other.begun();
+    let (newer, _) = other.taken(header);
+    let mut alone = Alone::start(Sum::default(), behind(&older), vec![older.clone()]);
+    alone.driver.turn(Time(0), 0, &mut Vec::new(), &mut alone.wanted);
+    alone.log(SnapshotEvent::Staged(newer));
+    assert!(alone.wanted.writes.iter().any(|write| write.install.is_some()));
+    // The write may take long. The machine is done with the older one meanwhile.
+    let done = restore(&mut alone, &state);
+    alone.give(Input::Machine(done));
+    let removes = |alone: &Alone| format!("{:?}", alone.wanted.snapshots);
+    assert_eq!(removes(&alone), "[]");
+    let group = GroupId::default();
+    for write in std::mem::take(&mut alone.wanted.writes) {
+        alone.give(Input::Log(LogEvent::Persisted { group, id: write.id }));
+    }
+    assert_eq!(removes(&alone), format!("[Remove({:?})]", older.header.base.last));
+}
+
+#[test]
 fn a_snapshot_that_is_not_sound_or_not_read_to_its_end_stops_the_node() {
     let (file, state) = snapshot();
     for state in [&state[..0], &[state.as_slice(), &[0]].concat()] {
@@ -519,4 +545,26 @@ fn a_durable_machine_takes_over_a_snapshot_only_if_the_log_begins_behind_it() {
     alone.work(2 * SECOND);
     alone.add(2);
     assert_eq!(alone.applier.digest(), Some(1_000_020));
+}
+
+#[test]
+fn a_snapshot_that_the_log_on_disk_still_rests_on_stays() {
+    let (file, state) = snapshot();
+    let mut header = (*file.header).clone();
+    (header.base.last.index, header.base.position) = (Index(9), Position(7));
+    let next = self::file(header);
+    let mut alone = Alone::start(Sum::default(), behind(&file), vec![file.clone(), next]);
+    alone.driver.turn(Time(0), 0, &mut Vec::new(), &mut alone.wanted);
+    assert!(
+        alone.driver.consensus().is_installing(),
+        "the newer one came before a crash"
+    );
+    let done = restore(&mut alone, &state);
+    alone.give(Input::Machine(done));
+    assert_eq!(alone.driver.counts().restored, 1);
+    assert_eq!(
+        alone.wanted.snapshots,
+        [],
+        "the log does not begin behind the newer one yet"
+    );
 }

@@ -50,6 +50,12 @@ pub(crate) struct NodeStatus {
     pub(crate) voters: Vec<u64>,
     /// How it sees the other nodes.
     pub(crate) peers: Vec<PeerStatus>,
+    /// Why it answers nothing, while it votes and replicates, if so.
+    #[serde(default)]
+    pub(crate) quarantined: Option<String>,
+    /// The nodes whose state machines differ from a majority's.
+    #[serde(default)]
+    pub(crate) differing: Vec<u64>,
     /// Why it stopped itself, if it did.
     pub(crate) stopped: Option<String>,
 }
@@ -84,6 +90,8 @@ impl From<kontiki::Status> for NodeStatus {
             raft_commit: status.raft_commit,
             voters: status.voters,
             peers: status.peers.into_iter().map(PeerStatus::from).collect(),
+            quarantined: status.quarantined,
+            differing: status.differing,
             stopped: status.stopped,
         }
     }

@@ -41,6 +41,8 @@ struct More {
     raft_commit: u64,
     voters: Vec<u64>,
     peers: Vec<crate::api::PeerStatus>,
+    quarantined: Option<String>,
+    differing: Vec<u64>,
     stopped: Option<String>,
 }
 
@@ -129,6 +131,8 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
         raft_commit,
         voters,
         peers,
+        quarantined,
+        differing,
         stopped,
         ..
     } = status;
@@ -148,6 +152,8 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
             raft_commit,
             voters,
             peers,
+            quarantined,
+            differing,
             stopped,
         }),
     }
@@ -157,6 +163,9 @@ fn print(lines: &[Line]) -> String {
     for line in lines {
         if let Some(error) = &line.error {
             say!("kontiki: {error}");
+        }
+        if let Some(why) = line.more.as_ref().and_then(|more| more.quarantined.as_ref()) {
+            say!("kontiki: node {} is quarantined: {why}", cell(line.node));
         }
         for peer in line
             .more
@@ -216,6 +225,8 @@ mod tests {
             raft_commit: 7,
             voters: voters.to_vec(),
             peers: Vec::new(),
+            quarantined: None,
+            differing: Vec::new(),
             stopped: None,
         };
         (

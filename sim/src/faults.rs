@@ -51,7 +51,7 @@ impl World {
                 self.pause(node, lasts, from);
             }
             Fault::Blink => self.blink(),
-            Fault::Nap => self.nap(),
+            Fault::Nap => self.tire(),
             Fault::DiskFull => {
                 self.replicas[node].disk.set_full(true);
                 self.queue.schedule(self.now().after(lasts), Event::Room(node));
@@ -208,18 +208,31 @@ impl World {
         self.queue.schedule(until, Event::Resume { node, life });
     }
 
+    /// A leader is about to stand still: once it has said again that it leads, and before the others have answered.
+    fn tire(&mut self) {
+        let Some(leader) = self.leader() else { return };
+        let leader = leader.0 as usize - 1;
+        let soon = self.with(leader, |process| process.wake).unwrap_or(Time::MAX);
+        let within = 2 * self.swarm.turn.0 + self.swarm.network.delay.0;
+        if soon < self.now().after(self.swarm.sizes.heartbeat_interval) {
+            let at = soon.max(self.now()).after(Duration(self.random.below(within)));
+            self.queue.schedule(at, Event::Nap(leader));
+        }
+    }
+
     /// A leader stands still while the others elect another, and goes on before it must doubt that it leads. Mostly it then
     /// finds what was answered to what it sent last, and nothing of what came later.
-    fn nap(&mut self) {
-        let Some(leader) = self.leader() else { return };
+    pub(crate) fn nap(&mut self, leader: usize) {
+        if !self.stormy {
+            return;
+        }
         let sizes = self.swarm.sizes;
         let shortest = sizes.election_timeout_min.0;
         let longest = if self.random.coin() { 14 } else { 24 };
         let lasts = Duration(self.random.between(shortest / 10 * 7, shortest / 10 * longest));
-        let heard = Duration(self.random.below(sizes.heartbeat_interval.0));
         let deaf = self.random.chance(Ppm::percent(75));
-        let from = if deaf { self.now().after(heard) } else { Time::MAX };
-        self.pause(leader.0 as usize - 1, lasts, from);
+        let heard = self.now().after(sizes.heartbeat_interval);
+        self.pause(leader, lasts, if deaf { heard } else { Time::MAX });
     }
 
     /// A leader and another node lose each other, and when that node wants to be elected the others have just forgotten
@@ -246,10 +259,12 @@ impl World {
         );
     }
 
-    /// The others go down, and are back in no time.
+    /// The others go down, and are back in no time. The leader hears of nothing any more until the partition ends.
     pub(crate) fn blink_others(&mut self, leader: usize, other: usize) {
         for node in (0..self.swarm.nodes).filter(|n| *n != leader && *n != other) {
             if self.stormy {
+                self.network.set_cut(leader, node, true);
+                self.network.set_cut(node, leader, true);
                 let down = Duration(self.random.between(100_000, 20_000_000));
                 self.crash(node, down);
             }

@@ -65,6 +65,10 @@ impl World {
                 property: "a machine can always go on",
                 what: format!("{id:?}: {error}"),
             })?;
+        let silent = self.with(node, |p| p.driver.quarantined().is_some());
+        self.checks
+            .counters
+            .hit_if(silent == Some(true), Sometimes::WrongStart);
         let resumed = self.with(node, |p| p.resumed).unwrap_or_default();
         self.checks
             .counters

@@ -11,6 +11,7 @@ use kontiki_node::MachineError;
 use kontiki_node::machine::{At, Machine, MetaRows, restored, snapshot_of};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many keys there are, named from 0.
@@ -28,6 +29,56 @@ struct Numbers {
     by_key: BTreeMap<u8, i64>,
     /// The last entry that was applied.
     last: u64,
+    /// What has gone wrong with it; it goes where the state goes.
+    wrong: u8,
+}
+
+/// The state has gone wrong, where no client asks for it.
+pub const STATE: u8 = 1;
+/// An entry that is answered with nothing was answered with something.
+pub const OUTPUT: u8 = 2;
+
+/// What the simulator knows of a machine, and does to it.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// What has gone wrong with its state as it is.
+    wrong: AtomicU8,
+    /// What is to go wrong, once, and from which entry on.
+    plan: Mutex<Option<(u64, u8)>>,
+}
+
+impl Health {
+    /// A machine that goes wrong in this way, from this entry on.
+    #[must_use]
+    pub fn going_wrong(entry: u64, kind: u8) -> Self {
+        Self {
+            wrong: AtomicU8::new(0),
+            plan: Mutex::new(Some((entry, kind))),
+        }
+    }
+
+    /// Whether its state, or what Kontiki knows with it, is wrong.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.wrong.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether it has gone wrong, now or before.
+    #[must_use]
+    pub fn plan_is_done(&self) -> bool {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn see(&self, numbers: &Numbers) {
+        self.wrong.store(numbers.wrong, Ordering::Relaxed);
+    }
+
+    /// What goes wrong with this entry.
+    fn strikes(&self, entry: u64, is_op: bool) -> Option<u8> {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = plan.take_if(|(from, kind)| entry >= *from && (*kind == STATE || !is_op));
+        due.map(|(_, kind)| kind)
+    }
 }
 
 /// What a machine of this kind keeps through crashes: its numbers, and with them what Kontiki wants kept.
@@ -45,6 +96,7 @@ pub struct KeyValue {
     kept: Option<Kept>,
     /// Decides which snapshots fail.
     chance: u64,
+    health: Arc<Health>,
 }
 
 /// One snapshot in so many fails, in one of two ways.
@@ -65,28 +117,33 @@ impl Read for Broken {
 impl KeyValue {
     /// One that knows nothing after a crash.
     #[must_use]
-    pub fn in_memory(seed: u64) -> Self {
+    pub fn in_memory(seed: u64, health: Arc<Health>) -> Self {
+        let numbers = Numbers::default();
+        health.see(&numbers);
         Self {
-            numbers: Numbers::default(),
+            numbers,
             kept: None,
             chance: seed,
+            health,
         }
     }
 
     /// One that goes on where it was.
     #[must_use]
-    pub fn durable(kept: Kept, seed: u64) -> Self {
+    pub fn durable(kept: Kept, seed: u64, health: Arc<Health>) -> Self {
         let numbers = kept.lock().unwrap_or_else(PoisonError::into_inner).0.0.clone();
+        health.see(&numbers);
         Self {
             numbers,
             kept: Some(kept),
             chance: seed,
+            health,
         }
     }
 }
 
 impl Numbers {
-    fn apply(&mut self, at: &At, entry: &[u8]) -> Result<Bytes, MachineError> {
+    fn apply(&mut self, at: &At, entry: &[u8], health: &Health) -> Result<Bytes, MachineError> {
         if at.index != self.last + 1 {
             return Err(MachineError {
                 index: Some(at.index),
@@ -94,8 +151,19 @@ impl Numbers {
             });
         }
         self.last = at.index;
-        let Some((key, op)) = entries::op_of(entry) else {
-            return Ok(Bytes::new());
+        let op = entries::op_of(entry);
+        let strikes = health.strikes(at.index, op.is_some());
+        if let Some(kind) = strikes {
+            self.wrong = kind;
+            health.see(self);
+        }
+        let Some((key, op)) = op else {
+            let wrong = strikes == Some(OUTPUT);
+            return Ok(if wrong {
+                Bytes::from_static(&[1])
+            } else {
+                Bytes::new()
+            });
         };
         let (state, answer) = op.apply(self.by_key.get(&key).copied());
         match state {
@@ -129,7 +197,9 @@ impl Machine for KeyValue {
         batch: Vec<(At, Bytes)>,
         rows: &mut dyn FnMut(&[Bytes]) -> Result<MetaRows, MachineError>,
     ) -> Result<Vec<Bytes>, MachineError> {
-        let outputs = batch.iter().map(|(at, entry)| self.numbers.apply(at, entry));
+        let outputs = batch
+            .iter()
+            .map(|(at, entry)| self.numbers.apply(at, entry, &self.health));
         let outputs = outputs.collect::<Result<Vec<Bytes>, MachineError>>()?;
         if let Some(kept) = &self.kept {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +220,11 @@ impl Machine for KeyValue {
         let hash = numbers.fold(Hash::default().with(self.numbers.last), |hash, (key, number)| {
             hash.with(u64::from(*key)).with(*number as u64)
         });
-        Some(hash.0)
+        Some(if self.numbers.wrong == STATE {
+            hash.with(1).0
+        } else {
+            hash.0
+        })
     }
 
     fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
@@ -159,8 +233,8 @@ impl Machine for KeyValue {
     }
 
     fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {
-        let Numbers { by_key, last } = &self.numbers;
-        let state = snapshot_of(&(last, by_key))?;
+        let Numbers { by_key, last, wrong } = &self.numbers;
+        let state = snapshot_of(&(last, by_key, wrong))?;
         self.chance = Hash(self.chance).with(*last).0;
         match self.chance % (2 * FAILS) {
             0 => Err(MachineError::new("it has no source at the moment")),
@@ -170,8 +244,9 @@ impl Machine for KeyValue {
     }
 
     fn restore(&mut self, from: &mut dyn Read, rows: &MetaRows) -> Result<(), MachineError> {
-        let (last, by_key) = restored(from)?;
-        self.numbers = Numbers { by_key, last };
+        let (last, by_key, wrong) = restored(from)?;
+        self.numbers = Numbers { by_key, last, wrong };
+        self.health.see(&self.numbers);
         if let Some(kept) = &self.kept {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
             *kept = (NumbersOnDisk(self.numbers.clone()), rows.clone());
@@ -230,7 +305,7 @@ mod tests {
             ),
             (1, Op::Delete),
         ];
-        let mut machine = KeyValue::in_memory(1);
+        let mut machine = KeyValue::in_memory(1, Arc::default());
         let expected = [
             Answer::DONE,
             Answer::sum(2),
@@ -269,7 +344,7 @@ mod tests {
     fn an_entry_that_comes_twice_or_too_early_is_seen() {
         let mut rows = |_: &[Bytes]| Ok(MetaRows::default());
         for from in [0, 2] {
-            let mut machine = KeyValue::in_memory(1);
+            let mut machine = KeyValue::in_memory(1, Arc::default());
             assert!(machine.apply(batch(from, &[(0, Op::Put(1))]), &mut rows).is_err());
         }
     }
@@ -277,9 +352,9 @@ mod tests {
     #[test]
     fn what_is_kept_goes_on_where_it_was() {
         let kept = Kept::default();
-        let mut machine = KeyValue::durable(kept.clone(), 1);
+        let mut machine = KeyValue::durable(kept.clone(), 1, Arc::default());
         answers(&mut machine, batch(1, &[(2, Op::Put(8))]));
-        let mut again = KeyValue::durable(kept, 1);
+        let mut again = KeyValue::durable(kept, 1, Arc::default());
         assert_eq!(again.digest(), machine.digest());
         assert_eq!(
             answers(&mut again, batch(2, &[(2, Op::Increment(1))])),

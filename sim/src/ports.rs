@@ -102,6 +102,7 @@ impl Watch {
                 ProposeAnswer::Refused(_) => Sometimes::ForwardRefused,
             }),
             PeerMessage::Propose(_) | PeerMessage::SnapshotRequest(_) | PeerMessage::SnapshotChunk(_) => {}
+            PeerMessage::Compared(_) | PeerMessage::Resync(_) => {}
         }
     }
 }

@@ -4,18 +4,19 @@
 //! log and inbox; only the disk remains, and the next life begins with `Log::open`.
 
 use crate::disk::SimDisk;
-use crate::machine::{Kept, KeyValue};
+use crate::machine::{Health, Kept, KeyValue};
 use crate::ports::Work;
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
 use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
-use kontiki_node::SnapshotConfig;
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
 use kontiki_node::machine::{Applier, Source};
+use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
 use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The cluster that is simulated.
 pub const CLUSTER: ClusterId = ClusterId(0x6b6f_6e74_696b_692d_7369_6d75_6c61_7465);
@@ -92,6 +93,8 @@ pub struct Process {
     pub sources: VecDeque<(Time, Source)>,
     /// Its machine began with a snapshot, and has not taken it over yet.
     pub restores_at_start: bool,
+    /// It began behind a note.
+    pub noted: bool,
     /// What its driver was last seen to have counted.
     pub counts: Counts,
     /// How far its machine was when it began: that was committed, whatever this life has heard of it.
@@ -148,6 +151,8 @@ pub struct Replica {
     policy: Policy,
     /// What its machine keeps, if it is durable.
     kept: Kept,
+    /// What is known of its machine.
+    pub health: Arc<Health>,
 }
 
 impl Replica {
@@ -181,6 +186,7 @@ impl Replica {
             machine,
             policy,
             kept: Kept::default(),
+            health: Arc::default(),
         })
     }
 
@@ -205,6 +211,7 @@ impl Replica {
             incarnation,
             restored,
             snapshots,
+            note,
             segments,
             ..
         } = recovered;
@@ -215,14 +222,19 @@ impl Replica {
         let (config, begins) = (self.config(incarnation), clock.shows(now));
         let applier = match self.machine {
             MachineKind::None => None,
-            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed))?),
-            MachineKind::Durable => Some(Applier::new(KeyValue::durable(self.kept.clone(), seed))?),
+            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed, self.health.clone()))?),
+            MachineKind::Durable => Some(Applier::new(KeyValue::durable(
+                self.kept.clone(),
+                seed,
+                self.health.clone(),
+            ))?),
         };
         let mut driver = match &applier {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
             None => Driver::new(config, restored, seed, begins),
         };
-        driver.restore(begins, snapshots, segments);
+        driver.restore(begins, snapshots, note, segments);
+        let noted = driver.counts().resumed > 0;
         let resumed = driver.applied().0;
         let restores_at_start = driver.restores_snapshot();
         self.process = Some(Process {
@@ -244,6 +256,7 @@ impl Replica {
             tasks: VecDeque::new(),
             sources: VecDeque::new(),
             restores_at_start,
+            noted,
             counts: Counts::default(),
             resumed,
             compared: Index::ZERO,
@@ -283,6 +296,9 @@ impl Replica {
                 ..SnapshotConfig::default()
             },
             payload_bytes_max: PAYLOAD_BYTES_MAX,
+            compare: CompareConfig {
+                interval: Some(sizes.compare),
+            },
             sessions: self.limits,
         }
     }

@@ -171,7 +171,13 @@ impl World {
     fn liveness(&mut self) -> Verdict {
         let mut nodes: Vec<usize> = (0..self.swarm.nodes).collect();
         self.random.shuffle(&mut nodes);
-        let core = nodes[..self.swarm.nodes / 2 + 1].to_vec();
+        // With one of them in doubt a bare majority may not be able to tell which.
+        let whole = self.swarm.wrong.is_some();
+        let core = if whole {
+            nodes.clone()
+        } else {
+            nodes[..self.swarm.nodes / 2 + 1].to_vec()
+        };
         self.clients_ask = false;
         self.log_line(|| {
             format!("the storm is over for {core:?}, counted from 0; the others stay as they are")
@@ -182,11 +188,12 @@ impl World {
         // What was under way to the others is lost by then, and none of them still waits for an answer.
         let late = Duration::from_millis(STRAGGLE_MS_MAX).0 + self.swarm.election_timeout().0;
         self.run_until(self.now().after(Duration(late)))?;
-        let leader = self.undisputed_leader();
+        let leader = self.undisputed_leader().filter(|_| !whole);
         self.log_line(|| format!("the storm is over for all, and {leader:?} leads"));
         self.calm(&nodes);
         self.converge(&nodes, "all nodes")?;
         self.work_on()?;
+        self.see_machines_right()?;
         self.converge(&nodes, "all nodes, at the end")?;
         self.still_leads(leader)
     }
@@ -303,6 +310,36 @@ impl World {
         let done = self.clients.acknowledged();
         ensure(done >= ACKNOWLEDGED_MIN, convergence::PROPERTY, || {
             format!("healthy nodes have acknowledged {done} appends, {ACKNOWLEDGED_MIN} are wanted")
+        })
+    }
+
+    /// Lets clients go on until no machine is wrong; or all are, for one has given its snapshot to a majority.
+    fn see_machines_right(&mut self) -> Verdict {
+        let until = self.now().after(Duration::from_millis(60_000));
+        let settled = |world: &Self| {
+            let wrong = world.replicas.iter().filter(|r| r.health.is_wrong()).count();
+            let silent = |r: &crate::replica::Replica| {
+                let process = r.process.as_ref();
+                process.is_none_or(|p| p.driver.quarantined().is_some())
+            };
+            (wrong == 0 || wrong == world.swarm.nodes) && !world.replicas.iter().any(silent)
+        };
+        self.clients_ask = self.swarm.wrong.is_some();
+        while !settled(self) && self.now() < until {
+            let next = self.now().after(Duration::from_millis(50));
+            self.run_until(next)?;
+        }
+        self.clients_ask = false;
+        ensure(settled(self), crate::checkers::replicas::QUARANTINE, || {
+            let each = self.replicas.iter().map(|r| {
+                let why = r.process.as_ref().and_then(|p| p.driver.quarantined());
+                format!(
+                    "{:?} is wrong: {}, quarantined: {why:?}",
+                    r.node,
+                    r.health.is_wrong()
+                )
+            });
+            each.collect::<Vec<_>>().join("; ")
         })
     }
 

@@ -210,6 +210,8 @@ pub struct Sizes {
     pub retain_bytes: Option<u64>,
     /// See `kontiki_node::SnapshotConfig`.
     pub chunk_bytes: u32,
+    /// See `kontiki_node::CompareConfig`.
+    pub compare: Duration,
     /// How long a machine takes over a task, about.
     pub task: Duration,
 }
@@ -313,6 +315,19 @@ pub struct Swarm {
     pub machine: MachineKind,
     /// When snapshots of it are taken.
     pub policy: Policy,
+    /// A machine that goes wrong.
+    pub wrong: Option<Wrong>,
+}
+
+/// A machine that goes wrong once.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrong {
+    /// The node, from 0.
+    pub node: usize,
+    /// From this entry on, at the first chance.
+    pub entry: u64,
+    /// [`STATE`](crate::machine::STATE) or [`OUTPUT`](crate::machine::OUTPUT).
+    pub kind: u8,
 }
 
 impl Swarm {
@@ -323,7 +338,7 @@ impl Swarm {
         let leases = random.coin();
         let clock_drift = draw_drift(random, nodes, leases);
         let lease_drift_ppm = leases.then(|| drift_bound(&clock_drift));
-        Self {
+        let mut swarm = Self {
             nodes,
             sizes: Sizes {
                 lease_drift_ppm,
@@ -344,6 +359,23 @@ impl Swarm {
                 ])
                 .unwrap_or(&MachineKind::None),
             policy: Policy::draw(random),
+            wrong: None,
+        };
+        swarm.draw_comparisons(random);
+        swarm
+    }
+
+    /// How often replicas compare themselves, and in some runs one whose machine goes wrong.
+    fn draw_comparisons(&mut self, random: &mut Random) {
+        self.sizes.compare = Duration::from_millis(random.magnitude(100, 20_000));
+        let node = random.below(self.nodes as u64) as usize;
+        let entry = random.between(5, 150);
+        let kind = random.between(1, 2) as u8;
+        // Of four, two could come to be wrong, and then nobody is right.
+        let can = self.machine != MachineKind::None && self.nodes % 2 == 1 && self.nodes > 1;
+        if can && random.chance(Ppm::percent(40)) {
+            self.sizes.compare = Duration::from_millis(random.magnitude(100, 3_000));
+            self.wrong = Some(Wrong { node, entry, kind });
         }
     }
 
@@ -399,6 +431,7 @@ impl Sizes {
             task: Duration(random.magnitude(5_000, 50_000_000)),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
+            compare: Duration(0),
         }
     }
 }

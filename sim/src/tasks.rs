@@ -3,9 +3,10 @@
 //! Each works off its tasks one after the other, as a thread of its own would; a process that stands still does
 //! nothing. Invariant: what a machine does goes through the shipped applier, and after each task its state is compared.
 
+use crate::checkers::replicas::QUARANTINE;
 use crate::ports::Work;
 use crate::sometimes::Sometimes;
-use crate::violation::Verdict;
+use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
 use kontiki_consensus::Duration;
 use kontiki_node::Input;
@@ -86,6 +87,7 @@ impl World {
             };
             let done = applier.run(task);
             self.trace.line(now, || format!("{id:?} has done {done:?}"));
+            let digest = applier.digest();
             let at = match &done {
                 Done::Applied { runs, .. } => runs.last().map(|run| run.last()),
                 Done::Restored(restore) => {
@@ -97,7 +99,8 @@ impl World {
                 }
                 _ => None,
             };
-            if let (Some(at), Some(digest)) = (at, applier.digest()) {
+            let sound = !self.replicas[node].health.is_wrong();
+            if let (Some(at), Some(digest), true) = (at, digest, sound) {
                 self.checks.machine_at(id, at, digest)?;
             }
             self.with(node, |process| process.inbox.push(Input::Machine(done)));
@@ -109,7 +112,9 @@ impl World {
 
     /// After a turn: compares what the node knows with what others knew at the same record, and sees what is rare.
     pub(crate) fn compare(&mut self, node: usize) -> Verdict {
+        let (any, many) = self.wrong_machines();
         let replica = &mut self.replicas[node];
+        let wrong = replica.health.is_wrong();
         let Some(process) = replica.process.as_mut() else {
             return Ok(());
         };
@@ -122,13 +127,37 @@ impl World {
         counters.hit_if(counts.leased > before.leased, Sometimes::LeaseRead);
         counters.hit_if(counts.recent > before.recent, Sometimes::RecentRead);
         counters.hit_if(counts.awaited > before.awaited, Sometimes::ReadAwaited);
+        counters.hit_if(std::mem::take(&mut process.noted), Sometimes::NoteTaken);
         counters.hit_if(counts.taken > before.taken, Sometimes::MachineSnapshotTaken);
         counters.hit_if(counts.abandoned > before.abandoned, Sometimes::SourceAbandoned);
+        counters.hit_if(counts.quarantined > before.quarantined, Sometimes::Quarantined);
+        counters.hit_if(counts.halted > before.halted, Sometimes::Disputed);
+        counters.hit_if(counts.resynced > before.resynced, Sometimes::Resynced);
+        let alarm = counts.quarantined > before.quarantined && !wrong && !many;
+        let noise = (counts.halted, counts.differing) != (before.halted, before.differing) && !any;
+        ensure(!alarm && !noise, QUARANTINE, || {
+            format!(
+                "{:?}, whose machine is right: {:?}",
+                replica.node,
+                process.driver.quarantined()
+            )
+        })?;
         let meta = process.driver.meta();
-        if meta.at().index > process.compared {
+        if meta.at().index > process.compared && !wrong {
             process.compared = meta.at().index;
             self.checks.knows(replica.node, meta)?;
         }
         Ok(())
+    }
+
+    /// Whether a machine has ever gone wrong, and whether more than one has.
+    fn wrong_machines(&mut self) -> (bool, bool) {
+        let wrong = self.replicas.iter().filter(|r| r.health.is_wrong()).count();
+        self.checks
+            .counters
+            .hit_if(wrong > 0 && !self.went_wrong, Sometimes::WentWrong);
+        self.went_wrong |= wrong > 0;
+        self.many_wrong |= wrong > 1;
+        (self.went_wrong, self.many_wrong)
     }
 }

@@ -5,7 +5,7 @@
 use crate::clients::Asked;
 use crate::hash::Hash;
 use crate::network::Fate;
-use crate::replica::CLUSTER;
+use crate::replica::{CLUSTER, Replica};
 use crate::sometimes::Sometimes;
 use crate::transitions::{Copy, MessageId};
 use crate::violation::{Verdict, Violation};
@@ -130,7 +130,7 @@ impl World {
 
     pub(crate) fn ask_now(&mut self, client: usize) {
         if self.clients_ask {
-            let (now, leader) = (self.now(), self.leader());
+            let (now, leader) = (self.now(), self.any_leader());
             for asked in self.clients.ask(client, now, leader, &mut self.checks) {
                 self.request(asked);
             }
@@ -166,6 +166,16 @@ impl World {
         };
         self.clients.taken(token, node, by);
         self.give(place, Input::Request(Request { token, deadline, ask }));
+    }
+
+    /// A node that says it leads, whom a client may hold for the leader.
+    fn any_leader(&mut self) -> Option<NodeId> {
+        let leads = |r: &&Replica| {
+            let process = r.process.as_ref();
+            process.is_some_and(|p| p.driver.consensus().role() == Role::Leader)
+        };
+        let leaders: Vec<NodeId> = self.replicas.iter().filter(leads).map(|r| r.node).collect();
+        self.random.pick(&leaders).copied()
     }
 
     /// The node that leads the latest term, as far as any node says so.

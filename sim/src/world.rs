@@ -9,6 +9,7 @@ use crate::checks::{Checks, View};
 use crate::clients::Clients;
 use crate::disk::SimDisk;
 use crate::ledger::Ledger;
+use crate::machine::Health;
 use crate::network::Network;
 use crate::ports::{Outgoing, SimPorts, Watch};
 use crate::queue::Queue;
@@ -25,7 +26,7 @@ use kontiki_consensus::{
     Body, Configuration, Duration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time,
 };
 use kontiki_log::{Log, LogEvent, Recovered};
-use kontiki_node::Input;
+use kontiki_node::{Input, Reply};
 use kontiki_wire::{Packet, PeerMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) enum Event {
     Begin { node: usize, opening: u64 },
     /// A client asks something.
     Client(usize),
+    /// A leader that has just said so stands still.
+    Nap(usize),
     /// All nodes but these two are killed and start again at once.
     Blink(usize, usize),
     /// The next fault of this plan.
@@ -99,6 +102,9 @@ pub(crate) struct World {
     /// How often each fault came.
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) opened: u64,
+    /// Whether a machine has gone wrong, and whether several have: one gives its snapshot to others.
+    pub(crate) went_wrong: bool,
+    pub(crate) many_wrong: bool,
     outgoing: Outgoing,
     watch: Watch,
 }
@@ -119,7 +125,11 @@ impl World {
             );
             let program = (swarm.machine, swarm.policy, swarm.habits.limits);
             let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, program, &members);
-            replicas.push(replica.map_err(|e| cannot_open(node, &e.to_string()))?);
+            let mut replica = replica.map_err(|e| cannot_open(node, &e.to_string()))?;
+            if let Some(wrong) = swarm.wrong.filter(|wrong| wrong.node == n) {
+                replica.health = Arc::new(Health::going_wrong(wrong.entry, wrong.kind));
+            }
+            replicas.push(replica);
         }
         let genesis = Run::new(
             Index(1),
@@ -148,6 +158,8 @@ impl World {
             frozen: vec![false; swarm.nodes],
             faults: BTreeMap::new(),
             opened: 0,
+            went_wrong: false,
+            many_wrong: false,
             outgoing: Outgoing::default(),
             watch: Watch::default(),
             replicas,
@@ -223,6 +235,10 @@ impl World {
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
             Event::Fault(plan) => self.fault(plan),
+            Event::Nap(leader) => {
+                self.nap(leader);
+                Ok(())
+            }
             Event::Blink(leader, other) => {
                 self.blink_others(leader, other);
                 Ok(())
@@ -310,6 +326,7 @@ impl World {
             transitions: &self.transitions,
         };
         let date = DATE + now.0 + replica.date_offset;
+        let silent = process.driver.quarantined().is_some();
         let deadline = process
             .driver
             .turn(process.clock.shows(now), date, &mut inbox, &mut ports);
@@ -324,6 +341,9 @@ impl World {
                     life: replica.life,
                 },
             );
+        }
+        if silent {
+            self.check_silent(node)?;
         }
         self.look_at(node)
     }
@@ -373,6 +393,23 @@ impl World {
         self.check_stopped(node)?;
         self.pump_disk(node);
         Ok(())
+    }
+
+    /// A node that was and is quarantined tells no client anything that its machine or its log says.
+    fn check_silent(&self, node: usize) -> Verdict {
+        let process = self.replicas[node].process.as_ref();
+        if process.is_none_or(|p| p.driver.quarantined().is_none()) {
+            return Ok(());
+        }
+        let says = |reply: &Reply| match reply {
+            Reply::Answered { .. } | Reply::Read { .. } => true,
+            Reply::Appended { outputs, .. } => outputs.is_some(),
+            _ => false,
+        };
+        let said = self.outgoing.replies.iter().find(|(_, reply)| says(reply));
+        ensure(said.is_none(), crate::checkers::replicas::QUARANTINE, || {
+            format!("n{} is quarantined and answers {said:?}", node + 1)
+        })
     }
 
     // ---- the disk

@@ -16,7 +16,7 @@ pub mod snapshot;
 pub use base::{BASE_BYTES_MAX, base_bytes, decode_base, encode_base};
 pub use identity::{ClusterId, Identity};
 pub use packet::{
-    Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal, SnapshotChunk,
-    SnapshotRequest,
+    Compared, Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal, Resync,
+    SnapshotChunk, SnapshotRequest,
 };
 pub use record::{Codec, InSession, Payload, Session, SessionLimits, Stamp};

@@ -2,7 +2,7 @@
 
 use crate::record::{Payload, Session};
 use bytes::Bytes;
-use kontiki_consensus::{GroupId, Incarnation, LogId, Message, NodeId, Position, Term};
+use kontiki_consensus::{GroupId, Incarnation, Index, LogId, Message, NodeId, Position, Term};
 
 /// A message with its envelope.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +32,10 @@ pub enum PeerMessage {
     SnapshotRequest(SnapshotRequest),
     /// A part of it.
     SnapshotChunk(SnapshotChunk),
+    /// What a node has become behind a record.
+    Compared(Compared),
+    /// A node whose state is wrong looks for a snapshot of another's.
+    Resync(Resync),
 }
 
 impl PeerMessage {
@@ -43,7 +47,7 @@ impl PeerMessage {
             Self::Raft(message) => {
                 !matches!(&message.call, Call::AppendEntries { runs, .. } if !runs.is_empty())
             }
-            Self::SnapshotRequest(_) => true,
+            Self::SnapshotRequest(_) | Self::Compared(_) | Self::Resync(_) => true,
             Self::Propose(_) | Self::ProposeReply(_) | Self::SnapshotChunk(_) => false,
         }
     }
@@ -100,6 +104,30 @@ pub struct SnapshotChunk {
     pub total: u64,
     /// The bytes.
     pub bytes: Bytes,
+}
+
+/// What a node has become behind a record by which all compare themselves: equal on all of them, or one is wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Compared {
+    /// The record.
+    pub index: Index,
+    /// A hash over all records up to it.
+    pub log_hash: u64,
+    /// A hash over everything that its state machine has answered.
+    pub output_hash: u64,
+    /// What its state machine says of its state, if it says anything.
+    pub digest: Option<u64>,
+    /// Whether it answers another's: then it is not answered.
+    pub is_answer: bool,
+}
+
+/// A node whose state is wrong looks for a snapshot that covers at least a record; or the answer to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resync {
+    /// The record.
+    pub index: Index,
+    /// The answer: the last record of a snapshot that can be fetched.
+    pub offer: Option<LogId>,
 }
 
 /// What an append asks of the end of the log.

@@ -13,8 +13,8 @@ use kontiki_consensus::{Base, GroupId, Incarnation, NodeId};
 pub const SNAPSHOT_VERSION: u16 = 1;
 /// Length of the fixed part of a header, in bytes: it says how long the whole header is.
 pub const SNAPSHOT_FIXED_BYTES: usize = 64;
-/// The longest header, in bytes: base and meta have room in it.
-pub const SNAPSHOT_HEADER_BYTES_MAX: usize = 64 << 20;
+/// The longest header, in bytes: base and meta have room in it, with all that sessions may remember.
+pub const SNAPSHOT_HEADER_BYTES_MAX: usize = 1 << 30;
 /// Length of what stands before each piece of the state, in bytes.
 pub const PIECE_HEAD_BYTES: usize = 8;
 /// The longest piece of the state, in bytes.

@@ -34,6 +34,7 @@ impl<D: Disk> Log<D> {
                 bytes,
             } => self.read_snapshot(token, last, offset, bytes),
             SnapshotCommand::Remove(last) => self.remove_snapshot(last),
+            SnapshotCommand::Note(header) => self.keep_note(header),
         }
     }
 
@@ -94,6 +95,13 @@ impl<D: Disk> Log<D> {
     /// was whole.
     pub fn remove_snapshot(&mut self, last: LogId) {
         self.snapshot_step(|s| s.remove(last));
+    }
+
+    /// Keeps what belongs to the state behind a record, in place of an earlier note: the log stays, and nothing rests on the
+    /// note; it saves going through all records when the log is opened. Nothing is told; while one is being written
+    /// another is not.
+    pub fn keep_note(&mut self, header: SnapshotHeader) {
+        self.snapshot_step(|s| s.keep_note(&header));
     }
 
     pub(super) fn snapshot_step(&mut self, step: impl FnOnce(&mut Snapshots)) {

@@ -60,6 +60,11 @@ impl Lane {
         self.queue.extend(actions);
     }
 
+    /// Whether nothing is to be done.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.current.is_none()
+    }
+
     /// What was to be done with the file is not; the file is closed and removed once it is there.
     pub(super) fn give_up(&mut self, name: String) {
         let creates = |a: &Action| matches!(a, Action::Create(_) | Action::Open(_));

@@ -12,7 +12,11 @@ use std::sync::Arc;
 
 /// The snapshots of a data directory. What was being written is removed; what was being received stays. One that is
 /// not sound is left alone and told to the operator: whether it is needed, the log knows.
-pub(crate) fn open(disk: &mut impl Disk, cluster: ClusterId) -> Result<Snapshots, LogError> {
+pub(crate) fn open(
+    disk: &mut impl Disk,
+    cluster: ClusterId,
+) -> Result<(Snapshots, Option<SnapshotHeader>), LogError> {
+    let mut notes = Vec::new();
     let has_folder = list(disk, "")?.iter().any(|(name, _)| name == GROWING);
     let (mut files, mut parts) = (BTreeMap::new(), BTreeSet::new());
     if has_folder {
@@ -22,7 +26,7 @@ pub(crate) fn open(disk: &mut impl Disk, cluster: ClusterId) -> Result<Snapshots
         for (file, bytes) in list(disk, GROWING)? {
             let name = format!("{GROWING}/{file}");
             match parse(&file) {
-                Some((_, "new")) => {
+                Some((_, "new" | "note.new")) => {
                     remove(disk, name)?;
                     sync_directory(disk, GROWING)?;
                 }
@@ -31,11 +35,32 @@ pub(crate) fn open(disk: &mut impl Disk, cluster: ClusterId) -> Result<Snapshots
                     Ok((header, sum)) => drop(files.insert(last, SnapshotFile { header, sum, bytes })),
                     Err(error) => tracing::error!("{}: {name} is not used: {error}", disk.name()),
                 },
+                Some((last, "note")) => notes.push((last, name, bytes)),
                 _ => {}
             }
         }
     }
-    Ok(Snapshots::new(cluster, has_folder, files, parts))
+    let mut snapshots = Snapshots::new(cluster, has_folder, files, parts);
+    let note = newest_note(disk, cluster, notes, &mut snapshots.noted)?;
+    Ok((snapshots, note))
+}
+
+/// The newest note that is sound. Others are of no use; they go when the next one is kept.
+fn newest_note(
+    disk: &mut impl Disk,
+    cluster: ClusterId,
+    mut notes: Vec<(LogId, String, u64)>,
+    noted: &mut Vec<LogId>,
+) -> Result<Option<SnapshotHeader>, LogError> {
+    notes.sort_by_key(|(last, ..)| last.index);
+    noted.extend(notes.iter().map(|(last, ..)| *last));
+    for (last, name, bytes) in notes.into_iter().rev() {
+        match header(disk, &name, bytes, cluster, last)? {
+            Ok((header, _)) => return Ok(Some(Arc::unwrap_or_clone(header))),
+            Err(error) => tracing::warn!("{}: {name} is not used: {error}", disk.name()),
+        }
+    }
+    Ok(None)
 }
 
 fn header(

@@ -6,7 +6,7 @@ use super::model::{CLUSTER, GROUP, identity, made, members, open};
 use crate::{Log, LogEvent, SnapshotEvent, SnapshotFile};
 use bytes::Bytes;
 use kontiki_consensus::{Base, Index, LogId, Position, Term};
-use kontiki_wire::snapshot::{PIECE_HEAD_BYTES, Pieces, SnapshotHeader, Taken};
+use kontiki_wire::snapshot::{PIECE_HEAD_BYTES, Pieces, SNAPSHOT_END_BYTES, SnapshotHeader, Taken};
 use std::io::Read;
 use std::sync::Arc;
 
@@ -446,4 +446,81 @@ fn a_crash_at_every_operation_leaves_a_whole_snapshot_or_none() {
             }
         }
     }
+}
+
+fn note(index: u64, meta: &'static [u8]) -> SnapshotHeader {
+    let mut note = header(meta);
+    note.base.last.index = Index(index);
+    note
+}
+
+/// Opens the log, and gives the note that is found.
+fn noted(disk: &TestDisk) -> Option<SnapshotHeader> {
+    open(disk).expect("opened").1.note
+}
+
+#[test]
+fn the_newest_note_is_found_and_those_before_it_go() {
+    let disk = fresh(1);
+    assert_eq!(noted(&disk), None);
+    let mut log = log(&disk);
+    for (index, meta) in [(1, &b"one"[..]), (2, b"two"), (2, b"again"), (3, b"three")] {
+        log.keep_note(note(index, meta));
+        assert!(events(&mut log).is_empty(), "nothing is told");
+    }
+    drop(log);
+    let notes = || disk.names().into_iter().filter(|name| name.contains("note"));
+    assert_eq!(noted(&disk), Some(note(3, b"three")));
+    assert_eq!(notes().count(), 1);
+    // One that is damaged costs the note, and no more.
+    let name = notes().next().expect("there");
+    let mut content = disk.content(&name);
+    *content.last_mut().expect("bytes") ^= 1;
+    let at = content.len() - SNAPSHOT_END_BYTES - 1;
+    content[at] ^= 1;
+    disk.set_content(&name, &content);
+    assert_eq!(noted(&disk), None);
+    let mut log = open(&disk).expect("opened").0;
+    log.keep_note(note(5, b"five"));
+    events(&mut log);
+    drop(log);
+    assert_eq!((noted(&disk), notes().count()), (Some(note(5, b"five")), 1));
+}
+
+#[test]
+fn a_crash_at_every_operation_leaves_a_note_or_the_one_before() {
+    let keep = |disk: &TestDisk| {
+        let Ok((mut log, _)) = open(disk) else { return };
+        log.keep_note(note(9, b"new"));
+        while log.poll().is_some() {}
+    };
+    let before = fresh(3);
+    let mut log = log(&before);
+    log.keep_note(note(4, b"old"));
+    events(&mut log);
+    drop(log);
+    let whole = {
+        let disk = before.copy();
+        let begun = disk.operations();
+        keep(&disk);
+        disk.operations() - begun
+    };
+    let mut seen = [false; 2];
+    for operation in 0..whole * 2 {
+        for (n, crash) in CRASHES.into_iter().enumerate() {
+            let disk = before.copy();
+            disk.reseed(operation * 4 + n as u64);
+            disk.fail_power_at(operation);
+            keep(&disk);
+            disk.crash(crash);
+            let found = noted(&disk).expect("a note");
+            let new = found == note(9, b"new");
+            assert!(
+                new || found == note(4, b"old"),
+                "operation {operation}: {found:?}"
+            );
+            seen[usize::from(new)] = true;
+        }
+    }
+    assert_eq!(seen, [true; 2]);
 }

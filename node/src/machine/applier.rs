@@ -6,11 +6,11 @@
 use super::{At, Machine, MachineError, MetaRows, Source};
 use crate::meta::{Changes, Meta};
 use bytes::Bytes;
-use kontiki_consensus::{Body, LogId, Run};
+use kontiki_consensus::{Body, Index, LogId, Run};
 use kontiki_log::SnapshotFile;
 use kontiki_wire::{
     Codec, Payload,
-    record::{entries_in, records},
+    record::{Kind, RecordHeader, entries_in, records},
 };
 use std::{fmt, io::Read};
 
@@ -29,6 +29,8 @@ pub enum Task {
     Snapshot,
     /// Take over the state of a snapshot, which can be read from here.
     Restore(Restore, Box<dyn Read + Send>),
+    /// A durable machine is to keep that it was found to differ from a majority's, at this record.
+    Quarantine(Index),
 }
 
 /// A snapshot whose state the machine is to take over.
@@ -53,6 +55,7 @@ impl fmt::Debug for Task {
         match self {
             Self::Apply(runs) => f.debug_tuple("Apply").field(runs).finish(),
             Self::Query { token, .. } => f.debug_tuple("Query").field(token).finish(),
+            Self::Quarantine(index) => f.debug_tuple("Quarantine").field(index).finish(),
             Self::Snapshot => f.write_str("Snapshot"),
             Self::Restore(restore, _) => f.debug_tuple("Restore").field(&restore.last()).finish(),
         }
@@ -68,7 +71,11 @@ pub enum Done {
         runs: Vec<Run>,
         /// What the entries of each record of users were answered, in the form of a payload.
         outputs: Vec<Bytes>,
+        /// What the machine said of its state just behind each record by which replicas compare themselves.
+        digests: Vec<(Index, Option<u64>)>,
     },
+    /// It is kept that the machine differs.
+    Marked,
     /// A query was answered, or why not.
     Answered {
         /// The driver's name for it.
@@ -138,12 +145,20 @@ impl Applier {
         }
         match task {
             Task::Apply(runs) => match self.apply(&runs) {
-                Ok(outputs) => Done::Applied { runs, outputs },
+                Ok((outputs, digests)) => Done::Applied {
+                    runs,
+                    outputs,
+                    digests,
+                },
                 Err(error) => Done::Failed(self.failed.insert(error).clone()),
             },
             Task::Query { token, query } => Done::Answered {
                 token,
                 answer: self.machine.query(&query),
+            },
+            Task::Quarantine(index) => match self.mark(index) {
+                Ok(()) => Done::Marked,
+                Err(error) => Done::Failed(self.failed.insert(error).clone()),
             },
             Task::Snapshot => Done::Source(self.machine.snapshot().map(|source| source.map(Source::new))),
             Task::Restore(restore, mut from) => match self.restore(&restore, &mut *from) {
@@ -176,9 +191,31 @@ impl Applier {
         Ok(())
     }
 
-    /// Applies what the runs hold; gives what each record of users was answered.
-    fn apply(&mut self, runs: &[Run]) -> Result<Vec<Bytes>, MachineError> {
-        let (entries, counts) = entries_of(runs)?;
+    /// Applies what the runs hold; gives what each record of users was answered, and what the machine says of its state
+    /// just behind each record by which replicas compare themselves.
+    #[allow(clippy::type_complexity)]
+    fn apply(&mut self, runs: &[Run]) -> Result<(Vec<Bytes>, Vec<(Index, Option<u64>)>), MachineError> {
+        let all = Content::of(runs)?;
+        if all.compares.is_empty() {
+            return Ok((self.apply_part(runs, all)?, Vec::new()));
+        }
+        let (mut outputs, mut digests) = (Vec::new(), Vec::new());
+        let mut from = runs.first().map_or(Index::ZERO, Run::first);
+        for index in &all.compares {
+            let part = between(runs, from, *index);
+            outputs.extend(self.apply_part(&part, Content::of(&part)?)?);
+            digests.push((*index, self.machine.digest()));
+            from = index.next();
+        }
+        let rest = between(runs, from, runs.last().map_or(Index::ZERO, Run::last));
+        if !rest.is_empty() {
+            outputs.extend(self.apply_part(&rest, Content::of(&rest)?)?);
+        }
+        Ok((outputs, digests))
+    }
+
+    fn apply_part(&mut self, runs: &[Run], content: Content) -> Result<Vec<Bytes>, MachineError> {
+        let Content { entries, counts, .. } = content;
         if entries.is_empty() && self.durable.is_none() {
             return Ok(vec![Bytes::new(); counts.len()]);
         }
@@ -206,39 +243,74 @@ impl Applier {
             ))
         }
     }
+
+    /// A durable machine keeps that it was found to differ.
+    fn mark(&mut self, index: Index) -> Result<(), MachineError> {
+        let Some(meta) = &mut self.durable else {
+            return Ok(());
+        };
+        meta.quarantined = index;
+        self.apply_part(&[], Content::default()).map(drop)
+    }
 }
 
-/// Everything there is to apply in these runs, and how many entries each record of users has.
-#[allow(clippy::type_complexity)]
-pub(super) fn entries_of(runs: &[Run]) -> Result<(Vec<(At, Bytes)>, Vec<u32>), MachineError> {
-    let (mut all, mut counts) = (Vec::new(), Vec::new());
-    for run in runs {
-        let expected = match run.body() {
-            Body::Records(records) => counts.len() + records.len(),
-            _ => counts.len(),
-        };
-        for (header, payload) in records(run) {
-            counts.push(header.count);
-            let entries = if header.count > 0 {
-                entries_in(&payload, header.count)
-            } else {
-                None
+/// The part of these runs from one record to another, both included.
+fn between(runs: &[Run], from: Index, to: Index) -> Vec<Run> {
+    let parts = runs.iter().filter(|run| run.first() <= to && from <= run.last());
+    parts
+        .filter_map(|run| run.slice(from.max(run.first()), to.min(run.last())))
+        .collect()
+}
+
+/// What there is in some runs.
+#[derive(Default)]
+pub(super) struct Content {
+    /// Everything there is to apply.
+    pub(super) entries: Vec<(At, Bytes)>,
+    /// How many entries each record of users has.
+    pub(super) counts: Vec<u32>,
+    /// The records by which replicas compare themselves.
+    compares: Vec<Index>,
+}
+
+impl Content {
+    pub(super) fn of(runs: &[Run]) -> Result<Self, MachineError> {
+        let mut all = Self::default();
+        for run in runs {
+            let expected = match run.body() {
+                Body::Records(records) => all.counts.len() + records.len(),
+                _ => all.counts.len(),
             };
-            for (n, entry) in entries.into_iter().flatten().enumerate() {
-                let at = At {
-                    index: header.first.0.saturating_add(n as u64),
-                    raft_index: header.index.0,
-                    term: header.term.0,
-                    leader_time: header.leader_time,
-                };
-                all.push((at, entry));
+            for (header, payload) in records(run) {
+                all.add(&header, &payload);
+            }
+            if all.counts.len() != expected {
+                return Err(MachineError::new(format!("a run that is not sound: {run:?}")));
             }
         }
-        if counts.len() != expected {
-            return Err(MachineError::new(format!("a run that is not sound: {run:?}")));
+        Ok(all)
+    }
+
+    fn add(&mut self, header: &RecordHeader, payload: &Bytes) {
+        self.counts.push(header.count);
+        if header.kind == Kind::Compare {
+            self.compares.push(header.index);
+        }
+        let entries = if header.count > 0 {
+            entries_in(payload, header.count)
+        } else {
+            None
+        };
+        for (n, entry) in entries.into_iter().flatten().enumerate() {
+            let at = At {
+                index: header.first.0.saturating_add(n as u64),
+                raft_index: header.index.0,
+                term: header.term.0,
+                leader_time: header.leader_time,
+            };
+            self.entries.push((at, entry));
         }
     }
-    Ok((all, counts))
 }
 
 /// The outputs of each record, in the form of a payload.

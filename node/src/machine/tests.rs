@@ -1,4 +1,4 @@
-use super::applier::entries_of;
+use super::applier::Content;
 use super::*;
 use crate::Meta;
 use kontiki_consensus::{Admission, Body, GroupId, Index, Position, Run, Term};
@@ -108,10 +108,10 @@ fn noop(index: u64, position: u64) -> Run {
 }
 
 fn outputs(done: &Done) -> Vec<Vec<u64>> {
-    let Done::Applied { runs, outputs } = done else {
+    let Done::Applied { runs, outputs, .. } = done else {
         panic!("not applied: {done:?}")
     };
-    let (_, counts) = entries_of(runs).expect("sound");
+    let counts = Content::of(runs).expect("sound").counts;
     let of = |(bytes, count): (&Bytes, &u32)| {
         let all = entries_in(bytes, *count).expect("a payload");
         all.map(|o| decode(&o).expect("a number")).collect()
@@ -147,7 +147,8 @@ fn each_record_is_answered_with_what_its_entries_gave() {
 #[test]
 fn an_entry_is_told_where_it_stands() {
     let mut machine = Typed(Sum::default());
-    let (entries, _) = entries_of(&[run(7, 20, &[&[command(1)], &[command(2), command(3)]])]).expect("sound");
+    let runs = [run(7, 20, &[&[command(1)], &[command(2), command(3)]])];
+    let entries = Content::of(&runs).expect("sound").entries;
     machine
         .apply(entries, &mut |_| Ok(MetaRows::default()))
         .expect("applied");

@@ -56,15 +56,23 @@ impl Driver {
     }
 
     /// There is no more to be fetched of it.
-    pub(super) fn fetched_whole(&mut self, last: LogId) {
+    pub(crate) fn fetched_whole(&mut self, last: LogId) {
         self.snapshots.fetching.take_if(|f| f.last == last);
     }
 
     /// The disk tells how much has come.
-    pub(super) fn receiving(&mut self, now: Time, last: LogId, at: u64, header: u32, ports: &mut impl Ports) {
+    pub(super) fn receiving(&mut self, last: LogId, at: u64, header: u32) {
         if let Some(fetching) = self.snapshots.fetching.as_mut().filter(|f| f.last == last) {
             fetching.state = State::Wanting { at, header };
-            self.ask_for_chunk(now, ports);
+        }
+    }
+
+    /// When the next chunk is to be asked for, if only the rate holds it up: waiting for the next look around instead would
+    /// let through a small part of what it allows.
+    pub(crate) fn chunk_due(&self) -> Time {
+        match &self.snapshots.fetching {
+            Some(fetching) if matches!(fetching.state, State::Wanting { .. }) => fetching.next_at,
+            _ => Time::MAX,
         }
     }
 

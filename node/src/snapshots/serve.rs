@@ -23,10 +23,15 @@ pub(super) struct Serving {
 
 impl Driver {
     /// Whether a peer has asked for a part of a snapshot lately.
-    pub(super) fn makes_progress(&self, peer: NodeId, now: Time) -> bool {
+    pub(crate) fn makes_progress(&self, peer: NodeId, now: Time) -> bool {
         let patience = Duration(self.patience().0.saturating_mul(8));
         let asked = self.snapshots.serving.asked.get(&peer);
         asked.is_some_and(|asked| now < asked.after(patience))
+    }
+
+    /// A peer was told of a snapshot and is about to ask for it.
+    pub(crate) fn expects_to_serve(&mut self, peer: NodeId, now: Time) {
+        self.snapshots.serving.asked.insert(peer, now);
     }
 
     /// A peer asks for a part of a snapshot.
@@ -38,7 +43,8 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         let file = self.snapshots.files.get(&request.last.index);
-        let Some(file) = file.filter(|f| f.header.base.last == request.last) else {
+        let gives = self.compare.is_sound();
+        let Some(file) = file.filter(|f| gives && f.header.base.last == request.last) else {
             return self.send_chunk(peer, request, 0, Bytes::new(), ports);
         };
         let serving = &mut self.snapshots.serving;

@@ -111,7 +111,12 @@ impl Driver {
 
     fn snapshot_is_due(&self, now: Time) -> bool {
         let (own, config) = (&self.snapshots.own, &self.config.snapshots);
-        if !self.applied.machine || own.never || own.taking.is_some() || now < own.not_before {
+        if !self.applied.machine
+            || !self.compare.is_sound()
+            || own.never
+            || own.taking.is_some()
+            || now < own.not_before
+        {
             return false;
         }
         let at = self.applied.at.index;
@@ -125,9 +130,10 @@ impl Driver {
         let size = self.snapshot().map_or(0, |file| file.bytes);
         let entries = self.applied.position.0.saturating_sub(own.position.0);
         let age = self.leader_time.saturating_sub(own.time);
-        config
-            .snapshot_bytes
-            .is_some_and(|bytes| own.bytes >= bytes.max(size))
+        self.is_waited_for()
+            || config
+                .snapshot_bytes
+                .is_some_and(|bytes| own.bytes >= bytes.max(size))
             || config.snapshot_entries.is_some_and(|most| entries >= most.max(1))
             || config.snapshot_age.is_some_and(|most| entries > 0 && age >= most)
     }
@@ -142,11 +148,12 @@ impl Driver {
             }
             Err(error) => return self.give_up_own(now, &error.to_string()),
         };
-        // Another node's snapshot may have taken its place meanwhile.
+        // Another node's snapshot may have taken its place meanwhile, or the state may have been found wrong.
         let base = self
             .consensus
             .base_at(self.applied.at.index, self.applied.position);
-        let Some(base) = base.filter(|base| base.last == self.applied.at) else {
+        let sound = self.compare.is_sound();
+        let Some(base) = base.filter(|base| sound && base.last == self.applied.at) else {
             self.snapshots.own.taking = None;
             return;
         };
@@ -244,7 +251,7 @@ impl Driver {
     }
 
     /// The state is to become that of this snapshot.
-    pub(super) fn await_restore(&mut self, file: SnapshotFile) -> Result<(), String> {
+    pub(crate) fn await_restore(&mut self, file: SnapshotFile) -> Result<(), String> {
         let base = &file.header.base;
         let (meta, _) = decode_meta(&file.header.meta)?;
         if (meta.at, meta.position) != (base.last, base.position) {
@@ -259,11 +266,16 @@ impl Driver {
             meta: Box::new(meta),
         });
         // What is being written is older.
-        if let Some(Taking::Writing { .. }) = own.taking {
-            own.taking = None;
+        self.abandon_own();
+        Ok(())
+    }
+
+    /// What is being written is of no use.
+    pub(crate) fn abandon_own(&mut self) {
+        if let Some(Taking::Writing { .. }) = self.snapshots.own.taking {
+            self.snapshots.own.taking = None;
             self.snapshots.todo.push(SnapshotCommand::Abandon);
         }
-        Ok(())
     }
 
     /// Gives the machine the snapshots that it is to take over, before anything that comes behind them.
@@ -280,7 +292,9 @@ impl Driver {
         self.begin_counting(base.position, 0, time);
         self.counts.restored += 1;
         self.applied.restored(base.last, base.position, *restore.meta);
+        self.resynced(now, &restore.file, ports);
         self.serve_waiting(ports);
+        self.hand_over(ports);
         self.remove_older(now);
     }
 

@@ -10,11 +10,13 @@ pub(crate) mod image;
 use bytes::Bytes;
 use image::Image;
 use kontiki_consensus::{
-    Config, Configuration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time, Write,
+    Config, Configuration, Duration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time,
+    Write,
 };
 use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
-    Ask, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request, SnapshotConfig, Token,
+    Ask, CompareConfig, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request,
+    SnapshotConfig, Token,
     machine::{Applier, Restore, Source, Task},
 };
 use kontiki_wire::{
@@ -134,6 +136,8 @@ pub(crate) struct World {
     pub(crate) tail_bytes_max: usize,
     pub(crate) lease_drift_ppm: Option<u32>,
     pub(crate) sessions: SessionLimits,
+    /// How often nodes compare what they have become; never unless it is set before they start.
+    pub(crate) compare: Option<Duration>,
     tokens: u64,
     lives: u64,
     open: BTreeMap<Token, (NodeId, u64)>,
@@ -185,6 +189,7 @@ impl World {
             tail_bytes_max: 64 << 10,
             lease_drift_ppm: None,
             sessions: SessionLimits::default(),
+            compare: None,
             tokens: 0,
             lives: seed * 1000,
             open: BTreeMap::new(),
@@ -242,6 +247,9 @@ impl World {
             payload_bytes_max: self.payload_bytes_max,
             sessions: self.sessions,
             snapshots: SnapshotConfig::default(),
+            compare: CompareConfig {
+                interval: self.compare,
+            },
         };
         let (now, seed, tail) = (self.time(), self.lives, self.tail_bytes_max);
         let applier = (self.makes)(n);
@@ -377,7 +385,7 @@ impl World {
     pub(crate) fn task_bytes(&self, n: NodeId) -> usize {
         let of = |(_, task): &(u64, Task)| match task {
             Task::Apply(runs) => runs.iter().map(Run::weight).sum(),
-            Task::Query { .. } | Task::Snapshot | Task::Restore(..) => 0,
+            Task::Query { .. } | Task::Quarantine(_) | Task::Snapshot | Task::Restore(..) => 0,
         };
         self.nodes[&n].tasks.iter().map(of).sum()
     }

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 /// The name of the property.
 pub const PROPERTY: &str = "nodes at the same record know the same";
 
+/// The name of another: who has gone wrong, and nobody else, is quarantined, and gets a state that is right.
+pub const QUARANTINE: &str = "who has gone wrong, and nobody else, is quarantined";
+
 /// What the first node there knew at each record.
 #[derive(Debug, Default)]
 pub struct Replicas {

@@ -84,6 +84,16 @@ enum Fields {
         total: u64,
         bytes: usize,
     },
+    Compared {
+        index: u64,
+        log: String,
+        outputs: String,
+        digest: Option<String>,
+    },
+    Resync {
+        index: u64,
+        offer: Option<At>,
+    },
 }
 
 impl Message {
@@ -134,6 +144,16 @@ impl Fields {
                 offset: chunk.offset,
                 total: chunk.total,
                 bytes: chunk.bytes.len(),
+            },
+            PeerMessage::Compared(compared) => Self::Compared {
+                index: compared.index.0,
+                log: name(compared.log_hash),
+                outputs: name(compared.output_hash),
+                digest: compared.digest.map(name),
+            },
+            PeerMessage::Resync(resync) => Self::Resync {
+                index: resync.index.0,
+                offer: resync.offer.map(Into::into),
             },
         }
     }

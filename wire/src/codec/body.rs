@@ -5,8 +5,8 @@
 
 use super::{DecodeError, Header};
 use crate::{
-    ClusterId, Codec, Expect, InSession, Packet, Payload, PeerMessage, Propose, ProposeAnswer, ProposeReply,
-    Refusal, Session, SnapshotChunk, SnapshotRequest, record,
+    ClusterId, Codec, Compared, Expect, InSession, Packet, Payload, PeerMessage, Propose, ProposeAnswer,
+    ProposeReply, Refusal, Resync, Session, SnapshotChunk, SnapshotRequest, record,
 };
 use bytes::{Buf, Bytes};
 use kontiki_consensus::{Call, Conflict, Index, LogId, Message, NodeId, Position, ReadId, Round, Run, Term};
@@ -22,6 +22,8 @@ const PROPOSE: u16 = 16;
 const PROPOSE_REPLY: u16 = 17;
 const SNAPSHOT_REQUEST: u16 = 18;
 const SNAPSHOT_CHUNK: u16 = 19;
+const COMPARED: u16 = 20;
+const RESYNC: u16 = 21;
 
 /// RequestVote and its reply.
 const PRE_VOTE: u16 = 1;
@@ -37,6 +39,14 @@ const EXPECT_EMPTY: u16 = 1;
 const EXPECT_LAST: u16 = 2;
 const EXPECT_TERM: u16 = 4;
 const OPENS_SESSION: u16 = 8;
+/// Compared.
+const HAS_DIGEST: u16 = 1;
+const IS_ANSWER: u16 = 2;
+/// Resync.
+const OFFERS: u16 = 1;
+
+/// How the hashes of a comparison are made; those of another making are not compared.
+const HASHES: u64 = 1;
 
 /// What became of a proposal, as a number.
 const ASSIGNED: u64 = 1;
@@ -62,6 +72,8 @@ pub(super) fn known_flags(kind: u16) -> Option<u16> {
         PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM | OPENS_SESSION,
         APPEND_ENTRIES | READ_INDEX | INSTALL_SNAPSHOT | PROPOSE_REPLY => 0,
         SNAPSHOT_REQUEST | SNAPSHOT_CHUNK => 0,
+        COMPARED => HAS_DIGEST | IS_ANSWER,
+        RESYNC => OFFERS,
         _ => return None,
     })
 }
@@ -82,6 +94,8 @@ impl Body {
             PeerMessage::ProposeReply(reply) => Self::of_propose_reply(reply),
             PeerMessage::SnapshotRequest(request) => Self::of_request(request),
             PeerMessage::SnapshotChunk(chunk) => Self::of_chunk(chunk),
+            PeerMessage::Compared(compared) => Self::of_compared(compared),
+            PeerMessage::Resync(resync) => Self::of_resync(resync),
         }
     }
 
@@ -120,6 +134,24 @@ impl Body {
             crc32c::crc32c(&chunk.bytes).into(),
         ];
         Self::new(SNAPSHOT_CHUNK, 0, row)
+    }
+
+    fn of_compared(compared: &Compared) -> Self {
+        let row = [
+            HASHES,
+            compared.index.0,
+            compared.log_hash,
+            compared.output_hash,
+            compared.digest.unwrap_or_default(),
+        ];
+        let has = flag(compared.digest.is_some(), HAS_DIGEST);
+        Self::new(COMPARED, has | flag(compared.is_answer, IS_ANSWER), row)
+    }
+
+    fn of_resync(resync: &Resync) -> Self {
+        let offer = resync.offer.unwrap_or_default();
+        let row = [resync.index.0, offer.term.0, offer.index.0];
+        Self::new(RESYNC, flag(resync.offer.is_some(), OFFERS), row)
     }
 
     fn of_raft(message: &Message) -> Self {
@@ -271,6 +303,11 @@ pub(super) fn decode(
             header: words.small("header")?,
             bytes_max: words.small("bytes_max")?,
         })),
+        COMPARED => decode_compared(header.flags, &mut words).map(PeerMessage::Compared),
+        RESYNC => Ok(PeerMessage::Resync(Resync {
+            index: Index(words.next("index")?),
+            offer: Some(words.log_id("offer")?).filter(|_| header.flags & OFFERS != 0),
+        })),
         _ => decode_small_call(header, &mut words),
     }
 }
@@ -314,6 +351,19 @@ fn decode_chunk(words: &mut Words<'_>, bytes: Bytes) -> Result<SnapshotChunk, De
         offset,
         total,
         bytes,
+    })
+}
+
+fn decode_compared(flags: u16, words: &mut Words<'_>) -> Result<Compared, DecodeError> {
+    if words.next("hashes")? != HASHES {
+        return Err(words.impossible("hashes"));
+    }
+    Ok(Compared {
+        index: Index(words.next("index")?),
+        log_hash: words.next("log_hash")?,
+        output_hash: words.next("output_hash")?,
+        digest: Some(words.next("digest")?).filter(|_| flags & HAS_DIGEST != 0),
+        is_answer: flags & IS_ANSWER != 0,
     })
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    Codec, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Session, SnapshotChunk,
-    SnapshotRequest, Stamp, record,
+    Codec, Compared, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Resync,
+    Session, SnapshotChunk, SnapshotRequest, Stamp, record,
 };
 use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
 use proptest::prelude::*;
@@ -501,6 +501,23 @@ fn any_message() -> impl Strategy<Value = PeerMessage> {
                 offset: offset.into(),
                 total: u64::from(offset) + bytes.len() as u64,
                 bytes: bytes.into(),
+            })
+        }),
+        any::<(u64, u64, u64, Option<u64>, bool)>().prop_map(
+            |(index, log_hash, output_hash, digest, is_answer)| {
+                PeerMessage::Compared(Compared {
+                    index: Index(index),
+                    log_hash,
+                    output_hash,
+                    digest,
+                    is_answer,
+                })
+            }
+        ),
+        (any::<u64>(), proptest::option::of(any_log_id())).prop_map(|(index, offer)| {
+            PeerMessage::Resync(Resync {
+                index: Index(index),
+                offer,
             })
         }),
     ]

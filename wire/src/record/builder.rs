@@ -1,6 +1,6 @@
 //! Records on their way into the log: payloads get their headers, one behind the other.
 
-use super::{InSession, Kind, Payload, RecordHeader, Session, Stamp, TrimPoint, control, header};
+use super::{Codec, InSession, Kind, Payload, RecordHeader, Session, Stamp, TrimPoint, control, header};
 use crate::ClusterId;
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_consensus::{Admission, Body, GroupId, Index, Mark, Position, Records, Run};
@@ -69,6 +69,20 @@ impl RunBuilder {
     /// [`Full`] if it does not fit into this run; nothing was added.
     pub fn push_trim(&mut self, point: TrimPoint, stamp: Stamp) -> Result<(), Full> {
         self.add(Kind::Trim, &point.payload(), stamp, InSession::default())
+    }
+
+    /// Adds a record behind which the replicas compare what they have become.
+    ///
+    /// # Errors
+    /// [`Full`] if it does not fit into this run; nothing was added.
+    pub fn push_compare(&mut self, stamp: Stamp) -> Result<(), Full> {
+        let empty = Payload {
+            bytes: Bytes::new(),
+            count: 0,
+            crc: crc32c::crc32c(&[]),
+            codec: Codec::Bytes,
+        };
+        self.add(Kind::Compare, &empty, stamp, InSession::default())
     }
 
     fn add(&mut self, kind: Kind, payload: &Payload, stamp: Stamp, of: InSession) -> Result<(), Full> {

@@ -26,6 +26,8 @@ pub enum Kind {
     Session = 4,
     /// Lets the log begin later.
     Trim = 5,
+    /// Says nothing: behind it the replicas compare what they have become.
+    Compare = 6,
 }
 
 /// What stands before a record's payload.
@@ -179,6 +181,7 @@ fn parse(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
             3 => Kind::Entries,
             4 => Kind::Session,
             5 => Kind::Trim,
+            6 => Kind::Compare,
             other => return Err(unknown("kind", other.into())),
         },
         codec: Codec::of(codec).ok_or(unknown("codec", codec.into()))?,

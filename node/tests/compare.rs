@@ -1,0 +1,409 @@
+//! Replicas compare what they have become: a difference in answers or states quarantines the minority.
+
+mod common;
+
+use common::World;
+use kontiki_consensus::{Duration, NodeId, Position, Role};
+use kontiki_node::{
+    Ask, Consistency, Failure, MachineError, Reply, StateMachine, Token,
+    machine::{Applier, At, Batch, MetaDelta, MetaRows, Typed, encode},
+};
+use kontiki_wire::{Codec, Compared, Expect, Payload, PeerMessage, Session};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+/// What goes wrong on which node: the command that it takes for another.
+type Wrong = Arc<Mutex<BTreeMap<NodeId, (u64, u64)>>>;
+type Disk = Arc<Mutex<(u64, MetaRows)>>;
+
+/// Adds numbers; on some nodes wrongly. It answers nothing, so that only the state tells; or the sum, and has no digest.
+struct Sum {
+    node: NodeId,
+    wrong: Wrong,
+    answers: bool,
+    disk: Disk,
+    durable: bool,
+}
+
+impl StateMachine for Sum {
+    type Command = u64;
+    type Output = u64;
+    type Query = ();
+    type Answer = u64;
+
+    fn apply(&mut self, _: &At, command: u64) -> u64 {
+        let mut disk = self.disk.lock().expect("whole");
+        let wrong = self.wrong.lock().expect("whole").get(&self.node).copied();
+        disk.0 += match wrong {
+            Some((of, other)) if of == command => other,
+            _ => command,
+        };
+        if self.answers { disk.0 } else { 0 }
+    }
+
+    fn apply_batch(
+        &mut self,
+        batch: Batch<'_, u64>,
+        meta: &mut MetaDelta<'_>,
+    ) -> Result<Vec<u64>, MachineError> {
+        let outputs: Vec<u64> = batch.map(|(at, command)| self.apply(&at, command)).collect();
+        if self.durable {
+            let rows = meta.rows(&outputs)?;
+            self.disk.lock().expect("whole").1.merge(rows);
+        }
+        Ok(outputs)
+    }
+
+    fn query(&self, (): ()) -> u64 {
+        self.disk.lock().expect("whole").0
+    }
+
+    fn digest(&self) -> Option<u64> {
+        (!self.answers).then(|| self.query(()))
+    }
+
+    fn durable(&self) -> Result<Option<MetaRows>, MachineError> {
+        let rows = self.disk.lock().expect("whole").1.clone();
+        Ok(self.durable.then_some(rows))
+    }
+}
+
+/// What kind of machine a cluster has.
+#[derive(Clone, Copy)]
+struct Kind {
+    answers: bool,
+    durable: bool,
+}
+
+const STATES: Kind = Kind {
+    answers: false,
+    durable: false,
+};
+
+/// A cluster that compares every 300 ms.
+fn cluster(nodes: u64, kind: Kind) -> (World, Vec<NodeId>, Wrong) {
+    let wrong = Wrong::default();
+    let of = wrong.clone();
+    let disks: BTreeMap<NodeId, Disk> = (1..=nodes).map(|n| (NodeId(n), Disk::default())).collect();
+    let makes = move |node| {
+        let disk = if kind.durable {
+            disks[&node].clone()
+        } else {
+            Disk::default()
+        };
+        let sum = Sum {
+            node,
+            wrong: of.clone(),
+            answers: kind.answers,
+            disk,
+            durable: kind.durable,
+        };
+        Some(Applier::new(Typed(sum)).expect("a machine"))
+    };
+    let mut world = World::with_machines(nodes, 3, makes);
+    world.compare = Some(Duration::from_millis(300));
+    for n in world.names() {
+        world.crash(n);
+        world.start(n);
+    }
+    let (world, names) = world.once_led();
+    (world, names, wrong)
+}
+
+fn add(world: &mut World, n: NodeId, number: u64) -> Token {
+    let payload = Payload::one(encode(&number).expect("a number"), Codec::Postcard);
+    let ask = Ask::Append {
+        payload,
+        expect: Expect::Any,
+        session: Session::None,
+    };
+    world.ask(n, ask, 3_000)
+}
+
+fn query(world: &mut World, n: NodeId, consistency: Consistency) -> Token {
+    let query = encode(&()).expect("nothing");
+    world.ask(n, Ask::Query { query, consistency }, 3_000)
+}
+
+fn is_refused(world: &mut World, token: Token) -> bool {
+    matches!(world.failure(token), Failure::Quarantined(_))
+}
+
+fn quarantined(world: &World) -> Vec<NodeId> {
+    let all = world.names().into_iter();
+    all.filter(|n| {
+        world.nodes[n]
+            .driver
+            .as_ref()
+            .is_some_and(|d| d.quarantined().is_some())
+    })
+    .collect()
+}
+
+#[test]
+fn replicas_that_are_equal_agree_and_compare_only_when_there_is_news() {
+    for answers in [true, false] {
+        let kind = Kind {
+            answers,
+            durable: answers,
+        };
+        let (mut world, names, _) = cluster(3, kind);
+        for n in 1..=20 {
+            add(&mut world, names[n as usize % 3], n);
+            world.run(100);
+        }
+        world.run(2_000);
+        let told = |world: &World| {
+            let compared = |message: &PeerMessage| matches!(message, PeerMessage::Compared(_));
+            world
+                .sent
+                .iter()
+                .filter(|(_, _, message)| compared(message))
+                .count()
+        };
+        let before = told(&world);
+        assert!(before >= 6 * 4, "{before}");
+        world.run(3_000);
+        assert_eq!(told(&world), before);
+        assert!(quarantined(&world).is_empty());
+        for n in names {
+            let counts = world.driver(n).counts();
+            assert_eq!((counts.differing, counts.quarantined, counts.halted), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn the_minority_answers_nothing_does_not_lead_and_goes_on_replicating() {
+    for kind in [
+        STATES,
+        Kind {
+            answers: true,
+            durable: false,
+        },
+        Kind {
+            answers: false,
+            durable: true,
+        },
+    ] {
+        let (mut world, names, wrong) = cluster(3, kind);
+        let bad = names[0];
+        wrong.lock().expect("whole").insert(bad, (5, 6));
+        add(&mut world, names[1], 1);
+        add(&mut world, names[1], 5);
+        world.run_until("the leader to be quarantined", |w| quarantined(w) == [bad]);
+        world.run(3_000);
+        assert_ne!(world.leader(), Some(bad));
+        let why = world.driver(bad).quarantined().expect("a reason").to_owned();
+        assert!(why.contains("differs from a majority's at record"), "{why}");
+        assert!(why.contains(&format!("node {bad} has")), "{why}");
+        for consistency in [Consistency::STALE, Consistency::Linearizable] {
+            let token = query(&mut world, bad, consistency);
+            world.run(500);
+            assert!(is_refused(&mut world, token));
+        }
+        let read = world.read(bad, 1, 9, Consistency::STALE);
+        let token = add(&mut world, bad, 7);
+        world.run(500);
+        assert!(is_refused(&mut world, read) && is_refused(&mut world, token));
+        let token = add(&mut world, names[1], 9);
+        world.run(1_000);
+        assert!(matches!(world.answer(token), Reply::Appended { .. }));
+        assert_eq!(world.driver(bad).consensus().last_position(), Position(3));
+        for n in &names[1..] {
+            assert_eq!(world.driver(*n).counts().differing, 1);
+            assert!(world.driver(*n).differing().contains(&bad));
+            assert!(world.driver(*n).quarantined().is_none());
+        }
+        assert_eq!(world.driver(bad).counts().quarantined, 1);
+        // Its vote counts as ever: with one of the others it still commits.
+        let other = world.leader().expect("a leader");
+        let down = names
+            .iter()
+            .copied()
+            .find(|n| *n != bad && *n != other)
+            .expect("a third");
+        world.crash(down);
+        let token = add(&mut world, other, 2);
+        world.run(1_000);
+        assert!(matches!(world.answer(token), Reply::Appended { .. }));
+    }
+}
+
+#[test]
+fn a_query_that_is_with_the_machine_when_it_is_found_wrong_is_not_answered_from_it() {
+    let (mut world, names, wrong) = cluster(3, STATES);
+    let bad = names[2];
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    add(&mut world, names[0], 5);
+    let compared = |w: &World| {
+        let of_bad = |(from, _, message): &(NodeId, NodeId, PeerMessage)| {
+            *from == bad && matches!(message, PeerMessage::Compared(_))
+        };
+        w.sent.iter().any(of_bad)
+    };
+    world.run_until("it to have told", compared);
+    let token = query(&mut world, bad, Consistency::STALE);
+    world.node(bad).machine_stuck = true;
+    world.run_until("it to be quarantined", |w| quarantined(w) == [bad]);
+    world.node(bad).machine_stuck = false;
+    world.run(100);
+    assert!(is_refused(&mut world, token));
+}
+
+#[test]
+fn a_durable_machine_is_quarantined_again_when_it_starts() {
+    let kind = Kind {
+        answers: false,
+        durable: true,
+    };
+    let (mut world, names, wrong) = cluster(3, kind);
+    let bad = names[2];
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    add(&mut world, names[0], 5);
+    world.run_until("it to be quarantined", |w| quarantined(w) == [bad]);
+    world.run(100);
+    world.crash(bad);
+    world.start(bad);
+    world.isolate(bad);
+    let token = query(&mut world, bad, Consistency::STALE);
+    world.run(100);
+    assert!(is_refused(&mut world, token));
+    world.run(10_000);
+    assert_eq!(world.driver(bad).consensus().role(), Role::Follower);
+}
+
+#[test]
+fn a_machine_in_memory_that_was_corrected_is_sound_after_a_restart() {
+    let (mut world, names, wrong) = cluster(3, STATES);
+    let bad = names[2];
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    add(&mut world, names[0], 5);
+    world.run_until("it to be quarantined", |w| quarantined(w) == [bad]);
+    wrong.lock().expect("whole").clear();
+    world.crash(bad);
+    world.start(bad);
+    add(&mut world, names[0], 1);
+    world.run(1_000);
+    let token = query(&mut world, bad, Consistency::Linearizable);
+    world.run(1_000);
+    assert!(matches!(world.answer(token), Reply::Answered { .. }));
+    assert!(!world.driver(names[0]).differing().contains(&bad));
+}
+
+#[test]
+fn two_against_two_decide_nothing_and_applying_stops_on_all() {
+    let (mut world, names, wrong) = cluster(4, STATES);
+    let bad = &names[2..];
+    wrong
+        .lock()
+        .expect("whole")
+        .extend(bad.iter().map(|n| (*n, (5, 6))));
+    add(&mut world, names[0], 5);
+    world.run_until("all to stop applying", |w| quarantined(w).len() == 4);
+    for n in &names {
+        let driver = world.driver(*n);
+        let why = driver.quarantined().expect("a reason");
+        assert!(why.contains("no majority"), "{why}");
+        assert!(
+            why.contains("digest 0000000000000005") && why.contains("digest 0000000000000006"),
+            "{why}"
+        );
+        assert_eq!((driver.counts().halted, driver.counts().quarantined), (1, 0));
+    }
+    let applied = world.driver(names[0]).applied();
+    let token = query(&mut world, names[0], Consistency::STALE);
+    let append = add(&mut world, names[1], 1);
+    world.run(2_000);
+    assert!(is_refused(&mut world, token) && is_refused(&mut world, append));
+    assert_eq!(world.driver(names[0]).applied(), applied);
+    assert!(world.leader().is_some(), "log and votes go on");
+}
+
+#[test]
+fn a_third_that_was_away_decides() {
+    let (mut world, names, wrong) = cluster(3, STATES);
+    let (good, bad, away) = (names[0], names[1], names[2]);
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    world.crash(away);
+    add(&mut world, good, 5);
+    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+    world.start(away);
+    world.run_until("the wrong one to be found", |w| quarantined(w) == [bad]);
+    assert_eq!(world.driver(bad).counts().quarantined, 1);
+    world.run(3_000);
+    let token = add(&mut world, good, 1);
+    world.run(1_000);
+    assert!(matches!(world.answer(token), Reply::Appended { .. }));
+}
+
+#[test]
+fn what_is_lost_is_asked_for_again() {
+    let (mut world, names, wrong) = cluster(3, STATES);
+    let bad = names[1];
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    // The third is heard by nobody the first time.
+    let (third, mut lost) = (names[2], 0);
+    world.lose(move |from, _, message| {
+        let loses = from == third && lost < 2 && matches!(message, PeerMessage::Compared(_));
+        lost += usize::from(loses);
+        loses
+    });
+    add(&mut world, names[0], 5);
+    world.run_until("the wrong one to be found", |w| quarantined(w) == [bad]);
+    assert_eq!(world.driver(names[0]).counts().halted, 0);
+}
+
+#[test]
+fn another_log_stops_the_node_and_names_both_values() {
+    let (mut world, names, _) = cluster(3, STATES);
+    add(&mut world, names[0], 5);
+    world.run(1_000);
+    let told = world
+        .sent
+        .iter()
+        .rev()
+        .find_map(|(from, _, message)| match message {
+            PeerMessage::Compared(compared) if *from == names[1] => Some(*compared),
+            _ => None,
+        });
+    let told = told.expect("a comparison");
+    let other = Compared {
+        log_hash: told.log_hash ^ 1,
+        ..told
+    };
+    world.hand(names[1], names[0], PeerMessage::Compared(other));
+    world.run(10);
+    let why = world.driver(names[0]).stopped().expect("it stopped");
+    assert!(why.contains("Raft is broken"), "{why}");
+    for hash in [told.log_hash, other.log_hash] {
+        assert!(why.contains(&format!("{hash:016x}")), "{why}");
+    }
+}
+
+#[test]
+fn what_is_told_of_another_record_is_compared_with_nothing() {
+    let (mut world, names, _) = cluster(3, STATES);
+    for n in 1..100 {
+        add(&mut world, names[0], n);
+        world.run(40);
+    }
+    let stranger = Compared {
+        index: kontiki_consensus::Index(10_000),
+        log_hash: 1,
+        output_hash: 2,
+        digest: Some(3),
+        is_answer: false,
+    };
+    for index in 10_000..10_100 {
+        let compared = Compared {
+            index: kontiki_consensus::Index(index),
+            ..stranger
+        };
+        world.hand(names[1], names[0], PeerMessage::Compared(compared));
+    }
+    world.run(1_000);
+    assert!(world.driver(names[0]).stopped().is_none() && quarantined(&world).is_empty());
+}
