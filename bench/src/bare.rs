@@ -126,11 +126,11 @@ fn follow(path: &Path) -> Result<(), Failed> {
 
 fn lead(path: &Path, ports: &str) -> Result<(), Failed> {
     let mut store = Store::new(path)?;
-    let mut followers = Vec::new();
+    let mut followers: Vec<Follower> = Vec::new();
     for port in ports.split(',') {
         let stream = TcpStream::connect(("127.0.0.1", port.parse()?))?;
         stream.set_nodelay(true)?;
-        followers.push(stream);
+        followers.push(Follower { stream, durable: 0 });
     }
     for line in io::stdin().lines() {
         let line = line?;
@@ -151,7 +151,8 @@ fn lead(path: &Path, ports: &str) -> Result<(), Failed> {
                 .to_string()
             }
             _ => {
-                // Without connections the followers take no more, and answer too.
+                until_all_have(&mut followers, &store)?;
+                // Without connections they wait for no more, and can be asked.
                 followers.clear();
                 store.digest()?
             }
@@ -165,7 +166,7 @@ fn lead(path: &Path, ports: &str) -> Result<(), Failed> {
 /// A closed loop: all clients' entries are one batch, and once it is durable twice they have the next.
 fn append(
     store: &mut Store,
-    followers: &mut [TcpStream],
+    followers: &mut [Follower],
     clients: u32,
     bytes: usize,
     stretch: Stretch,
@@ -182,7 +183,7 @@ fn append(
             entry[..8].copy_from_slice(&n.to_le_bytes());
         }
         for follower in &mut *followers {
-            follower.write_all(&batch)?;
+            follower.stream.write_all(&batch)?;
         }
         store.write(&batch[8..], clients.into())?;
         until_one_has(followers, store.entries)?;
@@ -197,19 +198,45 @@ fn append(
 }
 
 /// Waits until one of the followers has so many entries on its disk.
-fn until_one_has(followers: &mut [TcpStream], entries: u64) -> Result<(), Failed> {
-    let mut durable = false;
-    while !durable {
-        let mut waits: Vec<PollFd<'_>> = followers.iter().map(|f| PollFd::new(f, PollFlags::IN)).collect();
+fn until_one_has(followers: &mut [Follower], entries: u64) -> Result<(), Failed> {
+    while followers.iter().all(|follower| follower.durable < entries) {
+        let mut waits: Vec<PollFd<'_>> = followers
+            .iter()
+            .map(|follower| PollFd::new(&follower.stream, PollFlags::IN))
+            .collect();
         poll(&mut waits, None)?;
         let ready: Vec<bool> = waits.iter().map(|wait| !wait.revents().is_empty()).collect();
         for (follower, _) in followers.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            let mut answer = [0; 8];
-            follower.read_exact(&mut answer)?;
-            durable |= u64::from_le_bytes(answer) == entries;
+            follower.answer()?;
         }
     }
     Ok(())
+}
+
+/// A connection that is closed while answers are on their way takes with it what was not yet read at the other end.
+fn until_all_have(followers: &mut [Follower], store: &Store) -> Result<(), Failed> {
+    for follower in followers {
+        while follower.durable < store.entries {
+            follower.answer()?;
+        }
+    }
+    Ok(())
+}
+
+/// A follower, as the leader has it.
+struct Follower {
+    stream: TcpStream,
+    /// How many entries it has on its disk.
+    durable: u64,
+}
+
+impl Follower {
+    fn answer(&mut self) -> Result<(), Failed> {
+        let mut answer = [0; 8];
+        self.stream.read_exact(&mut answer)?;
+        self.durable = u64::from_le_bytes(answer);
+        Ok(())
+    }
 }
 
 /// The file.

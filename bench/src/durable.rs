@@ -62,6 +62,12 @@ impl Run {
 /// All cases of one subject, several times.
 pub(crate) type Rounds = Vec<Vec<Run>>;
 
+/// So many clients, in words.
+pub(crate) fn of(clients: u32) -> String {
+    let s = if clients == 1 { "" } else { "s" };
+    format!("{clients} client{s}")
+}
+
 /// The pairs of one case.
 pub(crate) fn pairs(ours: &Rounds, theirs: &Rounds, case: usize, unit: Unit) -> Vec<(f64, f64)> {
     ours.iter()
@@ -124,7 +130,7 @@ fn rows_of(
         Unit::P999,
         Unit::CpuNanosPerEntry,
     ];
-    let case = format!("{shape}, {clients} clients");
+    let case = format!("{shape}, {}", of(clients));
     units.into_iter().filter_map(move |unit| {
         let target = target(shape, clients, peer, unit);
         Row::new(SUITE, &case, peer, unit, &pairs(unit), target)
@@ -205,6 +211,6 @@ etcd: {etcd}, no TLS; floor: TCP, no TLS, no checksums, clients are only counted
 Checked after each run: all three hold the same (ours: every entry read back, each client's in order; etcd: HashKV and versions
 of the keys; floor: the files) and exactly what was acknowledged.
 ",
-        options.conditions(),
+        options.conditions(options.stretch()),
     )
 }

@@ -4,7 +4,7 @@ mod open;
 
 use crate::{
     Failed, Options, Outcome,
-    durable::{Rounds, Run, pairs},
+    durable::{Rounds, Run, of, pairs},
     load::{Figures, Stretch, closed_loop},
     node,
     report::{Row, Target, Unit},
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
                 (Unit::EntriesPerSecond, _) => Some(Target::Ratio(3.0)),
                 _ => None,
             };
-            let case = format!("{clients} clients");
+            let case = of(*clients);
             rows.extend(Row::new(
                 SUITE,
                 &case,

@@ -24,7 +24,7 @@ const RANGE: &str = "/etcdserverpb.KV/Range";
 const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 const HASH: &str = "/etcdserverpb.Maintenance/HashKV";
 
-/// Clients share connections, as those of etcd's own benchmark do: that is faster for it than one each.
+/// Clients share connections, as many as where etcd's documentation runs its own benchmark.
 const CLIENTS_PER_CONNECTION: usize = 10;
 
 /// How many keys are put in turn where there are no clients.

@@ -71,14 +71,13 @@ impl Options {
     }
 
     /// How it is measured, for people.
-    pub(crate) fn conditions(&self) -> String {
+    pub(crate) fn conditions(&self, stretch: Stretch) -> String {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let pinned = if self.pin {
             "the leader pinned to the last core, the others to the first"
         } else {
             "not pinned"
         };
-        let stretch = self.stretch();
         format!(
             "{cores} cores, {pinned}, runs of {} ms after {} ms of warming up",
             stretch.run.as_millis(),

@@ -2,7 +2,7 @@
 
 use crate::{
     Failed, Options, Outcome,
-    durable::{CLIENTS, ENTRY_BYTES, Rounds, Run, pairs},
+    durable::{CLIENTS, ENTRY_BYTES, Rounds, Run, of, pairs},
     etcd::{self, Etcd},
     load::Stretch,
     node::{Cluster, Settings},
@@ -10,7 +10,7 @@ use crate::{
     remote::{self, Servers},
     report::{Row, Target, Unit},
 };
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 const SUITE: &str = "reads";
 const ETCD: &str = "etcd";
@@ -18,6 +18,8 @@ const ETCD: &str = "etcd";
 const KINDS: [(&str, bool); 3] = [("linearizable", false), ("lease", false), ("stale", true)];
 /// With what leases are turned on: generous for the clocks of one machine.
 const LEASE_DRIFT_PPM: u32 = 500;
+/// How long a cluster is left alone after appends.
+const SETTLING: Duration = Duration::from_secs(2);
 /// What is there to be read.
 const FILL: Stretch = Stretch {
     warm: Duration::ZERO,
@@ -66,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
 Kontiki's reads with a lease (drift {LEASE_DRIFT_PPM} ppm) beside etcd's linearizable ones, its stale reads beside etcd's serializable ones: both of these answer from what the node has applied. Every answer was looked at: the entry
 asked for was in it.
 ",
-        options.conditions()
+        options.conditions(stretch)
     );
     Ok(Outcome { rows, notes })
 }
@@ -78,7 +80,7 @@ fn rows_of(inside: &Rounds, outside: &Rounds, etcd: &Rounds) -> Vec<Row> {
         .flat_map(|kind| CLIENTS.iter().map(move |clients| (kind.0, *clients)));
     for (n, (kind, clients)) in cases.enumerate() {
         for (shape, ours) in [("inside", inside), ("remote", outside)] {
-            let case = format!("{shape}, {kind}, {clients} clients");
+            let case = format!("{shape}, {kind}, {}", of(clients));
             for unit in [Unit::ReadsPerSecond, Unit::P50, Unit::P99] {
                 let target = match (shape, kind, clients, unit) {
                     ("inside", "linearizable", 256, Unit::ReadsPerSecond) => Some(Target::Ratio(25.0)),
@@ -115,6 +117,8 @@ fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<(Vec<Ru
     options.pin(&cluster.nodes, cluster.leader)?;
     cluster.append(64, ENTRY_BYTES, FILL)?;
     cluster.check()?;
+    // A file of the log may still be made ready for what is to come.
+    thread::sleep(SETTLING);
     let written = |cluster: &Cluster| {
         cluster
             .nodes

@@ -74,6 +74,7 @@ impl Servers {
             .args(["init", "--base-port", &base.to_string(), "--dir"])
             .arg(dir)
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .status()?;
         if !made.success() {
             return Err("`kontiki init` failed".into());

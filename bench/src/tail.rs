@@ -61,13 +61,12 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
         });
     }
     let notes = format!(
-        "tail: three processes, {ENTRY_BYTES} B, {} s after a tenth of that for warming up, {}; appends come at their times, whether or not those before are
+        "tail: three processes, {ENTRY_BYTES} B, {}; appends come at their times, whether or not those before are
 answered: 70 % of what {CLIENTS} clients reach in a closed loop just before, each side of its own. An append is timed from when it was handed over,
 or from when it was due if that is more than 5 ms earlier. Kontiki forgets its log beyond {} MiB meanwhile; etcd makes a snapshot every 100000 puts.
 Checked: all nodes hold the same, and as many entries as were acknowledged.
 ",
-        time.as_secs(),
-        options.conditions(),
+        options.conditions(Stretch { warm: time / 10, run: time }),
         RETENTION_BYTES >> 20
     );
     Ok(Outcome { rows, notes })

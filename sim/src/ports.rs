@@ -11,7 +11,7 @@ use crate::transitions::{MessageId, Transitions};
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
 use kontiki_log::{Fetch, From, Log, SnapshotCommand};
-use kontiki_node::machine::{Restore, Source, Task};
+use kontiki_node::machine::{Asked, Restore, Source, Task};
 use kontiki_node::{PIECE_BYTES_MAX, Ports, Reply, Token};
 use kontiki_wire::{PeerMessage, ProposeAnswer};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ pub struct Outgoing {
     pub tasks: Vec<Work>,
     /// States of which a piece is to be read.
     pub sources: Vec<Source>,
+    /// Queries to be answered beside the machine.
+    pub asked: Vec<Asked>,
     /// From where it cut its log.
     pub truncated: Option<Index>,
     /// What it did away with.
@@ -209,6 +211,14 @@ impl Ports for SimPorts<'_> {
         self.trace
             .line(self.now, || format!("{:?} has {source:?} read", self.node));
         self.outgoing.sources.push(source);
+    }
+
+    fn query(&mut self, _group: GroupId, asked: Asked) {
+        self.outgoing.count();
+        self.trace.line(self.now, || {
+            format!("{:?} has {asked:?} answered aside", self.node)
+        });
+        self.outgoing.asked.push(asked);
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {
