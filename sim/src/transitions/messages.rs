@@ -88,10 +88,12 @@ enum Fields {
         index: u64,
         log: String,
         outputs: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
     },
     Resync {
         index: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
         offer: Option<At>,
     },
 }
