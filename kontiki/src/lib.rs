@@ -66,6 +66,7 @@
 //!   and what to do.
 //! - Indexes count the entries of the log, from 1, without holes.
 
+mod asking;
 mod blocking;
 mod calls;
 mod channels;
@@ -102,7 +103,7 @@ pub use entry::{LogEntry, LogOnly, Raw};
 pub use error::{Error, Outcome};
 pub use handle::Handle;
 pub use key::ClusterKey;
-pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, restored, snapshot_of};
+pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, Reader, restored, snapshot_of};
 pub use kontiki_node::{At, MachineError, StateMachine};
 pub use kontiki_wire::ClusterId;
 pub use machine::{Applied, Apply, ApplyAll, MachineHandle, Query};

@@ -144,7 +144,7 @@ fn run(config: Config, machine: Option<MakeApplier>, shared: &Arc<Shared>, ready
     if let Err(panic) = ran {
         let why = format!("the raft thread panicked: {}", panic_text(&*panic));
         tracing::error!(node = %shared.node, why, "stopped");
-        shared.close(&why);
+        shared.close(&why, true);
     }
     shared.set_ended();
 }
@@ -324,10 +324,7 @@ mod tests {
         );
         assert!(why.contains("write"), "{why}");
         let status = node.status();
-        assert_eq!(
-            (status.role, status.stopped.as_ref()),
-            (Role::Stopped, Some(&why))
-        );
+        assert_eq!((status.role, status.stopped.as_ref()), (Role::Fatal, Some(&why)));
         assert_eq!(
             node.append("more".to_owned()).unwrap_err(),
             Error::Stopped(why.clone())

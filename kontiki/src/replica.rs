@@ -6,6 +6,7 @@
 //! the turn are queued and the status shows what they did; a panic of the driver stops this node, never the host process.
 
 use crate::{
+    asking::Asking,
     calls::Calls,
     network::{Network, links},
     reading::Reading,
@@ -18,7 +19,7 @@ use kontiki_log::{Fetch, Log, SnapshotCommand};
 use kontiki_node::{
     Ask, Failure, Input, Ports, Reply, Request, Token,
     driver::Driver,
-    machine::{Restore, Source, Task},
+    machine::{Asked, Restore, Source, Task},
     once::{Held, Once},
 };
 use kontiki_transport::{Sink, TransportEvent};
@@ -53,6 +54,8 @@ pub(crate) struct End {
     pub(crate) why: String,
     /// Whether to say goodbye to the peers.
     pub(crate) farewell: bool,
+    /// Whether nobody has told it to.
+    pub(crate) by_itself: bool,
 }
 
 /// A node at work.
@@ -84,6 +87,8 @@ struct Outside {
     worker: Option<Worker>,
     /// Reads its state for snapshots.
     reading: Reading,
+    /// Answers queries that a reader of its state is for.
+    asking: Asking,
     network: Network,
     calls: Calls,
     /// Where appends take effect once, if they are to.
@@ -110,6 +115,7 @@ impl Replica {
             log,
             worker,
             reading: Reading::new(shared.signal.clone()),
+            asking: Asking::new(shared.signal.clone()),
             network: Network::None,
             calls: Calls::default(),
             once: Once::new(),
@@ -180,7 +186,7 @@ impl Replica {
             self.answer_all(outside, &end.why);
             std::mem::take(&mut outside.network)
         };
-        self.shared.close(&end.why);
+        self.shared.close(&end.why, end.by_itself);
         if let (Network::Quic(transport), true) = (network, end.farewell) {
             transport.shutdown().await;
         }
@@ -197,7 +203,7 @@ impl Replica {
             }
         }));
         if let Err(panic) = ran {
-            self.stop(format!("the raft thread panicked: {}", panic_text(&*panic)), true);
+            self.fail(format!("the raft thread panicked: {}", panic_text(&*panic)));
         }
     }
 
@@ -206,8 +212,22 @@ impl Replica {
         self.end.borrow().is_some() || self.deadline.get() < self.armed.get()
     }
 
-    fn stop(&self, why: String, farewell: bool) {
-        self.end.borrow_mut().get_or_insert(End { why, farewell });
+    /// It was told to stop.
+    fn stop(&self, why: &str, farewell: bool) {
+        self.end.borrow_mut().get_or_insert_with(|| End {
+            why: why.to_owned(),
+            farewell,
+            by_itself: false,
+        });
+    }
+
+    /// It cannot go on.
+    fn fail(&self, why: String) {
+        self.end.borrow_mut().get_or_insert(End {
+            why,
+            farewell: true,
+            by_itself: true,
+        });
     }
 
     /// Carries out an order; false if that is to stop.
@@ -216,8 +236,8 @@ impl Replica {
             match self.shared.current_order() {
                 Order::Run => return true,
                 Order::Pause => self.pause(),
-                Order::Stop => self.stop("the node was shut down".to_owned(), true),
-                Order::Abort => self.stop("the node was aborted".to_owned(), false),
+                Order::Stop => self.stop("the node was shut down", true),
+                Order::Abort => self.stop("the node was aborted", false),
             }
             if self.end.borrow().is_some() {
                 return false;
@@ -265,7 +285,7 @@ impl Replica {
                 self.answer(&mut core.outside);
             }
             if let Some(why) = core.driver.stopped() {
-                self.stop(why.to_owned(), true);
+                self.fail(why.to_owned());
                 return self.publish(now, &mut core);
             }
         }
@@ -286,6 +306,8 @@ impl Replica {
         if let Some(worker) = &core.outside.worker {
             core.inbox.extend(worker.done().into_iter().map(Input::Machine));
         }
+        let answers = core.outside.asking.done().into_iter();
+        core.inbox.extend(answers.map(Input::Machine));
         let pieces = core.outside.reading.done().into_iter();
         core.inbox
             .extend(pieces.map(|(source, piece)| Input::State { source, piece }));
@@ -422,6 +444,10 @@ impl Ports for Outside {
 
     fn read_state(&mut self, _: GroupId, source: Source) {
         self.reading.read(source);
+    }
+
+    fn query(&mut self, _: GroupId, asked: Asked) {
+        self.asking.ask(asked);
     }
 
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {

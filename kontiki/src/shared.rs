@@ -228,7 +228,7 @@ impl Shared {
     }
 
     /// Takes nothing any more, and answers what still waits. Only the first reason counts.
-    pub(crate) fn close(&self, why: &str) {
+    pub(crate) fn close(&self, why: &str, by_itself: bool) {
         let mut queue = lock(&self.queue);
         queue.closed.get_or_insert_with(|| why.to_owned());
         let waiting = std::mem::take(&mut queue.waiting);
@@ -236,7 +236,7 @@ impl Shared {
         for submission in waiting {
             self.answer(submission.waiter, Reply::Failed(Failure::Stopped));
         }
-        lock(&self.status).stop(why);
+        lock(&self.status).stop(why, by_itself);
         self.stopped.send_if_modified(|stopped| {
             let first = stopped.is_none();
             stopped.get_or_insert_with(|| why.to_owned());
@@ -410,11 +410,11 @@ mod tests {
     fn closing_answers_what_waits_and_refuses_the_rest_with_the_reason() {
         let shared = shared(10_000);
         let mut waiting = shared.submit(append(), Duration::from_secs(1)).unwrap();
-        shared.close("the disk failed");
+        shared.close("the disk failed", true);
         assert!(matches!(waiting.try_recv(), Ok(Reply::Failed(Failure::Stopped))));
         let error = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
         assert_eq!(error, Error::Stopped("the disk failed".into()));
-        shared.close("shut down");
+        shared.close("shut down", false);
         assert_eq!(shared.closed().as_deref(), Some("the disk failed"));
         assert_eq!(shared.appends_bytes.load(Ordering::Relaxed), 0);
     }

@@ -19,8 +19,11 @@ pub enum Role {
     PreCandidate,
     /// Takes entries, has no vote.
     Learner,
-    /// Has stopped.
+    /// Was stopped.
     Stopped,
+    /// Has stopped itself, for good: its disk failed, its state machine cannot go on, or something is not as it must be.
+    /// [`Status::stopped`] says what, and where.
+    Fatal,
 }
 
 impl fmt::Display for Role {
@@ -32,6 +35,7 @@ impl fmt::Display for Role {
             Self::PreCandidate => "pre-candidate",
             Self::Learner => "learner",
             Self::Stopped => "stopped",
+            Self::Fatal => "fatal",
         })
     }
 }
@@ -208,10 +212,12 @@ impl Snapshot {
         self.links = links;
     }
 
-    pub(crate) fn stop(&mut self, why: &str) {
-        self.role = Role::Stopped;
+    pub(crate) fn stop(&mut self, why: &str, by_itself: bool) {
+        if self.stopped.is_none() {
+            self.role = if by_itself { Role::Fatal } else { Role::Stopped };
+            self.stopped = Some(why.to_owned());
+        }
         self.leader = None;
-        self.stopped = Some(why.to_owned());
     }
 
     pub(crate) fn status(&self, node: NodeId, cluster: ClusterId) -> Status {

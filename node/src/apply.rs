@@ -303,6 +303,7 @@ impl Driver {
                 self.serve_waiting(ports);
                 self.hand_over(ports);
             }
+            Done::Asked(asked) => self.query_asked(asked, ports),
             Done::Answered { token, answer } => self.query_answered(token, answer, ports),
             Done::Marked => {}
             Done::Source(found) => self.begin_own(now, found),

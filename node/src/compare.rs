@@ -438,6 +438,12 @@ impl Driver {
         self.compare.why()
     }
 
+    /// Whether it has stopped applying because replicas differ and nobody can tell which is wrong.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        matches!(self.compare.standing, Standing::Halted { .. })
+    }
+
     /// The nodes whose state machines differ from this one's and a majority's, as far as was told lately.
     #[must_use]
     pub fn differing(&self) -> &BTreeSet<NodeId> {

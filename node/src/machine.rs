@@ -8,7 +8,7 @@
 mod applier;
 mod state;
 
-pub use applier::{Applier, Done, Restore, Task};
+pub use applier::{Applier, Asked, Done, Restore, Task};
 pub use state::{Source, restored, snapshot_of};
 
 use bytes::Bytes;
@@ -32,6 +32,12 @@ pub struct At {
     /// The leader's date when it was appended, ns since 1970; it never goes back from one entry to the next.
     pub leader_time: u64,
 }
+
+/// Answers one query from the state of one moment.
+pub type Reader<Q, A> = Box<dyn FnOnce(Q) -> A + Send>;
+
+/// The same behind the seam of bytes: query and answer as [`Machine::query`] has them.
+pub type ReaderOfBytes = Box<dyn FnOnce(&[u8]) -> Result<Bytes, String> + Send>;
 
 /// What a program replicates: a state that follows from the commands in the log, and from nothing else.
 ///
@@ -66,6 +72,12 @@ pub trait StateMachine: Send + 'static {
 
     /// Answers a query from the state as it is.
     fn query(&self, query: Self::Query) -> Self::Answer;
+
+    /// A reader of the state as it is now, which no later command changes: a version of a database, say. It answers one query
+    /// on a thread of its own while applying goes on. `None`, the default: [`query`](Self::query) answers, and applying waits.
+    fn reader(&self) -> Option<Reader<Self::Query, Self::Answer>> {
+        None
+    }
 
     /// A number that is equal where states are equal, if there is one that is cheap to have.
     fn digest(&self) -> Option<u64> {
@@ -227,6 +239,11 @@ pub trait Machine: Send {
     /// See [`StateMachine::digest`].
     fn digest(&self) -> Option<u64>;
 
+    /// See [`StateMachine::reader`].
+    fn reader(&self) -> Option<ReaderOfBytes> {
+        None
+    }
+
     /// See [`StateMachine::durable`].
     ///
     /// # Errors
@@ -280,10 +297,16 @@ impl<M: StateMachine> Machine for Typed<M> {
     }
 
     fn query(&self, query: &[u8]) -> Result<Bytes, String> {
-        let query = decode::<M::Query>(query).map_err(|e| format!("the query cannot be decoded: {e}"))?;
-        let answer = catch_unwind(AssertUnwindSafe(|| self.0.query(query)));
-        let answer = answer.map_err(|panic| panicked(&*panic))?;
-        encode(&answer).map_err(|e| e.what)
+        answered(query, |query| self.0.query(query))
+    }
+
+    fn reader(&self) -> Option<ReaderOfBytes> {
+        let reader = catch_unwind(AssertUnwindSafe(|| self.0.reader())).unwrap_or_else(|panic| {
+            let text = panicked(&*panic);
+            // Whoever asks hears of it.
+            Some(Box::new(move |_| panic!("{text}")))
+        })?;
+        Some(Box::new(move |query| answered(query, reader)))
     }
 
     fn digest(&self) -> Option<u64> {
@@ -303,6 +326,17 @@ impl<M: StateMachine> Machine for Typed<M> {
         catch_unwind(AssertUnwindSafe(|| self.0.restore(from, rows)))
             .unwrap_or_else(|panic| Err(MachineError::new(panicked(&*panic))))
     }
+}
+
+/// The bytes of what a query is answered with; a panic is an answer in words.
+fn answered<Q: DeserializeOwned, A: Serialize>(
+    query: &[u8],
+    by: impl FnOnce(Q) -> A,
+) -> Result<Bytes, String> {
+    let query = decode::<Q>(query).map_err(|e| format!("the query cannot be decoded: {e}"))?;
+    let answer = catch_unwind(AssertUnwindSafe(|| by(query)));
+    let answer = answer.map_err(|panic| panicked(&*panic))?;
+    encode(&answer).map_err(|e| e.what)
 }
 
 /// The bytes of a command, query or answer.

@@ -3,7 +3,7 @@
 //! Submitting never blocks and never fails; what comes of it is told by a later [`Input`].
 
 use crate::{
-    machine::{Done, MachineError, Restore, Source, Task},
+    machine::{Asked, Done, MachineError, Restore, Source, Task},
     request::{Reply, Request, Token},
 };
 use bytes::Bytes;
@@ -31,6 +31,9 @@ pub trait Ports {
     fn restore(&mut self, group: GroupId, restore: Restore);
     /// Have the next piece of a machine's state read ([`Source::read`]), aside, for it may take long; then [`Input::State`].
     fn read_state(&mut self, group: GroupId, source: Source);
+    /// Have a query answered aside ([`Asked::answer`](crate::machine::Asked::answer)), in no particular order; then
+    /// [`Input::Machine`].
+    fn query(&mut self, group: GroupId, asked: Asked);
     /// Answer a client. Each token is answered exactly once.
     fn reply(&mut self, token: Token, reply: Reply);
     /// Something worth telling.

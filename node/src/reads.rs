@@ -9,7 +9,7 @@ mod freshness;
 
 use crate::{
     driver::Driver,
-    machine::Task,
+    machine::{Asked, Task},
     ports::Ports,
     request::{Ask, Failure, Reply, Token},
 };
@@ -63,7 +63,12 @@ enum Purpose {
     /// A client.
     Read(EntryReader),
     /// A client asked the machine; this is no fetch, but a task under the same kind of name.
-    Query { token: Token, deadline: Time },
+    Query {
+        token: Token,
+        deadline: Time,
+        /// What the state it is answered from holds, once that is known.
+        at: Option<Position>,
+    },
 }
 
 impl Purpose {
@@ -71,7 +76,7 @@ impl Purpose {
     fn client(&self) -> Option<(Token, Time)> {
         match self {
             Self::Read(reader) => Some((reader.token, reader.deadline)),
-            Self::Query { token, deadline } => Some((*token, *deadline)),
+            Self::Query { token, deadline, .. } => Some((*token, *deadline)),
             Self::Peer { .. } | Self::Apply(_) | Self::Replay => None,
         }
     }
@@ -357,9 +362,23 @@ impl Driver {
             }
             // Tasks are done in their order: the machine has applied at least this much by then.
             Wanted::Answer(query) => {
-                let token = self.reads.fetch(Purpose::Query { token, deadline });
+                let token = self.reads.fetch(Purpose::Query {
+                    token,
+                    deadline,
+                    at: None,
+                });
                 ports.work(self.config.group, Task::Query { token, query });
             }
+        }
+    }
+
+    /// A query is to be answered aside, from the state as it is behind the tasks that were told.
+    pub(crate) fn query_asked(&mut self, asked: Asked, ports: &mut impl Ports) {
+        let position = self.applied.position;
+        // Otherwise its client has been answered already.
+        if let Some(Purpose::Query { at, .. }) = self.reads.fetches.get_mut(&asked.token()) {
+            *at = Some(position);
+            ports.query(self.config.group, asked);
         }
     }
 
@@ -371,14 +390,14 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         // Otherwise its client has been answered already.
-        if let Some(Purpose::Query { token, .. }) = self.reads.fetches.remove(&token)
+        if let Some(Purpose::Query { token, at, .. }) = self.reads.fetches.remove(&token)
             && !self.refuses(token, ports)
         {
             let reply = match answer {
                 // What was handed over before the query is done with by now, and nothing else.
                 Ok(answer) => Reply::Answered {
                     answer,
-                    at: self.applied.position,
+                    at: at.unwrap_or(self.applied.position),
                 },
                 Err(why) => Reply::Failed(Failure::Query(why)),
             };

@@ -6,9 +6,11 @@ use kontiki_consensus::{
 };
 use kontiki_log::{Fetch, LogEvent, SnapshotCommand, SnapshotEvent, SnapshotFile};
 use kontiki_node::{
-    Ask, Driver, DriverConfig, Input, MachineError, Ports, Reply, Request, SnapshotConfig, StateMachine,
-    Token,
-    machine::{Applier, At, Batch, Done, MetaDelta, MetaRows, Restore, Source, Task, Typed, encode},
+    Ask, Consistency, Driver, DriverConfig, Input, MachineError, Ports, Reply, Request, SnapshotConfig,
+    StateMachine, Token,
+    machine::{
+        Applier, Asked, At, Batch, Done, MetaDelta, MetaRows, Reader, Restore, Source, Task, Typed, encode,
+    },
     machine::{restored, snapshot_of},
 };
 use kontiki_wire::{
@@ -41,6 +43,8 @@ struct Sum {
     fails: Arc<Mutex<Fails>>,
     /// How many commands it was given.
     applied: u64,
+    /// Queries are answered aside.
+    aside: bool,
 }
 
 struct Broken(Fails);
@@ -88,6 +92,11 @@ impl StateMachine for Sum {
         (self.total, self.applied)
     }
 
+    fn reader(&self) -> Option<Reader<(), (u64, u64)>> {
+        let then = (self.total, self.applied);
+        self.aside.then(|| Box::new(move |()| then) as Reader<_, _>)
+    }
+
     fn digest(&self) -> Option<u64> {
         Some(self.total)
     }
@@ -123,8 +132,9 @@ struct Wanted {
     tasks: Vec<Task>,
     restores: Vec<Restore>,
     sources: Vec<Source>,
+    queries: Vec<Asked>,
     snapshots: Vec<SnapshotCommand>,
-    replies: usize,
+    replies: Vec<Reply>,
 }
 
 impl Ports for Wanted {
@@ -151,8 +161,11 @@ impl Ports for Wanted {
     fn read_state(&mut self, _: GroupId, source: Source) {
         self.sources.push(source);
     }
-    fn reply(&mut self, _: Token, _: Reply) {
-        self.replies += 1;
+    fn query(&mut self, _: GroupId, asked: Asked) {
+        self.queries.push(asked);
+    }
+    fn reply(&mut self, _: Token, reply: Reply) {
+        self.replies.push(reply);
     }
     fn note(&mut self, _: GroupId, _: &Note) {}
 }
@@ -567,4 +580,34 @@ fn a_snapshot_that_the_log_on_disk_still_rests_on_stays() {
         [],
         "the log does not begin behind the newer one yet"
     );
+}
+
+#[test]
+fn a_query_is_answered_aside_from_the_state_of_its_moment() {
+    let machine = Sum {
+        aside: true,
+        ..Sum::default()
+    };
+    let mut alone = Alone::start(machine, genesis(), Vec::new());
+    alone.work(2 * SECOND);
+    alone.add(5);
+    alone.wanted.replies.clear();
+    alone.give(Input::Request(Request {
+        token: Token(99),
+        deadline: Time(u64::MAX),
+        ask: Ask::Query {
+            query: encode(&()).expect("nothing"),
+            consistency: Consistency::STALE,
+        },
+    }));
+    alone.work(0);
+    let asked = alone.wanted.queries.remove(0);
+    alone.add(7);
+    alone.wanted.replies.clear();
+    alone.give(Input::Machine(asked.answer()));
+    let expected = encode(&(5_u64, 1_u64)).expect("numbers");
+    let [Reply::Answered { answer, at }] = &alone.wanted.replies[..] else {
+        panic!("{:?}", alone.wanted.replies)
+    };
+    assert_eq!((answer, *at), (&expected, Position(1)));
 }

@@ -8,7 +8,7 @@ use crate::hash::Hash;
 use crate::linearizability::{Answer, State};
 use bytes::{BufMut, Bytes, BytesMut};
 use kontiki_node::MachineError;
-use kontiki_node::machine::{At, Machine, MetaRows, restored, snapshot_of};
+use kontiki_node::machine::{At, Machine, MetaRows, ReaderOfBytes, restored, snapshot_of};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -191,6 +191,11 @@ pub fn decode(bytes: &[u8]) -> Option<Answer> {
     Some(Answer { ok: *ok != 0, out })
 }
 
+fn look_up(numbers: &BTreeMap<u8, i64>, query: &[u8]) -> Result<Bytes, String> {
+    let key = query.first().ok_or("no key")?;
+    Ok(encode(Answer::found(numbers.get(key).copied())))
+}
+
 impl Machine for KeyValue {
     fn apply(
         &mut self,
@@ -211,8 +216,14 @@ impl Machine for KeyValue {
 
     /// A query is a key.
     fn query(&self, query: &[u8]) -> Result<Bytes, String> {
-        let key = query.first().ok_or("no key")?;
-        Ok(encode(Answer::found(self.numbers.by_key.get(key).copied())))
+        look_up(&self.numbers.by_key, query)
+    }
+
+    /// As with a database, which has versions.
+    fn reader(&self) -> Option<ReaderOfBytes> {
+        self.kept.as_ref()?;
+        let version = self.numbers.by_key.clone();
+        Some(Box::new(move |query| look_up(&version, query)))
     }
 
     fn digest(&self) -> Option<u64> {

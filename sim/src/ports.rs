@@ -10,7 +10,7 @@ use crate::transitions::{MessageId, Transitions};
 use crate::violation::{Verdict, Violation};
 use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Write};
 use kontiki_log::{Fetch, From, Log, SnapshotCommand};
-use kontiki_node::machine::{Restore, Source, Task};
+use kontiki_node::machine::{Asked, Restore, Source, Task};
 use kontiki_node::{PIECE_BYTES_MAX, Ports, Reply, Token};
 use kontiki_wire::{PeerMessage, ProposeAnswer};
 use std::collections::BTreeMap;
@@ -26,6 +26,8 @@ pub struct Outgoing {
     pub tasks: Vec<Work>,
     /// States of which a piece is to be read.
     pub sources: Vec<Source>,
+    /// Queries to be answered beside the machine.
+    pub asked: Vec<Asked>,
     /// From where it cut its log.
     pub truncated: Option<Index>,
     /// The first thing that must not have been.
@@ -200,6 +202,14 @@ impl Ports for SimPorts<'_> {
         self.trace
             .line(self.now, || format!("{:?} has {source:?} read", self.node));
         self.outgoing.sources.push(source);
+    }
+
+    fn query(&mut self, _group: GroupId, asked: Asked) {
+        self.outgoing.count();
+        self.trace.line(self.now, || {
+            format!("{:?} has {asked:?} answered aside", self.node)
+        });
+        self.outgoing.asked.push(asked);
     }
 
     fn reply(&mut self, token: Token, reply: Reply) {

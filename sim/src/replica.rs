@@ -11,7 +11,7 @@ use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
 use kontiki_log::{Log, LogError, LogOptions, Recovered};
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
-use kontiki_node::machine::{Applier, Source};
+use kontiki_node::machine::{Applier, Asked, Source};
 use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
 use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits};
@@ -91,6 +91,8 @@ pub struct Process {
     pub tasks: VecDeque<(Time, Work)>,
     /// States of which a piece is being read, and when that is done.
     pub sources: VecDeque<(Time, Source)>,
+    /// Queries that are answered beside the machine, and when.
+    pub asked: VecDeque<(Time, Asked)>,
     /// Its machine began with a snapshot, and has not taken it over yet.
     pub restores_at_start: bool,
     /// It began behind a note.
@@ -255,6 +257,7 @@ impl Replica {
             applier,
             tasks: VecDeque::new(),
             sources: VecDeque::new(),
+            asked: VecDeque::new(),
             restores_at_start,
             noted,
             counts: Counts::default(),

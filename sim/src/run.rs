@@ -153,9 +153,10 @@ impl World {
     /// The whole run.
     fn live(&mut self) -> Verdict {
         self.storm()?;
-        self.liveness()?;
-        self.read_back()?;
-        self.read_back_damaged()?;
+        if self.liveness()? {
+            self.read_back()?;
+            self.read_back_damaged()?;
+        }
         self.judge()
     }
 
@@ -168,7 +169,8 @@ impl World {
         Duration(20 * self.swarm.election_timeout().0 + 5_000_000_000)
     }
 
-    fn liveness(&mut self) -> Verdict {
+    /// Heals and sees all agree; false if applying has stopped for good because nobody can tell which machine is wrong.
+    fn liveness(&mut self) -> Result<bool, Violation> {
         let mut nodes: Vec<usize> = (0..self.swarm.nodes).collect();
         self.random.shuffle(&mut nodes);
         // With one of them in doubt a bare majority may not be able to tell which.
@@ -183,7 +185,13 @@ impl World {
             format!("the storm is over for {core:?}, counted from 0; the others stay as they are")
         });
         self.calm(&core);
-        self.converge(&core, "a healed quorum")?;
+        let healed = self.converge(&core, "a healed quorum");
+        if healed.is_err() && self.is_undecidable() {
+            // Applying stops for good, and people have to decide; the logs are judged as ever.
+            self.log_line(|| "nobody can tell which machine is wrong".to_owned());
+            return Ok(false);
+        }
+        healed?;
         self.probe_each(&core)?;
         // What was under way to the others is lost by then, and none of them still waits for an answer.
         let late = Duration::from_millis(STRAGGLE_MS_MAX).0 + self.swarm.election_timeout().0;
@@ -195,7 +203,28 @@ impl World {
         self.work_on()?;
         self.see_machines_right()?;
         self.converge(&nodes, "all nodes, at the end")?;
-        self.still_leads(leader)
+        self.still_leads(leader)?;
+        Ok(true)
+    }
+
+    /// Whether replicas differ, one rightly and one wrongly, and whoever could tell which is so far behind that it
+    /// would need a snapshot from one of them.
+    fn is_undecidable(&self) -> bool {
+        let (mut right, mut wrong, mut behind, mut forgotten) = (false, false, Vec::new(), Index(u64::MAX));
+        for replica in &self.replicas {
+            let Some(process) = &replica.process else {
+                return false;
+            };
+            let consensus = process.driver.consensus();
+            if process.driver.is_halted() {
+                right |= !replica.health.is_wrong();
+                wrong |= replica.health.is_wrong();
+                forgotten = forgotten.min(consensus.base().index);
+            } else {
+                behind.push(consensus.commit());
+            }
+        }
+        right && wrong && !behind.is_empty() && behind.iter().all(|last| *last < forgotten)
     }
 
     /// The leader of the healed quorum and its term, if no node has ever been in a later one.

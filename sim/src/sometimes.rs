@@ -80,6 +80,7 @@ paths! {
     Disputed = "applying stopped because nobody could tell which machine was wrong",
     Resynced = "a quarantined node took over the state of another",
     WrongStart = "a node was quarantined again when it started",
+    QueryAside = "a query was answered beside a machine that went on applying",
     MachineResumed = "a durable machine went on where it was",
     MachineSnapshotTaken = "a snapshot of a machine was taken",
     MachineRestored = "a machine took over another node's snapshot",

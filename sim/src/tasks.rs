@@ -10,7 +10,7 @@ use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
 use kontiki_consensus::Duration;
 use kontiki_node::Input;
-use kontiki_node::machine::{Done, Source, Task};
+use kontiki_node::machine::{Asked, Done, Source, Task};
 
 /// How much longer than anything else taking over a snapshot takes, at most, in ns.
 const RESTORE_MAX: u64 = 1_000_000_000;
@@ -36,6 +36,7 @@ impl World {
     /// Does what is due beside the turns of a node.
     pub(crate) fn work_aside(&mut self, node: usize) -> Verdict {
         self.work_on_sources(node);
+        self.work_on_asked(node);
         self.work_on_tasks(node)
     }
 
@@ -46,6 +47,35 @@ impl World {
             let life = self.replicas[node].life;
             self.with(node, |process| process.sources.push_back((due, source)));
             self.queue.schedule(due, Event::Machine { node, life });
+        }
+    }
+
+    /// A node has queries answered beside its machine.
+    pub(crate) fn give_asked(&mut self, node: usize, asked: Vec<Asked>) {
+        for asked in asked {
+            let due = self.now().after(self.random.around(self.swarm.sizes.task));
+            let life = self.replicas[node].life;
+            self.with(node, |process| process.asked.push_back((due, asked)));
+            self.queue.schedule(due, Event::Machine { node, life });
+        }
+    }
+
+    /// Answers all queries that are due.
+    fn work_on_asked(&mut self, node: usize) {
+        let now = self.now();
+        while let Some(process) = self.replicas[node]
+            .process
+            .as_mut()
+            .filter(|p| p.paused_until <= now)
+            && let Some((_, asked)) = process.asked.pop_front_if(|(due, _)| *due <= now)
+        {
+            let done = asked.answer();
+            self.trace
+                .line(now, || format!("n{} has answered aside: {done:?}", node + 1));
+            process.inbox.push(Input::Machine(done));
+            self.checks.counters.hit(Sometimes::QueryAside);
+            let at = now.after(self.random.around(self.swarm.turn));
+            self.schedule_turn(node, at);
         }
     }
 

@@ -388,6 +388,7 @@ impl World {
         }
         self.give_tasks(node, std::mem::take(&mut outgoing.tasks));
         self.give_sources(node, std::mem::take(&mut outgoing.sources));
+        self.give_asked(node, std::mem::take(&mut outgoing.asked));
         self.outgoing = outgoing;
         self.compare(node)?;
         self.check_stopped(node)?;

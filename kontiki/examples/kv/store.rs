@@ -5,9 +5,10 @@
 //! be on disk before the next begins: the log has every command, and after a crash the store is given again what it lost.
 //! Before a snapshot it is, since the log is cut behind that.
 
-use kontiki::{At, Batch, MachineError, MetaDelta, MetaRows, StateMachine};
+use kontiki::{At, Batch, MachineError, MetaDelta, MetaRows, Reader, StateMachine};
 use redb::{
-    Database, Durability, Range, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+    Database, Durability, Range, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition,
+    WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -153,18 +154,31 @@ impl Store {
         Ok(table.range::<&[u8]>(..)?)
     }
 
+    fn view(&self) -> Result<View, redb::Error> {
+        Ok(View {
+            pairs: self.db.begin_read()?.open_table(PAIRS)?,
+            sums: self.sums,
+        })
+    }
+}
+
+/// A version of the store, which nothing changes any more.
+struct View {
+    pairs: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    sums: Sums,
+}
+
+impl View {
     fn answer(&self, query: Query) -> Result<Answer, redb::Error> {
         match query {
             Query::Sums => Ok(Answer::Sums(self.sums)),
             Query::Get(key) => {
-                let table = self.db.begin_read()?.open_table(PAIRS)?;
-                let value = table.get(&key[..])?;
+                let value = self.pairs.get(&key[..])?;
                 Ok(Answer::Value(value.map(|value| value.value().to_vec())))
             }
             Query::Count(prefix) => {
-                let table = self.db.begin_read()?.open_table(PAIRS)?;
                 let mut count = 0;
-                for pair in table.range(&prefix[..]..)? {
+                for pair in self.pairs.range(&prefix[..]..)? {
                     if !pair?.0.value().starts_with(&prefix) {
                         break;
                     }
@@ -177,7 +191,7 @@ impl Store {
                     index: self.sums.index,
                     ..Sums::default()
                 };
-                for pair in self.pairs()? {
+                for pair in self.pairs.range::<&[u8]>(..)? {
                     let (key, value) = pair?;
                     sums.add(key.value(), value.value());
                 }
@@ -222,8 +236,16 @@ impl StateMachine for Store {
     }
 
     fn query(&self, query: Query) -> Answer {
-        self.answer(query)
-            .unwrap_or_else(|error| Answer::Failed(error.to_string()))
+        let answer = self.view().and_then(|view| view.answer(query));
+        answer.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+    }
+
+    fn reader(&self) -> Option<Reader<Query, Answer>> {
+        let view = self.view();
+        Some(Box::new(move |query| {
+            let answer = view.and_then(|view| view.answer(query));
+            answer.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+        }))
     }
 
     fn digest(&self) -> Option<u64> {

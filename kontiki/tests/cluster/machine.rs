@@ -281,10 +281,7 @@ fn a_command_that_panics_stops_the_nodes_by_name_and_not_the_program() {
         "{why}"
     );
     let status = node.status();
-    assert_eq!(
-        (status.role, status.stopped.as_ref()),
-        (Role::Stopped, Some(&why))
-    );
+    assert_eq!((status.role, status.stopped.as_ref()), (Role::Fatal, Some(&why)));
     assert_eq!(node.apply(Step::Add(1)).unwrap_err(), Error::Stopped(why.clone()));
     nodes.iter().for_each(|node| node.shutdown().unwrap());
     assert_eq!(node.stopped(), why, "the first reason stays");

@@ -3,7 +3,7 @@
 //! Invariants: tasks are done in the order in which they are given; what a durable machine stores with each is what
 //! Kontiki knows behind that very task; after a failure nothing is done any more.
 
-use super::{At, Machine, MachineError, MetaRows, Source};
+use super::{At, Machine, MachineError, MetaRows, ReaderOfBytes, Source};
 use crate::meta::{Changes, Meta};
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, Run};
@@ -12,7 +12,11 @@ use kontiki_wire::{
     Codec, Payload,
     record::{Kind, RecordHeader, entries_in, records},
 };
-use std::{fmt, io::Read};
+use std::{
+    fmt,
+    io::Read,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// What the driver asks of the machine. Tasks are done in the order in which they are given.
 pub enum Task {
@@ -83,12 +87,45 @@ pub enum Done {
         /// The answer, or in words why there is none.
         answer: Result<Bytes, String>,
     },
+    /// A query that is to be answered aside.
+    Asked(Asked),
     /// A source of the state as it is, or none if this machine has no snapshots, or why there is none at the moment.
     Source(Result<Option<Source>, MachineError>),
     /// The state is that of the snapshot.
     Restored(Restore),
     /// The machine cannot go on.
     Failed(MachineError),
+}
+
+/// A query, and a reader of the state as it was when its turn came.
+pub struct Asked {
+    token: u64,
+    query: Bytes,
+    reader: ReaderOfBytes,
+}
+
+impl Asked {
+    /// The driver's name for it.
+    pub(crate) fn token(&self) -> u64 {
+        self.token
+    }
+
+    /// Answers it; gives [`Done::Answered`].
+    #[must_use]
+    pub fn answer(self) -> Done {
+        let Self { token, query, reader } = self;
+        let answer = catch_unwind(AssertUnwindSafe(|| reader(&query)));
+        Done::Answered {
+            token,
+            answer: answer.unwrap_or_else(|panic| Err(super::panicked(&*panic))),
+        }
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Asked").field(&self.token).finish()
+    }
 }
 
 /// Runs a machine.
@@ -152,9 +189,12 @@ impl Applier {
                 },
                 Err(error) => Done::Failed(self.failed.insert(error).clone()),
             },
-            Task::Query { token, query } => Done::Answered {
-                token,
-                answer: self.machine.query(&query),
+            Task::Query { token, query } => match self.machine.reader() {
+                Some(reader) => Done::Asked(Asked { token, query, reader }),
+                None => Done::Answered {
+                    token,
+                    answer: self.machine.query(&query),
+                },
             },
             Task::Quarantine(index) => match self.mark(index) {
                 Ok(()) => Done::Marked,

@@ -17,7 +17,7 @@ use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
     Ask, CompareConfig, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request,
     SnapshotConfig, Token,
-    machine::{Applier, Restore, Source, Task},
+    machine::{Applier, Asked, Restore, Source, Task},
 };
 use kontiki_wire::{
     ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, Session, SessionLimits,
@@ -61,6 +61,9 @@ impl Ports for Outgoing {
     }
     fn read_state(&mut self, _: GroupId, source: Source) {
         panic!("{source:?}");
+    }
+    fn query(&mut self, _: GroupId, asked: Asked) {
+        panic!("{asked:?}");
     }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
