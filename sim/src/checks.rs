@@ -5,7 +5,7 @@ use crate::checkers::{
     appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
     election_safety::ElectionSafety, hard_states::HardStates, leader_append_only::LeaderAppendOnly,
     leader_completeness, log_matching, memory, memory::Allowance, quorum_contact::QuorumContact,
-    replicas::Replicas, snapshots, state_machine_safety,
+    replicas::Replicas, snapshots, state_machine_safety, transfers::Transfers,
 };
 use crate::committed::{Committed, CommittedRecord};
 use crate::ledger::Ledger;
@@ -55,6 +55,8 @@ pub struct Checks {
     pub counters: Counters,
     /// The latest term that any node has ever been in.
     pub latest_term: Term,
+    /// What followers are fetching.
+    pub transfers: Transfers,
     archive: Archive,
     members: Configuration,
     allowance: Allowance,
@@ -69,13 +71,15 @@ pub struct Checks {
 
 impl Checks {
     /// The checkers of a cluster of these members, whose logs are these at first; a leader may go on for
-    /// `leader_patience` without hearing a quorum.
+    /// `leader_patience` without hearing a quorum, and a follower that fetches a snapshot for `transfer_patience` without
+    /// asking on.
     #[must_use]
     pub fn new(
         members: Configuration,
         ledgers: Vec<Ledger>,
         allowance: Allowance,
         leader_patience: Duration,
+        transfer_patience: Duration,
     ) -> Self {
         let nodes = ledgers.len();
         Self {
@@ -84,6 +88,7 @@ impl Checks {
             appends: Appends::default(),
             counters: Counters::default(),
             latest_term: Term::ZERO,
+            transfers: Transfers::new(transfer_patience),
             archive: Archive::default(),
             members,
             allowance,
@@ -145,6 +150,7 @@ impl Checks {
     pub fn hears(&mut self, node: NodeId, message: &Message, now: Time) {
         if matches!(message.call, Call::AppendEntriesReply { .. }) {
             self.contact.hears(node, message.from, message.term, now);
+            self.transfers.answers(message.from);
         }
     }
 
@@ -240,6 +246,7 @@ impl Checks {
     pub fn down(&mut self, node: NodeId) {
         self.append_only.down(node);
         self.contact.down(node);
+        self.transfers.down(node);
         self.commit_order.down(node);
         self.hard_states
             .down(node, self.ledgers[node.0 as usize - 1].hard_state());

@@ -448,6 +448,12 @@ impl Clients {
             Failure::Timeout | Failure::Log(_) => {
                 Err(mistaken(open.question, &Reply::Failed(failure.clone())))
             }
+            // An earlier attempt of it may have taken effect: what came of that is remembered no longer.
+            Failure::Refused(Refusal::SessionExpired | Refusal::SessionStale) if self.habits.once => {
+                checks.counters.hit(Sometimes::OnceDoubt);
+                checks.appends.unknown(operation);
+                Ok(())
+            }
             Failure::Refused(Refusal::Mismatch { .. } | Refusal::Holds { .. }) => {
                 checks.appends.not_applied(operation)?;
                 self.end_told(now, expect, open, failure, checks)

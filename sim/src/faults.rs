@@ -39,9 +39,7 @@ impl World {
         self.log_line(|| format!("{:?} comes to n{} for {lasts:?}", plan.fault, node + 1));
         match plan.fault {
             Fault::Crash => self.crash(node, lasts),
-            Fault::CrashAtOperation => self.replicas[node]
-                .disk
-                .fail_power_after(self.random.magnitude(1, 64) - 1),
+            Fault::CrashAtOperation => self.crash_at_operation(node),
             Fault::CrashMany => self.crash_many(lasts),
             Fault::Partition => self.cut(lasts),
             Fault::Stall => self.stall(node, lasts),
@@ -117,14 +115,49 @@ impl World {
         counters.hit_if(damage.lost_name, Sometimes::NameLost);
     }
 
-    /// A node whose power has failed between two operations goes down, and is started again after a while.
+    fn crash_at_operation(&mut self, node: usize) {
+        let disk = &self.replicas[node].disk;
+        if self.random.chance(Ppm::percent(25)) {
+            disk.kill_when_named();
+        } else {
+            disk.fail_power_after(self.random.magnitude(1, 64) - 1);
+        }
+    }
+
+    /// A node whose power has failed between two operations goes down, and is started again after a while. One that was
+    /// killed when a name had changed loses its power later: right after it has begun the next segment, or at any time.
     pub(crate) fn check_power(&mut self, node: usize) {
         if self.replicas[node].disk.power_is_lost() {
+            let killed = self.replicas[node].disk.is_killed();
             self.checks.counters.hit(Sometimes::CrashAtOperation);
             self.take_down(node);
-            self.lose_power(node);
+            if killed {
+                self.checks.counters.hit(Sometimes::KilledNaming);
+                let damage = self.replicas[node].disk.kill();
+                self.see_damage(node, damage);
+                self.replicas[node].was_naming = true;
+            } else {
+                self.lose_power(node);
+            }
             let down = Duration::from_millis(self.random.magnitude(10, 3_000));
             self.queue.schedule(self.now().after(down), Event::Start { node });
+        }
+    }
+
+    /// A node goes on that was killed when a name had changed.
+    pub(crate) fn endanger_names(&mut self, node: usize) {
+        if self.replicas[node].was_naming && self.stormy && self.random.coin() {
+            self.replicas[node].was_naming = false;
+            let operations = self.random.magnitude(1, 4_000);
+            self.replicas[node].disk.fail_power_after(operations);
+        }
+    }
+
+    /// A node has begun a segment.
+    pub(crate) fn endanger_segment(&mut self, node: usize) {
+        if std::mem::take(&mut self.replicas[node].was_naming) && self.stormy {
+            let operations = self.random.magnitude(1, 16) - 1;
+            self.replicas[node].disk.fail_power_after(operations);
         }
     }
 
@@ -342,6 +375,7 @@ impl World {
             process.disk_wake = Time::MAX;
             self.queue.schedule(now, Event::Resume { node, life });
         }
+        self.hurry(node);
         self.clients.goes_on(id, now.after(Duration::from_millis(2_000)));
         self.queue.schedule(now, Event::Start { node });
     }

@@ -89,6 +89,7 @@ impl World {
         if let Some(process) = &replica.process {
             self.transitions.up(now, id, replica.life, process);
         }
+        self.endanger_names(node);
         self.schedule_turn(node, now);
         self.pump_disk(node);
         Ok(())

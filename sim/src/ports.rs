@@ -2,6 +2,7 @@
 //!
 //! Invariant: the checkers see each output before anything comes of it.
 
+use crate::checkers::transfers::Gone;
 use crate::checks::Checks;
 use crate::disk::SimDisk;
 use crate::sometimes::Sometimes;
@@ -30,6 +31,8 @@ pub struct Outgoing {
     pub asked: Vec<Asked>,
     /// From where it cut its log.
     pub truncated: Option<Index>,
+    /// What it did away with.
+    pub gone: Gone,
     /// The first thing that must not have been.
     violation: Option<Violation>,
     /// How often the ports were called in this turn.
@@ -138,6 +141,9 @@ impl Ports for SimPorts<'_> {
         self.transitions.writes(self.now, self.node, &write);
         let verdict = self.checks.wrote(self.node, &write);
         self.outgoing.note(verdict);
+        if let Some(base) = &write.purge {
+            self.outgoing.gone.log = Some(base.last.index);
+        }
         if let Some(from) = write.truncate {
             self.outgoing.truncated = Some(from);
         }
@@ -164,6 +170,9 @@ impl Ports for SimPorts<'_> {
         self.outgoing.count();
         self.trace
             .line(self.now, || format!("{:?} has snapshots {command:?}", self.node));
+        if let SnapshotCommand::Remove(last) = &command {
+            self.outgoing.gone.snapshots.push(*last);
+        }
         self.log.snapshot(command);
     }
 

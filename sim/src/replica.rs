@@ -3,6 +3,7 @@
 //! Invariant: what a node knows without having written it down dies with it. A crash drops driver,
 //! log and inbox; only the disk remains, and the next life begins with `Log::open`.
 
+use crate::desk::Desk;
 use crate::disk::SimDisk;
 use crate::machine::{Health, Kept, KeyValue};
 use crate::ports::Work;
@@ -65,6 +66,8 @@ pub struct Process {
     pub incarnation: Incarnation,
     /// What waits for its next turn.
     pub inbox: Vec<Input>,
+    /// What stands between its clients and its driver.
+    pub desk: Desk,
     /// Which copies of messages the packets in it are, in their order.
     pub copies: Vec<Copy>,
     /// Its clock.
@@ -144,6 +147,8 @@ pub struct Replica {
     pub process: Option<Process>,
     /// How often it was started: events for an earlier life are void.
     pub life: u64,
+    /// It was killed when a name had changed and that was not synced.
+    pub was_naming: bool,
     /// How far its date is off.
     pub date_offset: u64,
     drift: i64,
@@ -151,6 +156,8 @@ pub struct Replica {
     limits: SessionLimits,
     machine: MachineKind,
     policy: Policy,
+    /// Whether each append of its clients is to take effect once.
+    once: bool,
     /// What its machine keeps, if it is durable.
     kept: Kept,
     /// What is known of its machine.
@@ -167,7 +174,7 @@ impl Replica {
         disk: SimDisk,
         drift: i64,
         sizes: Sizes,
-        (machine, policy, limits): (MachineKind, Policy, SessionLimits),
+        (machine, policy, limits, once): (MachineKind, Policy, SessionLimits, bool),
         members: &Configuration,
     ) -> Result<Self, LogError> {
         let identity = Identity {
@@ -181,12 +188,14 @@ impl Replica {
             disk,
             process: None,
             life: 0,
+            was_naming: false,
             date_offset: 0,
             drift,
             sizes,
             limits,
             machine,
             policy,
+            once,
             kept: Kept::default(),
             health: Arc::default(),
         })
@@ -246,6 +255,7 @@ impl Replica {
             log,
             incarnation,
             inbox: Vec::new(),
+            desk: Desk::new(self.once),
             copies: Vec::new(),
             clock,
             wake: Time::MAX,

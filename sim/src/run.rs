@@ -153,10 +153,9 @@ impl World {
     /// The whole run.
     fn live(&mut self) -> Verdict {
         self.storm()?;
-        if self.liveness()? {
-            self.read_back()?;
-            self.read_back_damaged()?;
-        }
+        self.liveness()?;
+        self.read_back()?;
+        self.read_back_damaged()?;
         self.judge()
     }
 
@@ -169,8 +168,7 @@ impl World {
         Duration(20 * self.swarm.election_timeout().0 + 5_000_000_000)
     }
 
-    /// Heals and sees all agree; false if applying has stopped for good because nobody can tell which machine is wrong.
-    fn liveness(&mut self) -> Result<bool, Violation> {
+    fn liveness(&mut self) -> Verdict {
         let mut nodes: Vec<usize> = (0..self.swarm.nodes).collect();
         self.random.shuffle(&mut nodes);
         // With one of them in doubt a bare majority may not be able to tell which.
@@ -189,7 +187,7 @@ impl World {
         if healed.is_err() && self.is_undecidable() {
             // Applying stops for good, and people have to decide; the logs are judged as ever.
             self.log_line(|| "nobody can tell which machine is wrong".to_owned());
-            return Ok(false);
+            return Ok(());
         }
         healed?;
         self.probe_each(&core)?;
@@ -203,8 +201,7 @@ impl World {
         self.work_on()?;
         self.see_machines_right()?;
         self.converge(&nodes, "all nodes, at the end")?;
-        self.still_leads(leader)?;
-        Ok(true)
+        self.still_leads(leader)
     }
 
     /// Whether replicas differ, one rightly and one wrongly, and whoever could tell which is so far behind that it
@@ -382,6 +379,8 @@ impl World {
 
     /// Reads every log from what is certain to be on its disk: it must hold all that is committed.
     fn read_back(&mut self) -> Verdict {
+        // Then there was no end at which all have all.
+        let undecidable = self.is_undecidable();
         for replica in &self.replicas {
             let image = replica.disk.image();
             let known = self.checks.committed.records();
@@ -392,7 +391,7 @@ impl World {
                 })?;
             let ledger = &self.checks.ledgers[replica.node.0 as usize - 1];
             let committed = self.checks.committed.records();
-            let whole = records.len() >= committed.len()
+            let whole = (undecidable || records.len() >= committed.len())
                 && records
                     .iter()
                     .zip(committed)

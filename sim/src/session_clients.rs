@@ -380,6 +380,10 @@ impl SessionClients {
         match (outcome, said, ask) {
             (Some(Outcome::Final(_)), Some((said, outputs)), Some(ask)) => {
                 let answer = outputs.as_ref().and_then(|o| machine::decode(o));
+                let is_one = call.is_none() || outputs.is_none() || answer.is_some();
+                ensure(is_one, PROPERTY, || {
+                    format!("{outputs:?} is no answer of the machine")
+                })?;
                 if let (Some(call), Some(answer)) = (call, answer) {
                     self.history.returned(call, answer, now.0);
                 }

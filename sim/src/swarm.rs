@@ -214,6 +214,8 @@ pub struct Sizes {
     pub compare: Duration,
     /// How long a machine takes over a task, about.
     pub task: Duration,
+    /// How long it takes over a snapshot at most.
+    pub restore: Duration,
 }
 
 /// The largest payload a node takes: what fits into the smallest segment with room to spare.
@@ -240,6 +242,8 @@ pub struct Habits {
     pub sessions: usize,
     /// How long and how much is remembered of their sessions.
     pub limits: SessionLimits,
+    /// Whether each node has the appends of its other clients go through a session of its own.
+    pub once: bool,
 }
 
 /// The program on top of the log.
@@ -362,6 +366,10 @@ impl Swarm {
             wrong: None,
         };
         swarm.draw_comparisons(random);
+        swarm.habits.draw_once(random);
+        if random.chance(Ppm::percent(50)) {
+            swarm.sizes.restore = Duration::from_millis(random.magnitude(1_000, 30_000));
+        }
         swarm
     }
 
@@ -429,6 +437,7 @@ impl Sizes {
             in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
             segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,
             task: Duration(random.magnitude(5_000, 50_000_000)),
+            restore: Duration::from_millis(1_000),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
             compare: Duration(0),
@@ -452,6 +461,20 @@ impl Habits {
                 sessions_max: random.between(2, 8) as u32,
                 answers_bytes_max: random.magnitude(300, 16 << 10) as u32,
             },
+            once: false,
+        }
+    }
+
+    /// In two of five runs each node has a session, and all that are in use have room; in half of those they expire while
+    /// clients still wait.
+    fn draw_once(&mut self, random: &mut Random) {
+        self.once = random.chance(Ppm::percent(40));
+        if self.once {
+            self.limits.sessions_max = random.between(9, 14) as u32;
+        }
+        if self.once && random.coin() {
+            self.limits.ttl = random.between(1, 2) as u32;
+            self.patience = Duration::from_millis(random.between(3_000, 10_000));
         }
     }
 }

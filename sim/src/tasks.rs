@@ -4,7 +4,9 @@
 //! nothing. Invariant: what a machine does goes through the shipped applier, and after each task its state is compared.
 
 use crate::checkers::replicas::QUARANTINE;
+use crate::checkers::snapshots;
 use crate::ports::Work;
+use crate::random::Ppm;
 use crate::sometimes::Sometimes;
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
@@ -12,16 +14,34 @@ use kontiki_consensus::Duration;
 use kontiki_node::Input;
 use kontiki_node::machine::{Asked, Done, Source, Task};
 
-/// How much longer than anything else taking over a snapshot takes, at most, in ns.
-const RESTORE_MAX: u64 = 1_000_000_000;
+/// How much longer than anything else taking over a snapshot takes, at most, when all is well.
+const RESTORE: Duration = Duration::from_millis(1_000);
 
 impl World {
+    /// What a machine has to do does not take long any more.
+    pub(crate) fn hurry(&mut self, node: usize) {
+        let (now, life) = (self.now(), self.replicas[node].life);
+        self.with(node, |process| {
+            process.tasks.iter_mut().for_each(|(due, _)| *due = now.min(*due));
+            process
+                .sources
+                .iter_mut()
+                .for_each(|(due, _)| *due = now.min(*due));
+        });
+        self.queue.schedule(now, Event::Machine { node, life });
+    }
+
     /// A node gives its machine something to do.
     pub(crate) fn give_tasks(&mut self, node: usize, tasks: Vec<Work>) {
         for task in tasks {
             let mut takes = self.random.around(self.swarm.sizes.task);
             if matches!(task, Work::Restore(_)) {
-                takes = Duration(takes.0 + self.random.below(RESTORE_MAX));
+                let longest = if self.stormy {
+                    self.swarm.sizes.restore
+                } else {
+                    RESTORE
+                };
+                takes = Duration(takes.0 + self.random.below(longest.0));
             }
             let due = self.now().after(takes);
             let life = self.replicas[node].life;
@@ -43,9 +63,17 @@ impl World {
     /// A node has pieces of its machine's state read.
     pub(crate) fn give_sources(&mut self, node: usize, sources: Vec<Source>) {
         for source in sources {
-            let due = self.now().after(self.random.around(self.swarm.sizes.task));
+            let mut takes = self.random.around(self.swarm.sizes.task);
+            if self.stormy && self.random.chance(Ppm::percent(5)) {
+                takes = Duration(takes.0 + self.random.below(self.swarm.sizes.restore.0));
+            }
+            let due = self.now().after(takes);
             let life = self.replicas[node].life;
-            self.with(node, |process| process.sources.push_back((due, source)));
+            self.with(node, |process| {
+                // Each is read by itself: one that takes long holds up no other.
+                let place = process.sources.partition_point(|(other, _)| *other <= due);
+                process.sources.insert(place, (due, source));
+            });
             self.queue.schedule(due, Event::Machine { node, life });
         }
     }
@@ -172,6 +200,10 @@ impl World {
                 process.driver.quarantined()
             )
         })?;
+        let consensus = process.driver.consensus();
+        if !consensus.is_installing() && process.driver.stopped().is_none() {
+            snapshots::holds_from(replica.node, process.driver.first(), consensus.base_position())?;
+        }
         let meta = process.driver.meta();
         if meta.at().index > process.compared && !wrong {
             process.compared = meta.at().index;

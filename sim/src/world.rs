@@ -123,7 +123,8 @@ impl World {
                 random.fork(100 + node.0),
                 swarm.disks[n],
             );
-            let program = (swarm.machine, swarm.policy, swarm.habits.limits);
+            let habits = swarm.habits;
+            let program = (swarm.machine, swarm.policy, habits.limits, habits.once);
             let replica = Replica::found(node, disk, swarm.clock_drift[n], swarm.sizes, program, &members);
             let mut replica = replica.map_err(|e| cannot_open(node, &e.to_string()))?;
             if let Some(wrong) = swarm.wrong.filter(|wrong| wrong.node == n) {
@@ -138,7 +139,13 @@ impl World {
             Body::Configuration(Arc::new(members.clone())),
         );
         let ledgers = vec![Ledger::founded(HardState::default(), &[genesis]); swarm.nodes];
-        let checks = Checks::new(members, ledgers, allowance(&swarm), leader_patience(&swarm));
+        let checks = Checks::new(
+            members,
+            ledgers,
+            allowance(&swarm),
+            leader_patience(&swarm),
+            transfer_patience(&swarm),
+        );
         let mut world = Self {
             queue: Queue::default(),
             openings: (0..swarm.nodes).map(|_| None).collect(),
@@ -295,6 +302,7 @@ impl World {
         process.turn_due = false;
         replica.disk.advance(now);
         let mut inbox = std::mem::take(&mut process.inbox);
+        process.desk.gather(process.clock.shows(now), &mut inbox);
         self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
         self.transitions.begins_turn();
         let mut copies = process.copies.drain(..);
@@ -304,8 +312,14 @@ impl World {
                     let copy = copies.next().unwrap_or_default();
                     self.transitions
                         .receives(now, copy, packet.from, packet.to, &packet.message);
-                    if let PeerMessage::Raft(message) = &packet.message {
-                        self.checks.hears(replica.node, message, process.clock.shows(now));
+                    let clock = process.clock.shows(now);
+                    match &packet.message {
+                        PeerMessage::Raft(message) => self.checks.hears(replica.node, message, clock),
+                        PeerMessage::SnapshotRequest(request) => {
+                            let transfers = &mut self.checks.transfers;
+                            transfers.asks(replica.node, packet.from, request.last, clock);
+                        }
+                        _ => {}
                     }
                 }
                 Input::Log(LogEvent::Persisted { id, .. }) => {
@@ -331,21 +345,26 @@ impl World {
             .driver
             .turn(process.clock.shows(now), date, &mut inbox, &mut ports);
         process.inbox = inbox;
-        let wake = process.clock.moment(deadline);
-        if wake < process.wake && deadline < Time::MAX {
-            process.wake = wake;
-            self.queue.schedule(
-                wake,
-                Event::Deadline {
-                    node,
-                    life: replica.life,
-                },
-            );
-        }
+        self.wake_at(node, deadline);
         if silent {
             self.check_silent(node)?;
         }
         self.look_at(node)
+    }
+
+    /// A node takes a turn at this time of its clock, at the latest.
+    pub(crate) fn wake_at(&mut self, node: usize, deadline: Time) {
+        let now = self.now();
+        let replica = &mut self.replicas[node];
+        let Some(process) = replica.process.as_mut().filter(|_| deadline < Time::MAX) else {
+            return;
+        };
+        let wake = process.clock.moment(deadline).max(now);
+        if wake < process.wake {
+            process.wake = wake;
+            let life = replica.life;
+            self.queue.schedule(wake, Event::Deadline { node, life });
+        }
     }
 
     /// After a turn: lets the checkers look, and sends off what the node has said.
@@ -363,9 +382,21 @@ impl World {
         self.transitions.ends_turn();
         outgoing.verdict()?;
         let view = view(process, now, outgoing.truncated.take());
+        let gone = std::mem::take(&mut outgoing.gone);
         // Who has stopped in this turn hands nothing over any more of what he decided in it.
         if process.driver.stopped().is_none() {
             self.checks.turned(replica.node, &view)?;
+            for (to, message, _) in &outgoing.messages {
+                if let PeerMessage::SnapshotChunk(chunk) = message
+                    && chunk.total > 0
+                {
+                    self.checks.transfers.gives(replica.node, *to, chunk.last);
+                }
+            }
+            let told = process.driver.consensus().snapshot_peers().collect();
+            self.checks
+                .transfers
+                .turned(replica.node, view.now, told, &gone)?;
         }
         let (id, incarnation) = (replica.node, process.incarnation);
         for (to, message, message_id) in outgoing.messages.drain(..) {
@@ -378,6 +409,7 @@ impl World {
             };
             self.send(node, to, &packet, message_id);
         }
+        self.settle_replies(node, &mut outgoing.replies);
         for (token, reply) in outgoing.replies.drain(..) {
             let waiting = self
                 .clients
@@ -437,9 +469,8 @@ impl World {
             said = true;
         }
         let segment = process.log.segment();
-        self.checks
-            .counters
-            .hit_if(segment > process.segment, Sometimes::SegmentBegun);
+        let begun = segment > process.segment;
+        self.checks.counters.hit_if(begun, Sometimes::SegmentBegun);
         process.segment = segment;
         let recycled = process.log.segments_recycled();
         self.checks
@@ -450,6 +481,9 @@ impl World {
         if said {
             let at = now.after(self.random.around(self.swarm.turn));
             self.schedule_turn(node, at);
+        }
+        if begun {
+            self.endanger_segment(node);
         }
         self.watch_disk(node);
         self.check_power(node);
@@ -549,6 +583,11 @@ fn allowance(swarm: &Swarm) -> Allowance {
         append: PAYLOAD_BYTES_MAX + 1024,
         peers: swarm.nodes - 1,
     }
+}
+
+/// How long a follower may take to ask for the next part of a snapshot, and make progress: half of what leaders allow.
+fn transfer_patience(swarm: &Swarm) -> Duration {
+    Duration(4 * swarm.sizes.election_timeout_min.0)
 }
 
 /// How long a leader may go on without hearing a quorum: it looks at every heartbeat.

@@ -18,7 +18,10 @@ use kontiki_sim::checkers::quorum_contact::QuorumContact;
 use kontiki_sim::checkers::reads::{self, Answer, Floor};
 use kontiki_sim::checkers::replicas::Replicas;
 use kontiki_sim::checkers::tails::Tail;
-use kontiki_sim::checkers::{compare, durability, leader_completeness, log_matching, state_machine_safety};
+use kontiki_sim::checkers::transfers::{Gone, Transfers};
+use kontiki_sim::checkers::{
+    compare, durability, leader_completeness, log_matching, snapshots, state_machine_safety,
+};
 use kontiki_sim::committed::{Committed, CommittedRecord};
 use kontiki_sim::entries::EntryId;
 use kontiki_sim::hash::Hash;
@@ -604,4 +607,71 @@ fn a_ledger_knows_behind_what_something_later_stands() {
     ledger.write(&write(3, Some(2), vec![noop(2, 2)])).unwrap();
     ledger.persisted(WriteId(3));
     assert_eq!(ledger.settled().len(), 1);
+}
+
+#[test]
+fn what_a_follower_is_fetching_must_stay_while_it_asks_on() {
+    let last = LogId::new(Term(3), Index(40));
+    let told = || vec![(TWO, last)];
+    let log = Gone {
+        log: Some(Index(41)),
+        ..Gone::default()
+    };
+    let file = Gone {
+        snapshots: vec![last],
+        ..Gone::default()
+    };
+    let others = Gone {
+        log: Some(Index(40)),
+        snapshots: vec![LogId::new(Term(3), Index(39))],
+    };
+    let begun = || {
+        let mut transfers = Transfers::new(Duration(100));
+        assert!(transfers.turned(ONE, Time(1), told(), &Gone::default()).is_ok());
+        transfers.asks(ONE, TWO, last, Time(5));
+        transfers.gives(ONE, TWO, last);
+        transfers.asks(ONE, TWO, last, Time(90));
+        transfers
+    };
+    let mut refused = Transfers::new(Duration(100));
+    assert!(refused.turned(ONE, Time(1), told(), &Gone::default()).is_ok());
+    refused.asks(ONE, TWO, last, Time(5));
+    assert!(
+        refused.turned(ONE, Time(50), told(), &file).is_ok(),
+        "it is given nothing"
+    );
+    for gone in [&log, &file] {
+        assert!(begun().turned(ONE, Time(50), told(), gone).is_err());
+        assert!(
+            begun().turned(ONE, Time(105), told(), gone).is_ok(),
+            "it asks no more"
+        );
+        assert!(
+            begun().turned(ONE, Time(50), Vec::new(), gone).is_ok(),
+            "it needs none"
+        );
+        assert!(
+            begun().turned(THREE, Time(50), told(), gone).is_ok(),
+            "of another"
+        );
+        let mut done = begun();
+        done.answers(TWO);
+        assert!(done.turned(ONE, Time(50), told(), gone).is_ok());
+        let mut down = begun();
+        down.down(ONE);
+        assert!(down.turned(ONE, Time(50), told(), gone).is_ok());
+    }
+    assert!(begun().turned(ONE, Time(50), told(), &others).is_ok());
+    let newer = vec![(TWO, LogId::new(Term(3), Index(50)))];
+    assert!(
+        begun().turned(ONE, Time(50), newer, &file).is_err(),
+        "told of the next"
+    );
+}
+
+#[test]
+fn a_log_must_hold_the_first_entry_that_it_says_it_holds() {
+    assert!(snapshots::holds_from(ONE, Position(5), Position(4)).is_ok());
+    assert!(snapshots::holds_from(ONE, Position(5), Position(2)).is_ok());
+    assert!(snapshots::holds_from(ONE, Position(5), Position(5)).is_err());
 }

@@ -21,3 +21,4 @@ pub mod replicas;
 pub mod snapshots;
 pub mod state_machine_safety;
 pub mod tails;
+pub mod transfers;

@@ -3,16 +3,29 @@
 use crate::committed::Committed;
 use crate::ledger::{Ledger, Record};
 use crate::violation::{Verdict, Violation, ensure};
-use kontiki_consensus::{Base, NodeId};
+use kontiki_consensus::{Base, NodeId, Position};
 
 /// The name of the property.
 pub const PROPERTY: &str = "a snapshot covers what is committed";
+
+/// The name of the property that all nodes trim at the same place.
+pub const PROPERTY_FIRST: &str = "a log holds all from its first entry on";
 
 fn is_committed(node: NodeId, base: &Base, committed: &Committed) -> Verdict {
     let known = committed.record(base.last.index).map(|c| c.record);
     let same = known.is_some_and(|r| (r.term, r.position) == (base.last.term, base.position));
     ensure(same, PROPERTY, || {
         format!("the log of {node:?} is to begin after {base:?}, where {known:?} is committed")
+    })
+}
+
+/// The first entry that a node says its log holds, and the last one that it does not hold.
+///
+/// # Errors
+/// If it says it holds what it does not.
+pub fn holds_from(node: NodeId, first: Position, forgotten: Position) -> Verdict {
+    ensure(forgotten < first, PROPERTY_FIRST, || {
+        format!("the log of {node:?} begins after {forgotten:?}, and it says that it holds {first:?}")
     })
 }
 

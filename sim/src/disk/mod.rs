@@ -105,9 +105,22 @@ impl SimDisk {
         self.platter.borrow_mut().power = Power::FailsAfter(operations);
     }
 
-    /// Takes back [`SimDisk::fail_power_after`], if the power is still on.
+    /// Kills the process once a name has changed, before that is synced: it looks as if the power were lost, and
+    /// [`SimDisk::is_killed`] tells that it is not.
+    pub fn kill_when_named(&self) {
+        self.platter.borrow_mut().kills_named = true;
+    }
+
+    /// Whether the process was killed by [`SimDisk::kill_when_named`].
+    #[must_use]
+    pub fn is_killed(&self) -> bool {
+        self.platter.borrow().killed
+    }
+
+    /// Takes back [`SimDisk::fail_power_after`] and [`SimDisk::kill_when_named`], if the power is still on.
     pub fn keep_power(&self) {
         let mut platter = self.platter.borrow_mut();
+        platter.kills_named = false;
         if platter.power != Power::Lost {
             platter.power = Power::On;
         }

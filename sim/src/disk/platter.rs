@@ -36,6 +36,10 @@ pub(super) struct Platter {
     pub(super) random: Random,
     pub(super) profile: DiskProfile,
     pub(super) power: Power,
+    /// The process is killed once a name has changed, before that is synced.
+    pub(super) kills_named: bool,
+    /// It was.
+    pub(super) killed: bool,
     pub(super) full: bool,
     /// Writes fail from now on.
     pub(super) broken: bool,
@@ -71,6 +75,8 @@ impl Platter {
             random,
             profile,
             power: Power::On,
+            kills_named: false,
+            killed: false,
             full: false,
             broken: false,
             has_failed: false,
@@ -305,6 +311,9 @@ impl Platter {
             .ok_or_else(|| failure(from, ErrorKind::NotFound))?;
         self.check_free(to)?;
         self.names.rename(from, to, target);
+        if std::mem::take(&mut self.kills_named) && self.power != Power::Lost {
+            (self.killed, self.power) = (true, Power::FailsAfter(0));
+        }
         Ok(Done::Unit)
     }
 
@@ -407,6 +416,7 @@ impl Platter {
         self.completed.clear();
         self.unanswered.clear();
         self.power = Power::On;
+        (self.kills_named, self.killed) = (false, false);
         (self.broken, self.has_failed) = (false, false);
         self.forget_unnamed();
     }
