@@ -118,7 +118,8 @@ impl World {
     fn crash_at_operation(&mut self, node: usize) {
         let disk = &self.replicas[node].disk;
         if self.random.chance(Ppm::percent(25)) {
-            disk.kill_when_named();
+            let directories = ["log/", "log/", "snapshots/"];
+            disk.kill_when_named(self.random.pick(&directories).copied().unwrap_or_default());
         } else {
             disk.fail_power_after(self.random.magnitude(1, 64) - 1);
         }

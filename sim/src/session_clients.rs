@@ -8,7 +8,7 @@
 use crate::checkers::appends::Acknowledgement;
 use crate::checks::Checks;
 use crate::entries::{self, EntryId};
-use crate::linearizability::{CallId, History, Op};
+use crate::linearizability::{Answer, CallId, History, Op};
 use crate::machine::{self, KEYS};
 use crate::random::{Ppm, Random};
 use crate::sometimes::Sometimes;
@@ -379,13 +379,8 @@ impl SessionClients {
         let call = client.pending.remove(&attempt.sequence).and_then(|p| p.call);
         match (outcome, said, ask) {
             (Some(Outcome::Final(_)), Some((said, outputs)), Some(ask)) => {
-                let answer = outputs.as_ref().and_then(|o| machine::decode(o));
-                let is_one = call.is_none() || outputs.is_none() || answer.is_some();
-                ensure(is_one, PROPERTY, || {
-                    format!("{outputs:?} is no answer of the machine")
-                })?;
-                if let (Some(call), Some(answer)) = (call, answer) {
-                    self.history.returned(call, answer, now.0);
+                if let (Some(call), Some(outputs)) = (call, &outputs) {
+                    self.history.returned(call, answer_of(outputs)?, now.0);
                 }
                 let done = Done {
                     operation: attempt.operation,
@@ -427,6 +422,11 @@ impl Done {
             )
         })
     }
+}
+
+/// What the machine has answered to a change of a key: it answers every one.
+fn answer_of(outputs: &[u8]) -> Result<Answer, Violation> {
+    machine::decode(outputs).ok_or_else(|| wrong(&format!("{outputs:?} is no answer of the machine")))
 }
 
 fn acknowledgement(reply: &Reply) -> Option<(Acknowledgement, Option<Bytes>)> {

@@ -105,10 +105,10 @@ impl SimDisk {
         self.platter.borrow_mut().power = Power::FailsAfter(operations);
     }
 
-    /// Kills the process once a name has changed, before that is synced: it looks as if the power were lost, and
+    /// Kills the process once a name has changed in this directory, before that is synced: it looks as if the power were lost, and
     /// [`SimDisk::is_killed`] tells that it is not.
-    pub fn kill_when_named(&self) {
-        self.platter.borrow_mut().kills_named = true;
+    pub fn kill_when_named(&self, directory: &'static str) {
+        self.platter.borrow_mut().kills_named = Some(directory);
     }
 
     /// Whether the process was killed by [`SimDisk::kill_when_named`].
@@ -120,7 +120,7 @@ impl SimDisk {
     /// Takes back [`SimDisk::fail_power_after`] and [`SimDisk::kill_when_named`], if the power is still on.
     pub fn keep_power(&self) {
         let mut platter = self.platter.borrow_mut();
-        platter.kills_named = false;
+        platter.kills_named = None;
         if platter.power != Power::Lost {
             platter.power = Power::On;
         }

@@ -36,8 +36,8 @@ pub(super) struct Platter {
     pub(super) random: Random,
     pub(super) profile: DiskProfile,
     pub(super) power: Power,
-    /// The process is killed once a name has changed, before that is synced.
-    pub(super) kills_named: bool,
+    /// The process is killed once a name has changed in this directory, before that is synced.
+    pub(super) kills_named: Option<&'static str>,
     /// It was.
     pub(super) killed: bool,
     pub(super) full: bool,
@@ -75,7 +75,7 @@ impl Platter {
             random,
             profile,
             power: Power::On,
-            kills_named: false,
+            kills_named: None,
             killed: false,
             full: false,
             broken: false,
@@ -311,7 +311,8 @@ impl Platter {
             .ok_or_else(|| failure(from, ErrorKind::NotFound))?;
         self.check_free(to)?;
         self.names.rename(from, to, target);
-        if std::mem::take(&mut self.kills_named) && self.power != Power::Lost {
+        let kills = self.kills_named.take_if(|directory| to.starts_with(*directory));
+        if kills.is_some() && self.power != Power::Lost {
             (self.killed, self.power) = (true, Power::FailsAfter(0));
         }
         Ok(Done::Unit)
@@ -416,7 +417,7 @@ impl Platter {
         self.completed.clear();
         self.unanswered.clear();
         self.power = Power::On;
-        (self.kills_named, self.killed) = (false, false);
+        (self.kills_named, self.killed) = (None, false);
         (self.broken, self.has_failed) = (false, false);
         self.forget_unnamed();
     }
