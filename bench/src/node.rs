@@ -418,6 +418,9 @@ impl Tally {
     }
 }
 
+/// How long an append may take while a leader goes away: longer than any election.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Clients that go on whatever happens, and probes. Gives how many appends were acknowledged, how many are unknown, and
 /// when each successful probe began and ended.
 fn probe(
@@ -427,6 +430,8 @@ fn probe(
     bytes: usize,
     time: Duration,
 ) -> Result<String, Failed> {
+    // Those that wait for a leader that is gone are not to hold up the end for long.
+    let handle = &handle.with_timeout(PROBE_TIMEOUT);
     let tally = Arc::new(Tally {
         next_client: AtomicU32::new(first),
         ..Tally::default()
@@ -552,4 +557,37 @@ pub(crate) fn check(handle: &Handle<Raw>, first: u64, last: u64) -> Result<Strin
     }
     let (entries, hash) = proof.finish();
     Ok(format!("checked {first} {entries} {hash:016x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the check says about a log of these entries.
+    fn checked(entries: &[(u32, u32)]) -> Result<String, String> {
+        let config = Config::in_memory(1).expect("randomness").remove(0);
+        let handle = RaftNode::<LogOnly<Raw>>::new(config)
+            .and_then(|node| node.start())
+            .expect("a node");
+        handle
+            .blocking()
+            .wait_ready(Duration::from_secs(10))
+            .expect("it leads");
+        for (client, number) in entries {
+            let entry = entries::entry(*client, *number, 16);
+            handle.blocking().append(Raw(entry)).expect("appended");
+        }
+        let found = check(&handle, 0, entries.len() as u64).map_err(|error| error.to_string());
+        handle.blocking().shutdown().expect("it stops");
+        found
+    }
+
+    #[test]
+    fn a_log_with_a_gap_or_a_repetition_is_refused() {
+        let sound = checked(&[(0, 0), (1, 0), (0, 1)]).expect("nothing is wrong");
+        assert!(sound.starts_with("checked 1 3 "), "{sound}");
+        assert_ne!(checked(&[(1, 0), (0, 0), (0, 1)]), Ok(sound));
+        assert!(checked(&[(0, 0), (0, 2)]).is_err());
+        assert!(checked(&[(0, 0), (0, 0)]).is_err());
+    }
 }

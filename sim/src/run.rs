@@ -205,9 +205,9 @@ impl World {
     }
 
     /// Whether replicas differ, one rightly and one wrongly, and whoever could tell which is so far behind that it
-    /// would need a snapshot from one of them.
+    /// would need a snapshot from its leader, which is one of them.
     fn is_undecidable(&self) -> bool {
-        let (mut right, mut wrong, mut behind, mut forgotten) = (false, false, Vec::new(), Index(u64::MAX));
+        let (mut right, mut wrong, mut behind, mut forgotten) = (false, false, Vec::new(), None);
         for replica in &self.replicas {
             let Some(process) = &replica.process else {
                 return false;
@@ -216,12 +216,15 @@ impl World {
             if process.driver.is_halted() {
                 right |= !replica.health.is_wrong();
                 wrong |= replica.health.is_wrong();
-                forgotten = forgotten.min(consensus.base().index);
+                if consensus.role() == Role::Leader {
+                    forgotten = Some(consensus.base().index);
+                }
             } else {
                 behind.push(consensus.commit());
             }
         }
-        right && wrong && !behind.is_empty() && behind.iter().all(|last| *last < forgotten)
+        let needy = |forgotten: Index| !behind.is_empty() && behind.iter().all(|commit| *commit < forgotten);
+        right && wrong && forgotten.is_some_and(needy)
     }
 
     /// The leader of the healed quorum and its term, if no node has ever been in a later one.
