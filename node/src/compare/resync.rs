@@ -84,10 +84,32 @@ impl Driver {
     pub(crate) fn take_resync(&mut self, now: Time, from: NodeId, resync: Resync, ports: &mut impl Ports) {
         match resync.offer {
             Some(last) => self.take_offer(now, from, last),
-            None if self.compare.is_sound() && self.applied.machine => {
-                self.offer(now, from, resync.index, ports);
+            None => {
+                self.end_dispute_with(from, ports);
+                if self.compare.is_sound() && self.applied.machine {
+                    self.offer(now, from, resync.index, ports);
+                }
             }
-            None => {}
+        }
+    }
+
+    /// Who looks for a state has heard of a majority that differs from it. If it is the only one that differs from this
+    /// node, nothing speaks against this one any more, though it has not heard that majority itself: whoever is to be
+    /// heard may need a snapshot of this very node first.
+    fn end_dispute_with(&mut self, peer: NodeId, ports: &mut impl Ports) {
+        let (Standing::Disputed { index, .. } | Standing::Halted { index, .. }) = self.compare.standing
+        else {
+            return;
+        };
+        let Some(own) = self.compare.of(index, self.node()) else {
+            return;
+        };
+        let told = self.compare.told.get(&index).into_iter().flatten();
+        let mut differing = told.filter(|(_, other)| !super::agree(own, other));
+        if differing.next().is_some_and(|(first, _)| *first == peer) && differing.next().is_none() {
+            tracing::info!(%index, "node {peer} knows that it is wrong: this node goes on");
+            self.compare.standing = Standing::Sound;
+            self.hand_over(ports);
         }
     }
 
