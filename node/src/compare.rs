@@ -450,6 +450,3 @@ impl Driver {
         &self.compare.differing
     }
 }
-
-#[cfg(test)]
-mod tests;

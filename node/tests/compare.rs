@@ -8,7 +8,7 @@ use kontiki_node::{
     Ask, Consistency, Failure, MachineError, Reply, StateMachine, Token,
     machine::{Applier, At, Batch, MetaDelta, MetaRows, Typed, encode},
 };
-use kontiki_wire::{Codec, Compared, Expect, Payload, PeerMessage, Session};
+use kontiki_wire::{Codec, Compared, Expect, Payload, PeerMessage, Resync, Session};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -406,4 +406,23 @@ fn what_is_told_of_another_record_is_compared_with_nothing() {
     }
     world.run(1_000);
     assert!(world.driver(names[0]).stopped().is_none() && quarantined(&world).is_empty());
+}
+
+#[test]
+fn who_looks_for_a_new_state_was_the_wrong_one() {
+    let (mut world, names, wrong) = cluster(3, STATES);
+    let (good, bad, away) = (names[0], names[1], names[2]);
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    world.crash(away);
+    add(&mut world, good, 5);
+    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+    let looks = Resync {
+        index: kontiki_consensus::Index(1),
+        offer: None,
+    };
+    world.hand(away, good, PeerMessage::Resync(looks));
+    world.run(10);
+    assert_eq!(quarantined(&world).len(), 2, "that one does not differ from it");
+    world.hand(bad, good, PeerMessage::Resync(looks));
+    world.run_until("the other to go on", |w| quarantined(w) == [bad]);
 }
