@@ -201,13 +201,19 @@ impl Driver {
         let Some(interval) = self.config.compare.interval else {
             return;
         };
-        let news = self.applied.position > self.compare.position && now >= self.compare.next;
-        if !news || !self.compare.is_sound() || !self.knows_sessions() {
+        let halted = self.is_halted();
+        let sound = self.compare.is_sound() && self.knows_sessions();
+        let news = sound && self.applied.position > self.compare.position;
+        if now < self.compare.next || !(news || halted) {
             return;
         }
-        let Some(admission) = self.admission() else {
-            return;
+        // Others may have gone on meanwhile, and this node only hears of it where they compare.
+        let admission = if halted {
+            self.consensus.admission()
+        } else {
+            self.admission()
         };
+        let Some(admission) = admission else { return };
         if self.consensus.configuration().members().len() < 2 {
             return;
         }
@@ -259,7 +265,7 @@ impl Driver {
         }
         let again = self.compare.note(from, compared).is_some();
         let Some(own) = self.compare.of(compared.index, self.node()).copied() else {
-            return;
+            return self.see_overtaken(now, compared, ports);
         };
         // Who differs must know why, and who asks again has not heard.
         let differs = own.log_hash != compared.log_hash || !agree(&own, &compared);
@@ -271,6 +277,26 @@ impl Driver {
             self.tell(from, answer, ports);
         }
         self.judge(now, compared.index, ports);
+    }
+
+    /// Where this node waits for somebody to decide, and a majority without it has gone on and agrees: that decides.
+    fn see_overtaken(&mut self, now: Time, theirs: Compared, ports: &mut impl Ports) {
+        let (node, index) = (self.node(), theirs.index);
+        let Standing::Halted { index: halted, .. } = self.compare.standing else {
+            return;
+        };
+        let told = self.compare.told.get(&index);
+        let same = |n: NodeId| {
+            let other = told.and_then(|told| told.get(&n));
+            n != node && other.is_some_and(|other| agree(&theirs, other))
+        };
+        if index > halted && self.consensus.configuration().has_quorum(same) {
+            let why = format!(
+                "it stopped applying at record {halted}, where replicas differed, and a majority without it has gone on \
+                 and agrees at record {index}"
+            );
+            self.quarantine(now, index, why, ports);
+        }
     }
 
     fn judge(&mut self, now: Time, index: Index, ports: &mut impl Ports) {
@@ -295,8 +321,12 @@ impl Driver {
             }
             Verdict::Majority => self.agreed(index, own, ports),
             Verdict::Minority(peer) => {
-                let theirs = of(peer).unwrap_or(own);
-                self.quarantine(now, index, (own, peer, theirs), ports);
+                let why = format!(
+                    "its state machine differs from a majority's at record {index}: {}, {}",
+                    text(node, &own),
+                    text(peer, &of(peer).unwrap_or(own))
+                );
+                self.quarantine(now, index, why, ports);
             }
             Verdict::Disputed => {
                 if self.compare.is_sound() {
@@ -334,23 +364,11 @@ impl Driver {
     }
 
     /// A majority differs from this node: it answers nothing more and does not lead.
-    fn quarantine(
-        &mut self,
-        now: Time,
-        index: Index,
-        (own, peer, theirs): (Compared, NodeId, Compared),
-        ports: &mut impl Ports,
-    ) {
+    fn quarantine(&mut self, now: Time, index: Index, why: String, ports: &mut impl Ports) {
         if matches!(self.compare.standing, Standing::Quarantined { .. }) {
             return;
         }
-        let node = self.node();
-        let why = format!(
-            "its state machine differs from a majority's at record {index}: {}, {}",
-            text(node, &own),
-            text(peer, &theirs)
-        );
-        tracing::error!("node {node} is quarantined: {why}");
+        tracing::error!("node {} is quarantined: {why}", self.node());
         self.counts.quarantined += 1;
         self.compare.standing = Standing::Quarantined { index, why };
         self.refuse_tails(ports);

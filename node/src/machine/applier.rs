@@ -169,7 +169,7 @@ impl Applier {
         self.durable.clone().unwrap_or_default()
     }
 
-    /// See [`StateMachine::digest`].
+    /// See [`StateMachine::digest`](super::StateMachine::digest).
     #[must_use]
     pub fn digest(&self) -> Option<u64> {
         self.machine.digest()
