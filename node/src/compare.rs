@@ -47,7 +47,12 @@ pub(crate) enum Standing {
     /// Another differs, and too few have been heard to tell who is wrong.
     Disputed { index: Index, since: Time },
     /// Nobody can tell who is wrong.
-    Halted { index: Index, why: String },
+    Halted {
+        index: Index,
+        why: String,
+        /// A majority without it has gone on: it applies up to where it can be compared with them, and answers nothing yet.
+        goes_on: bool,
+    },
     /// A majority differs from it since this record.
     Quarantined { index: Index, why: String },
 }
@@ -88,7 +93,7 @@ impl Compare {
     pub(crate) fn holds(&self) -> bool {
         matches!(
             self.standing,
-            Standing::Halted { .. } | Standing::Quarantined { .. }
+            Standing::Halted { goes_on: false, .. } | Standing::Quarantined { .. }
         )
     }
 
@@ -265,7 +270,7 @@ impl Driver {
         }
         let again = self.compare.note(from, compared).is_some();
         let Some(own) = self.compare.of(compared.index, self.node()).copied() else {
-            return self.see_overtaken(now, compared, ports);
+            return self.see_overtaken(compared, ports);
         };
         // Who differs must know why, and who asks again has not heard.
         let differs = own.log_hash != compared.log_hash || !agree(&own, &compared);
@@ -279,23 +284,21 @@ impl Driver {
         self.judge(now, compared.index, ports);
     }
 
-    /// Where this node waits for somebody to decide, and a majority without it has gone on and agrees: that decides.
-    fn see_overtaken(&mut self, now: Time, theirs: Compared, ports: &mut impl Ports) {
-        let (node, index) = (self.node(), theirs.index);
-        let Standing::Halted { index: halted, .. } = self.compare.standing else {
-            return;
-        };
-        let told = self.compare.told.get(&index);
+    /// Where this node waits for somebody to decide, and a majority without it has gone on and agrees: it is to be compared
+    /// with them.
+    fn see_overtaken(&mut self, theirs: Compared, ports: &mut impl Ports) {
+        let (node, told) = (self.node(), self.compare.told.get(&theirs.index));
         let same = |n: NodeId| {
             let other = told.and_then(|told| told.get(&n));
             n != node && other.is_some_and(|other| agree(&theirs, other))
         };
-        if index > halted && self.consensus.configuration().has_quorum(same) {
-            let why = format!(
-                "it stopped applying at record {halted}, where replicas differed, and a majority without it has gone on \
-                 and agrees at record {index}"
-            );
-            self.quarantine(now, index, why, ports);
+        let agrees = self.consensus.configuration().has_quorum(same);
+        if let Standing::Halted { index, goes_on, .. } = &mut self.compare.standing
+            && theirs.index > *index
+            && agrees
+        {
+            *goes_on = true;
+            self.hand_over(ports);
         }
     }
 
@@ -406,7 +409,11 @@ impl Driver {
         );
         tracing::error!("applying stops: {why}");
         self.counts.halted += 1;
-        self.compare.standing = Standing::Halted { index, why };
+        self.compare.standing = Standing::Halted {
+            index,
+            why,
+            goes_on: false,
+        };
         self.refuse_tails(ports);
     }
 
