@@ -50,7 +50,7 @@ pub(crate) enum Standing {
     Halted {
         index: Index,
         why: String,
-        /// A majority without it has gone on: it applies up to where it can be compared with them, and answers nothing yet.
+        /// Others have gone on: it applies up to where it can be compared with them, and answers nothing yet.
         goes_on: bool,
     },
     /// A majority differs from it since this record.
@@ -284,18 +284,11 @@ impl Driver {
         self.judge(now, compared.index, ports);
     }
 
-    /// Where this node waits for somebody to decide, and a majority without it has gone on and agrees: it is to be compared
-    /// with them.
+    /// Where this node waits for somebody to decide, and others have gone on: they may not know any more what they were at
+    /// its record, and it is compared with them at theirs.
     fn see_overtaken(&mut self, theirs: Compared, ports: &mut impl Ports) {
-        let (node, told) = (self.node(), self.compare.told.get(&theirs.index));
-        let same = |n: NodeId| {
-            let other = told.and_then(|told| told.get(&n));
-            n != node && other.is_some_and(|other| agree(&theirs, other))
-        };
-        let agrees = self.consensus.configuration().has_quorum(same);
         if let Standing::Halted { index, goes_on, .. } = &mut self.compare.standing
             && theirs.index > *index
-            && agrees
         {
             *goes_on = true;
             self.hand_over(ports);
