@@ -362,7 +362,7 @@ impl Driver {
                 outputs: self
                     .applied
                     .outputs(at, waiter.session)
-                    .filter(|_| !self.compare.holds()),
+                    .filter(|_| self.compare.why().is_none()),
             }
         };
         ports.reply(waiter.token, reply);
