@@ -396,12 +396,12 @@ impl World {
             let committed = self.checks.committed.records();
             // Who was left behind may hold what others have replaced.
             let process = replica.process.as_ref().filter(|_| undecidable);
-            let known = process.map_or(usize::MAX, |p| p.driver.consensus().commit().0 as usize);
-            let whole = records.len() >= committed.len().min(known)
+            let through = process.map_or(usize::MAX, |p| p.driver.consensus().commit().0 as usize);
+            let whole = records.len() >= committed.len().min(through)
                 && records
                     .iter()
                     .zip(committed)
-                    .take(known)
+                    .take(through)
                     .all(|(on_disk, c)| *on_disk == c.record)
                 && records == ledger.durable();
             ensure(whole, "what is acknowledged can be read back from disk", || {
