@@ -11,7 +11,7 @@ use kontiki_node::MachineError;
 use kontiki_node::machine::{At, Machine, MetaRows, ReaderOfBytes, restored, snapshot_of};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many keys there are, named from 0.
@@ -43,6 +43,8 @@ pub const OUTPUT: u8 = 2;
 pub struct Health {
     /// What has gone wrong with its state as it is.
     wrong: AtomicU8,
+    /// Whether it ever was.
+    ever: AtomicBool,
     /// What is to go wrong, once, and from which entry on.
     plan: Mutex<Option<(u64, u8)>>,
 }
@@ -52,8 +54,8 @@ impl Health {
     #[must_use]
     pub fn going_wrong(entry: u64, kind: u8) -> Self {
         Self {
-            wrong: AtomicU8::new(0),
             plan: Mutex::new(Some((entry, kind))),
+            ..Self::default()
         }
     }
 
@@ -65,18 +67,20 @@ impl Health {
 
     /// Whether it has gone wrong, now or before.
     #[must_use]
-    pub fn plan_is_done(&self) -> bool {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    pub fn was_wrong(&self) -> bool {
+        self.ever.load(Ordering::Relaxed)
     }
 
     fn see(&self, numbers: &Numbers) {
         self.wrong.store(numbers.wrong, Ordering::Relaxed);
+        self.ever.fetch_or(numbers.wrong != 0, Ordering::Relaxed);
     }
 
     /// What goes wrong with this entry.
     fn strikes(&self, entry: u64, is_op: bool) -> Option<u8> {
         let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
         let due = plan.take_if(|(from, kind)| entry >= *from && (*kind == STATE || !is_op));
+        self.ever.fetch_or(due.is_some(), Ordering::Relaxed);
         due.map(|(_, kind)| kind)
     }
 }

@@ -191,7 +191,9 @@ impl World {
         counters.hit_if(counts.quarantined > before.quarantined, Sometimes::Quarantined);
         counters.hit_if(counts.halted > before.halted, Sometimes::Disputed);
         counters.hit_if(counts.resynced > before.resynced, Sometimes::Resynced);
-        let alarm = counts.quarantined > before.quarantined && !wrong && !many;
+        // It may hear of what it has become when another state has taken the place of that.
+        let over = replica.health.was_wrong() && process.driver.quarantined().is_none();
+        let alarm = counts.quarantined > before.quarantined && !(wrong || many || over);
         let noise = (counts.halted, counts.differing) != (before.halted, before.differing) && !any;
         ensure(!alarm && !noise, QUARANTINE, || {
             format!(
@@ -218,7 +220,8 @@ impl World {
         self.checks
             .counters
             .hit_if(wrong > 0 && !self.went_wrong, Sometimes::WentWrong);
-        self.went_wrong |= wrong > 0;
+        // A state may be replaced before anybody hears that it was wrong.
+        self.went_wrong |= self.replicas.iter().any(|r| r.health.was_wrong());
         self.many_wrong |= wrong > 1;
         (self.went_wrong, self.many_wrong)
     }

@@ -221,5 +221,7 @@ impl Driver {
         self.compare.passed.clear();
         self.compare.syncing = Syncing::default();
         self.consensus.step(now, Event::MayLead(true));
+        // The mark may have come behind the state, where that was under way already.
+        ports.work(self.config.group, Task::Quarantine(Index::ZERO));
     }
 }

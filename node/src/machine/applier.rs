@@ -33,7 +33,8 @@ pub enum Task {
     Snapshot,
     /// Take over the state of a snapshot, which can be read from here.
     Restore(Restore, Box<dyn Read + Send>),
-    /// A durable machine is to keep that it was found to differ from a majority's, at this record.
+    /// A durable machine is to keep that it was found to differ from a majority's, at this record; zero: that nothing
+    /// speaks against it any more.
     Quarantine(Index),
 }
 

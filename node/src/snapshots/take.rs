@@ -291,6 +291,8 @@ impl Driver {
         self.snapshots.own.restoring.retain(|last| *last != base.last);
         self.begin_counting(base.position, 0, time);
         self.counts.restored += 1;
+        // What it was at records before that is told and judged before another state takes its place.
+        self.see_to_comparisons(now, ports);
         self.applied.restored(base.last, base.position, *restore.meta);
         self.resynced(now, &restore.file, ports);
         self.serve_waiting(ports);
