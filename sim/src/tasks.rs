@@ -220,9 +220,10 @@ impl World {
         self.checks
             .counters
             .hit_if(wrong > 0 && !self.went_wrong, Sometimes::WentWrong);
-        // A state may be replaced before anybody hears that it was wrong.
-        self.went_wrong |= self.replicas.iter().any(|r| r.health.was_wrong());
-        self.many_wrong |= wrong > 1;
+        // A state may be replaced, or not be there again after a crash, before anybody hears that it was wrong.
+        let ever = self.replicas.iter().filter(|r| r.health.was_wrong()).count();
+        self.went_wrong |= ever > 0;
+        self.many_wrong |= ever > 1;
         (self.went_wrong, self.many_wrong)
     }
 }
