@@ -104,8 +104,9 @@ pub trait StateMachine: Send + 'static {
     }
 
     /// The state becomes the one that `from` holds, to its end: what [`snapshot`](Self::snapshot) gave, on this node or
-    /// another. A durable machine stores `rows` in the same transaction, in place of all rows it has. For a state in
-    /// memory there is [`restored`].
+    /// another. A durable machine stores `rows` in the same transaction, in place of all rows it has; or, if the state is
+    /// too large for one, in the last of several, and opens as a new one, empty and without rows, if it was cut short.
+    /// For a state in memory there is [`restored`].
     ///
     /// # Errors
     /// If it cannot be read or kept; the node stops with it. An error that `from` gives is to be given on.

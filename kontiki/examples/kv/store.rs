@@ -3,7 +3,8 @@
 //! Invariants: pairs, sums and Kontiki's rows change in one transaction, so that whatever of them is on disk belongs
 //! together; the digest is that of the pairs and nothing else, and does not depend on their order. A transaction need not
 //! be on disk before the next begins: the log has every command, and after a crash the store is given again what it lost.
-//! Before a snapshot it is, since the log is cut behind that.
+//! Before a snapshot it is, since the log is cut behind that. A large state is taken over in many transactions, so that
+//! those who share the disk wait for none of them long; a store that was cut short in that is an empty one.
 
 use kontiki::{At, Batch, MachineError, MetaDelta, MetaRows, Reader, StateMachine};
 use redb::{
@@ -18,6 +19,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
+    time::Instant,
 };
 
 const PAIRS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("pairs");
@@ -27,6 +30,9 @@ const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("kontiki");
 
 /// How much of a snapshot is in memory at a time, about.
 const PIECE_BYTES: usize = 64 << 10;
+/// The row of the sums that says that a snapshot is being taken over.
+const RESTORING: &str = "restoring";
+
 /// The longest key or value that is taken from a snapshot.
 const PART_BYTES_MAX: u32 = 64 << 20;
 
@@ -90,6 +96,8 @@ pub(crate) struct Options {
     /// Commands between two transactions that wait for the disk; 1: each of them does.
     pub(crate) sync_every: u64,
     pub(crate) cache_bytes: usize,
+    /// How much is taken over from a snapshot in one transaction, about.
+    pub(crate) part_bytes: usize,
 }
 
 impl Default for Options {
@@ -97,6 +105,7 @@ impl Default for Options {
         Self {
             sync_every: 100_000,
             cache_bytes: 32 << 20,
+            part_bytes: 8 << 20,
         }
     }
 }
@@ -119,6 +128,13 @@ impl Store {
             .create(path)
             .map_err(failed)?;
         let write = db.begin_write().map_err(failed)?;
+        let cut_short = {
+            let sums = write.open_table(SUMS).map_err(failed)?;
+            sums.get(RESTORING).map_err(failed)?.is_some()
+        };
+        if cut_short {
+            empty(&write).map_err(failed)?;
+        }
         let sums = {
             write.open_table(PAIRS).map_err(failed)?;
             write.open_table(ROWS).map_err(failed)?;
@@ -278,20 +294,20 @@ impl StateMachine for Store {
         let unreadable =
             |error: io::Error| MachineError::new(format!("the snapshot cannot be read: {error}"));
         let [index, pairs, digest] = head(&mut from).map_err(unreadable)?;
-        let write = self.begin(true)?;
-        write.delete_table(PAIRS).map_err(failed)?;
-        write.delete_table(ROWS).map_err(failed)?;
+        let mut write = self.begin(true)?;
+        empty(&write).map_err(failed)?;
+        store(&write, &Sums::default(), MetaRows::default()).map_err(failed)?;
+        mark(&write, true).map_err(failed)?;
         let mut sums = Sums {
             index,
             ..Sums::default()
         };
-        {
-            let mut table = write.open_table(PAIRS).map_err(failed)?;
-            let (mut key, mut value) = (Vec::new(), Vec::new());
-            while pair(&mut from, &mut key, &mut value).map_err(unreadable)? {
-                table.insert(&key[..], &value[..]).map_err(failed)?;
-                sums.add(&key, &value);
-            }
+        while part(&write, &mut sums, &mut from, self.options.part_bytes)? {
+            let began = Instant::now();
+            write.commit().map_err(failed)?;
+            // Whoever shares the disk is to have it as long as this did.
+            thread::sleep(began.elapsed());
+            write = self.begin(true)?;
         }
         if sums != (Sums { index, pairs, digest }) {
             return Err(MachineError::new(
@@ -299,6 +315,7 @@ impl StateMachine for Store {
             ));
         }
         store(&write, &sums, rows.clone()).map_err(failed)?;
+        mark(&write, false).map_err(failed)?;
         write.commit().map_err(failed)?;
         (self.sums, self.unsynced) = (sums, 0);
         self.counters.restored.fetch_add(1, Ordering::Relaxed);
@@ -308,6 +325,46 @@ impl StateMachine for Store {
 
 fn failed(error: impl Into<redb::Error>) -> MachineError {
     MachineError::new(format!("redb: {}", error.into()))
+}
+
+/// Forgets everything.
+fn empty(write: &WriteTransaction) -> Result<(), redb::Error> {
+    write.delete_table(PAIRS)?;
+    write.delete_table(ROWS)?;
+    write.delete_table(SUMS)?;
+    Ok(())
+}
+
+/// Puts the next pairs of a snapshot into a transaction, as many as one is for; false at its end.
+fn part(
+    write: &WriteTransaction,
+    sums: &mut Sums,
+    from: &mut BufReader<impl Read>,
+    bytes_max: usize,
+) -> Result<bool, MachineError> {
+    let unreadable = |error: io::Error| MachineError::new(format!("the snapshot cannot be read: {error}"));
+    let mut table = write.open_table(PAIRS).map_err(failed)?;
+    let (mut key, mut value, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while bytes < bytes_max {
+        if !pair(from, &mut key, &mut value).map_err(unreadable)? {
+            return Ok(false);
+        }
+        table.insert(&key[..], &value[..]).map_err(failed)?;
+        sums.add(&key, &value);
+        bytes += key.len() + value.len();
+    }
+    Ok(true)
+}
+
+/// Notes whether a snapshot is being taken over.
+fn mark(write: &WriteTransaction, restoring: bool) -> Result<(), redb::Error> {
+    let mut sums = write.open_table(SUMS)?;
+    if restoring {
+        sums.insert(RESTORING, 1)?;
+    } else {
+        sums.remove(RESTORING)?;
+    }
+    Ok(())
 }
 
 /// Puts what belongs to the pairs into the same transaction.

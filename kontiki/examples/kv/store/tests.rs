@@ -173,6 +173,36 @@ fn a_snapshot_is_read_in_pieces_and_a_wrong_one_changes_nothing() {
 }
 
 #[test]
+fn a_store_that_was_cut_short_while_it_took_a_snapshot_over_is_an_empty_one() {
+    let scratch = Scratch::new("short");
+    let mut from = filled(&scratch, "a", 1000);
+    let mut bytes = Vec::new();
+    let mut source = from.snapshot().unwrap().unwrap();
+    source.read_to_end(&mut bytes).unwrap();
+    let in_parts = Options {
+        part_bytes: 50_000,
+        ..Options::default()
+    };
+    drop(filled(&scratch, "b", 3));
+    let mut to = Store::open(&scratch.0.join("b"), in_parts).unwrap();
+    to.restore(&mut &bytes[..bytes.len() - 1], &MetaRows::default())
+        .unwrap_err();
+    drop(to);
+    let mut to = Store::open(&scratch.0.join("b"), in_parts).unwrap();
+    assert_eq!(
+        (to.sums, to.durable().unwrap()),
+        (Sums::default(), Some(MetaRows::default())),
+        "none of the old, none of the new"
+    );
+    assert_eq!(to.query(Query::Recount), Answer::Sums(Sums::default()));
+    to.restore(&mut &bytes[..], &MetaRows::default()).unwrap();
+    assert_eq!(to.sums, from.sums);
+    assert_eq!(to.query(Query::Recount), Answer::Sums(from.sums));
+    drop(to);
+    assert_eq!(scratch.store("b", 1).sums, from.sums, "it is whole");
+}
+
+#[test]
 fn what_was_not_yet_on_disk_goes_together() {
     let scratch = Scratch::new("together");
     let node = one_node(scratch.store("a", 1_000_000));
