@@ -112,6 +112,17 @@ fn cluster(nodes: u64, kind: Kind) -> (World, Vec<NodeId>, Wrong) {
     (world, names, wrong)
 }
 
+/// Two of three have stopped applying, one rightly and one wrongly, and the third is away.
+fn in_dispute() -> (World, NodeId, NodeId, NodeId) {
+    let (mut world, names, wrong) = cluster(3, STATES);
+    let (good, bad, away) = (names[0], names[1], names[2]);
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    world.crash(away);
+    add(&mut world, good, 5);
+    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+    (world, good, bad, away)
+}
+
 fn add(world: &mut World, n: NodeId, number: u64) -> Token {
     let payload = Payload::one(encode(&number).expect("a number"), Codec::Postcard);
     let ask = Ask::Append {
@@ -324,12 +335,7 @@ fn two_against_two_decide_nothing_and_applying_stops_on_all() {
 
 #[test]
 fn a_third_that_was_away_decides() {
-    let (mut world, names, wrong) = cluster(3, STATES);
-    let (good, bad, away) = (names[0], names[1], names[2]);
-    wrong.lock().expect("whole").insert(bad, (5, 6));
-    world.crash(away);
-    add(&mut world, good, 5);
-    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+    let (mut world, good, bad, away) = in_dispute();
     world.start(away);
     world.run_until("the wrong one to be found", |w| {
         quarantined(w) == [bad] && w.driver(bad).counts().quarantined == 1
@@ -411,12 +417,7 @@ fn what_is_told_of_another_record_is_compared_with_nothing() {
 
 #[test]
 fn who_looks_for_a_new_state_was_the_wrong_one() {
-    let (mut world, names, wrong) = cluster(3, STATES);
-    let (good, bad, away) = (names[0], names[1], names[2]);
-    wrong.lock().expect("whole").insert(bad, (5, 6));
-    world.crash(away);
-    add(&mut world, good, 5);
-    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+    let (mut world, good, bad, away) = in_dispute();
     let looks = Resync {
         index: kontiki_consensus::Index(1),
         offer: None,
