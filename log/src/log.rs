@@ -197,6 +197,11 @@ impl<D: Disk> Log<D> {
         self.first
     }
 
+    /// The disk, for what is special to its kind. Nothing is to be submitted to it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
     /// How many bytes the files of the log take on disk, about: whole segments, without the spare.
     #[must_use]
     pub fn bytes(&self) -> u64 {
