@@ -107,9 +107,10 @@ impl Replica {
         shared: Arc<Shared>,
         identity: Identity,
         driver: Driver,
-        log: Log<Storage>,
+        mut log: Log<Storage>,
         worker: Option<Worker>,
     ) -> Rc<Self> {
+        log.disk_mut().hold_writes();
         let outside = Outside {
             identity,
             log,
@@ -161,6 +162,12 @@ impl Replica {
                 self.ended.set(true);
                 return end;
             }
+            if self.holds_write() {
+                // What the turn has sent goes out first: the disks of the others are to work beside this one.
+                yield_now().await;
+                self.core.borrow_mut().outside.log.disk_mut().carry_out();
+                continue;
+            }
             let deadline = self.deadline.get();
             // A deadline that has moved away leaves the timer as it is: it rings too early now and then.
             if deadline < self.armed.get() {
@@ -209,7 +216,11 @@ impl Replica {
 
     /// Whether the loop has to look: to end, or to set its timer anew.
     fn wants_loop(&self) -> bool {
-        self.end.borrow().is_some() || self.deadline.get() < self.armed.get()
+        self.end.borrow().is_some() || self.deadline.get() < self.armed.get() || self.holds_write()
+    }
+
+    fn holds_write(&self) -> bool {
+        self.core.borrow_mut().outside.log.disk_mut().holds_write()
     }
 
     /// It was told to stop.

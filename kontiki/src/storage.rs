@@ -16,6 +16,27 @@ pub(crate) enum Storage {
     Memory(MemoryDisk),
 }
 
+impl Storage {
+    /// See [`OsDisk::hold_writes`].
+    pub(crate) fn hold_writes(&mut self) {
+        if let Self::Os(disk) = self {
+            disk.hold_writes();
+        }
+    }
+
+    /// See [`OsDisk::holds_write`].
+    pub(crate) fn holds_write(&self) -> bool {
+        matches!(self, Self::Os(disk) if disk.holds_write())
+    }
+
+    /// See [`OsDisk::carry_out`].
+    pub(crate) fn carry_out(&mut self) {
+        if let Self::Os(disk) = self {
+            disk.carry_out();
+        }
+    }
+}
+
 impl Disk for Storage {
     fn submit(&mut self, op: Op) -> OpId {
         match self {
