@@ -8,6 +8,8 @@ pub(crate) struct Options {
     /// Fewer and shorter runs.
     pub(crate) quick: bool,
     pub(crate) json: bool,
+    /// Keep the instructions that are counted.
+    pub(crate) keep: bool,
     pin: bool,
     rounds: Option<usize>,
     seconds: Option<u64>,
@@ -21,6 +23,7 @@ impl Options {
         let mut options = Self {
             quick: false,
             json: false,
+            keep: false,
             pin: false,
             rounds: None,
             seconds: None,
@@ -31,6 +34,7 @@ impl Options {
             match word.as_str() {
                 "--quick" => options.quick = true,
                 "--json" => options.json = true,
+                "--keep" => options.keep = true,
                 "--pin" => options.pin = true,
                 "--rounds" => options.rounds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--seconds" => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
