@@ -187,7 +187,7 @@ pub(crate) fn appends(entry_len: usize, outstanding: usize, rounds: usize) -> Re
     let mut source = Source::new(entry_len);
     for round in 1..=rounds {
         subject.append(&mut source, outstanding)?;
-        if round * outstanding % STRETCH_ENTRIES == 0 {
+        if (round * outstanding).is_multiple_of(STRETCH_ENTRIES) {
             subject.trim()?;
         }
     }
