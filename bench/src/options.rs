@@ -10,6 +10,8 @@ pub(crate) struct Options {
     pub(crate) json: bool,
     /// A table as `docs/PERFORMANCE.md` has it.
     pub(crate) markdown: bool,
+    /// Keep the instructions that are counted.
+    pub(crate) keep: bool,
     pin: bool,
     rounds: Option<usize>,
     seconds: Option<u64>,
@@ -24,6 +26,7 @@ impl Options {
             quick: false,
             json: false,
             markdown: false,
+            keep: false,
             pin: false,
             rounds: None,
             seconds: None,
@@ -35,6 +38,7 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--json" => options.json = true,
                 "--markdown" => options.markdown = true,
+                "--keep" => options.keep = true,
                 "--pin" => options.pin = true,
                 "--rounds" => options.rounds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--seconds" => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
