@@ -136,14 +136,14 @@ fn many_appends_are_under_way_at_once_and_reads_see_them() {
         }
         assert_eq!(body, expected);
     }
-    channel.send(&[append(1, 0, &[], &["a", "b"]), read(2, 0, 0, 1)]);
+    channel.send(&[append(1, 0, &[], &["a", "b"]), read(2, 0, 0, 2)]);
     channel.0.shutdown(Shutdown::Write).unwrap();
     let answers = channel.answers(2);
     assert_eq!(three(&answers[&1].1)[..2], [count as u64 + 1, count as u64 + 2]);
     assert_eq!(
         answers[&2].1[..8],
         1u64.to_le_bytes(),
-        "nothing, from where the log begins"
+        "from where the log begins"
     );
     assert_eq!(channel.next(), None);
 }
