@@ -5,6 +5,7 @@
 
 mod allocations;
 mod bare;
+mod channel;
 mod consensus_only;
 mod counts;
 mod durable;
@@ -64,6 +65,8 @@ options:
   --pin        servers on cores of their own: the leader on the last, the others on the first
   --rounds N   runs of each, ours and theirs in turn
   --seconds N  length of a run of the suites with processes
+  --only NAME  this subject alone (may be given again): inside, remote, plain, etcd, floor (durable and reads)
+  --clients N  so many clients alone (durable and reads)
   --dir DIR    where logs are kept while measuring [default: the current directory]
 for profilers:
   hot <bytes> <outstanding>   Kontiki's consensus alone

@@ -15,6 +15,9 @@ pub(crate) struct Options {
     pin: bool,
     rounds: Option<usize>,
     seconds: Option<u64>,
+    /// The subjects that are measured; all if none is named.
+    only: Vec<String>,
+    clients: Option<u32>,
     /// Where logs are kept.
     pub(crate) dir: PathBuf,
 }
@@ -30,6 +33,8 @@ impl Options {
             pin: false,
             rounds: None,
             seconds: None,
+            only: Vec::new(),
+            clients: None,
             dir: PathBuf::from("."),
         };
         let (mut rest, mut words) = (Vec::new(), words.into_iter());
@@ -42,12 +47,25 @@ impl Options {
                 "--pin" => options.pin = true,
                 "--rounds" => options.rounds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--seconds" => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--only" => options.only.push(words.next()?),
+                "--clients" => options.clients = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--dir" => options.dir = words.next()?.into(),
                 other if other.starts_with("--") => return None,
                 _ => rest.push(word),
             }
         }
         Some((options, rest))
+    }
+
+    /// Whether a subject is to be measured.
+    pub(crate) fn wants(&self, subject: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == subject)
+    }
+
+    /// With how many clients it is measured: of these, those that were asked for.
+    pub(crate) fn clients(&self, all: &[u32]) -> Vec<u32> {
+        let wanted = |clients: &u32| self.clients.is_none_or(|only| only == *clients);
+        all.iter().copied().filter(wanted).collect()
     }
 
     /// How many runs of each; `full` of them unless said otherwise, and one if there is no time.
