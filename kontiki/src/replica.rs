@@ -9,6 +9,7 @@ use crate::{
     asking::Asking,
     calls::Calls,
     network::{Network, links},
+    pace::Pace,
     reading::Reading,
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
@@ -83,6 +84,7 @@ struct Core {
 struct Outside {
     identity: Identity,
     log: Log<Storage>,
+    pace: Pace,
     /// Runs the state machine, if there is one.
     worker: Option<Worker>,
     /// Reads its state for snapshots.
@@ -114,6 +116,7 @@ impl Replica {
         let outside = Outside {
             identity,
             log,
+            pace: Pace::default(),
             worker,
             reading: Reading::new(shared.signal.clone()),
             asking: Asking::new(shared.signal.clone()),
@@ -165,7 +168,8 @@ impl Replica {
             if self.holds_write() {
                 // What the turn has sent goes out first: the disks of the others are to work beside this one.
                 yield_now().await;
-                self.core.borrow_mut().outside.log.disk_mut().carry_out();
+                let Outside { log, pace, .. } = &mut self.core.borrow_mut().outside;
+                log.disk_mut().carry_out(pace);
                 continue;
             }
             let deadline = self.deadline.get();

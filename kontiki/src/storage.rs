@@ -1,11 +1,11 @@
 //! Where a node keeps its log: a directory, or memory.
 
-use crate::memory::MemoryDisk;
+use crate::{memory::MemoryDisk, pace::Pace};
 use kontiki_log::{
     OsDisk,
     disk::{Completion, Disk, Op, OpId},
 };
-use std::io::Read;
+use std::{io::Read, time::Instant};
 
 /// A disk of either kind.
 #[derive(Debug)]
@@ -29,10 +29,15 @@ impl Storage {
         matches!(self, Self::Os(disk) if disk.holds_write())
     }
 
-    /// See [`OsDisk::carry_out`].
-    pub(crate) fn carry_out(&mut self) {
-        if let Self::Os(disk) = self {
+    /// Carries out the write that is held back, on this thread or on the disk's.
+    pub(crate) fn carry_out(&mut self, pace: &mut Pace) {
+        let Self::Os(disk) = self else { return };
+        if pace.is_fast() {
+            let began = Instant::now();
             disk.carry_out();
+            pace.see(began.elapsed());
+        } else {
+            disk.hand_over();
         }
     }
 }

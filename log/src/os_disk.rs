@@ -34,7 +34,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 use std::{fmt, process, thread};
 use work::{Answer, Effect, Job, Work, Writer};
 
@@ -52,7 +51,6 @@ pub struct OsDisk {
     /// Whether a write may wait for [`carry_out`](Self::carry_out).
     holds: bool,
     held: Option<Job>,
-    pace: Pace,
     files: BTreeMap<FileId, Arc<OpenFile>>,
     path: PathBuf,
     submitted: u64,
@@ -83,7 +81,6 @@ impl OsDisk {
             in_order: 0,
             holds: false,
             held: None,
-            pace: Pace::default(),
             files: BTreeMap::new(),
             path,
             submitted: 0,
@@ -104,7 +101,8 @@ impl OsDisk {
         Self::open(path, wake)
     }
 
-    /// From now on a small synced write that finds the disk idle is held back until [`carry_out`](Self::carry_out).
+    /// From now on a small synced write that finds the disk idle is held back until [`carry_out`](Self::carry_out),
+    /// [`hand_over`](Self::hand_over) or the next operation on the log's files, which hands it over.
     pub fn hold_writes(&mut self) {
         self.holds = true;
     }
@@ -116,20 +114,15 @@ impl OsDisk {
     }
 
     /// Carries out the write that is held back, on this thread: that saves a wake there and one back, which together take as
-    /// long as the write on a fast disk. On a disk that has been slow lately it goes to the disk's thread instead.
+    /// long as the write on a fast disk.
     pub fn carry_out(&mut self) {
-        let Some(job) = self.held.take() else { return };
-        if !self.pace.is_fast() {
-            return self.writer.queue.push(job);
+        if let Some(job) = self.held.take() {
+            self.fetched.push_back(work::perform(&self.writer.writer, job));
         }
-        let began = Instant::now();
-        let answer = work::perform(&self.writer.writer, job);
-        self.pace.see(began.elapsed());
-        self.fetched.push_back(answer);
     }
 
-    /// What is held back goes to the thread, before anything that comes later.
-    fn let_go(&mut self) {
+    /// The write that is held back goes to the disk's thread, before anything that comes later.
+    pub fn hand_over(&mut self) {
         if let Some(job) = self.held.take() {
             self.writer.queue.push(job);
         }
@@ -212,7 +205,7 @@ impl Disk for OsDisk {
         if self.holds && self.in_order == 1 && work.is_small_write() {
             self.held = Some(Job { id, work });
         } else {
-            self.let_go();
+            self.hand_over();
             self.writer.queue.push(Job { id, work });
         }
         id
@@ -230,7 +223,7 @@ impl Disk for OsDisk {
         if self.submitted == self.completed {
             return None;
         }
-        self.let_go();
+        self.hand_over();
         if self.fetched.is_empty() {
             self.answers.wait(&mut self.fetched);
         }
@@ -257,33 +250,7 @@ impl fmt::Debug for OsDisk {
 
 impl Drop for OsDisk {
     fn drop(&mut self) {
-        self.let_go();
-    }
-}
-
-/// How fast the disk has been.
-#[derive(Debug, Default)]
-struct Pace {
-    /// So many writes more go to the disk's thread.
-    slow: u32,
-}
-
-impl Pace {
-    /// A write that took longer costs more than the two wakes, and whoever waits for this thread waits with it.
-    const FAST: Duration = Duration::from_micros(500);
-    /// After one that did, so many writes go to the disk's thread.
-    const SLOW_WRITES: u32 = 64;
-
-    fn is_fast(&mut self) -> bool {
-        let fast = self.slow == 0;
-        self.slow = self.slow.saturating_sub(1);
-        fast
-    }
-
-    fn see(&mut self, took: Duration) {
-        if took > Self::FAST {
-            self.slow = Self::SLOW_WRITES;
-        }
+        self.hand_over();
     }
 }
 
