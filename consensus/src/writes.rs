@@ -5,16 +5,16 @@
 //! truncation or a new base lowers what every earlier write may still claim.
 
 use crate::{Base, HardState, Index, Run, Write, WriteId};
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Writes {
     /// Gathered since the last flush.
     hard_state: Option<HardState>,
     truncate: Option<Index>,
-    install: Option<Base>,
+    install: Option<Box<Base>>,
     runs: Vec<Run>,
-    purge: Option<Base>,
+    purge: Option<Box<Base>>,
     /// The end of the log as the gathered write will leave it.
     end: Index,
     /// Given out and not yet reported: name, and the end of the log once it is done.
@@ -100,7 +100,7 @@ impl Writes {
         (self.truncate, self.purge) = (None, None);
         self.claim_at_most(keep);
         self.end = base.last.index;
-        self.install = Some(base);
+        self.install = Some(Box::new(base));
         self.install_in = self.next;
     }
 
@@ -110,7 +110,7 @@ impl Writes {
     }
 
     pub(crate) fn purge(&mut self, base: Base) {
-        self.purge = Some(base);
+        self.purge = Some(Box::new(base));
     }
 
     /// What is on disk, or will be once a write under way is done, counts up to `keep` only.
