@@ -50,7 +50,10 @@ impl Outbox {
         if self.waiting.is_empty() {
             return;
         }
-        if hard_state_is_persisted {
+        if hard_state_is_persisted && outputs.is_empty() {
+            // Nothing is before them: the list goes as it is, and an empty one comes back to be filled.
+            ::core::mem::swap(outputs, &mut self.waiting);
+        } else if hard_state_is_persisted {
             outputs.append(&mut self.waiting);
         } else {
             self.waiting
