@@ -131,6 +131,9 @@ impl Consensus {
     /// Puts out everything that follows from the events since the last flush.
     pub fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
         if self.fatal.is_none() {
+            if self.flushed_at == Some(now) {
+                return;
+            }
             self.flush_decisions(now, outputs);
         }
         if let Some(reason) = &self.fatal {
@@ -138,13 +141,13 @@ impl Consensus {
         }
     }
 
+    // Apart, so that a flush after which nothing happened costs nothing.
+    #[inline(never)]
     fn flush_decisions(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        self.flushed_at = Some(now);
         // What is on disk can be read again, committed or not: before a new leader has committed in its
         // own term, a follower may have to take in any amount that nobody can apply yet.
         self.log.evict(self.writes.persisted());
-        if self.flushed_at.replace(now) == Some(now) {
-            return;
-        }
         self.replicate(now);
         self.reply_to_leader();
         if let Some(write) = self.writes.take() {

@@ -6,7 +6,7 @@
 //! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
 use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{collections::VecDeque, sync::Arc, vec, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -240,6 +240,10 @@ impl Log {
         }
         // A follower that keeps up is sent the newest run: no search through all that memory holds.
         let start = match self.tail.back() {
+            // Nearly always all of it, and nothing else.
+            Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
+                return Some(vec![newest.clone()]);
+            }
             Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
             _ => self.tail.partition_point(|r| r.last() < from),
         };
@@ -306,6 +310,7 @@ impl Log {
     }
 
     /// Whether the terms rise from the base and end at the end: checked after each step that has changed anything.
+    #[inline]
     pub(crate) fn is_sound(&mut self) -> bool {
         !::core::mem::take(&mut self.changed) || self.holds_together()
     }

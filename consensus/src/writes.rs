@@ -5,7 +5,7 @@
 //! truncation or a new base lowers what every earlier write may still claim.
 
 use crate::{Base, HardState, Index, Run, Write, WriteId};
-use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -63,7 +63,12 @@ impl Writes {
 
     pub(crate) fn append(&mut self, run: Run) {
         self.end = run.last();
-        self.runs.push(run);
+        if self.runs.capacity() == 0 {
+            // Most writes have one run.
+            self.runs = vec![run];
+        } else {
+            self.runs.push(run);
+        }
     }
 
     /// The same for consecutive runs; their list becomes the write's if that has none yet.
