@@ -72,6 +72,11 @@ impl Configuration {
     #[must_use]
     pub fn quorum_value<V: Ord + Copy + Default>(&self, mut value: impl FnMut(NodeId) -> V) -> V {
         let mut reached = |list: &[NodeId]| {
+            // A cluster of three, as most are: the middle one, without sorting.
+            if let [a, b, c] = *list {
+                let (a, b, c) = (value(a), value(b), value(c));
+                return a.min(b).max(a.max(b).min(c));
+            }
             // Asked for every acknowledgement: a cluster of usual size needs no memory for it.
             let (mut few, mut many) = ([V::default(); VOTERS_USUAL], Vec::new());
             let values = if list.len() <= VOTERS_USUAL {
@@ -83,14 +88,8 @@ impl Configuration {
             for (place, node) in values.iter_mut().zip(list) {
                 *place = value(*node);
             }
-            match *values {
-                // A cluster of three, as most are: the middle one, without sorting.
-                [a, b, c] => a.min(b).max(a.max(b).min(c)),
-                _ => {
-                    values.sort_unstable_by(|a, b| b.cmp(a));
-                    values.get(list.len() / 2).copied().unwrap_or_default()
-                }
-            }
+            values.sort_unstable_by(|a, b| b.cmp(a));
+            values.get(list.len() / 2).copied().unwrap_or_default()
         };
         let new = reached(&self.voters);
         if self.outgoing.is_empty() {
