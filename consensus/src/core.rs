@@ -130,14 +130,10 @@ impl Consensus {
 
     /// Puts out everything that follows from the events since the last flush.
     pub fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        if self.fatal.is_none() {
-            if self.flushed_at == Some(now) {
-                return;
-            }
+        if self.fatal.is_some() {
+            self.say_fatal(outputs);
+        } else if self.flushed_at != Some(now) {
             self.flush_decisions(now, outputs);
-        }
-        if let Some(reason) = &self.fatal {
-            outputs.push(Output::Fatal(reason.clone()));
         }
     }
 
@@ -163,6 +159,14 @@ impl Consensus {
         if !self.said.is_empty() {
             outputs.append(&mut self.said);
         }
+        if self.fatal.is_some() {
+            self.say_fatal(outputs);
+        }
+    }
+
+    #[cold]
+    fn say_fatal(&self, outputs: &mut Vec<Output>) {
+        outputs.extend(self.fatal.clone().map(Output::Fatal));
     }
 
     /// Says how far may be applied. While the log is being replaced by a snapshot nothing more may: what is
