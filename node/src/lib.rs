@@ -4,6 +4,7 @@
 //! done goes out through [`Ports`]. No thread, no clock and no chance of its own, so that production
 //! and the simulator run the same code.
 
+mod answers;
 mod apply;
 mod clock;
 mod compare;

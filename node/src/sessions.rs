@@ -5,6 +5,7 @@
 //! opened it, and never comes back once it is gone; a number below `settled` has no answer any more; every bound
 //! is one that the record which opened the session named, and what is dropped for it is decided by the log.
 
+use crate::answers::Answers;
 use bytes::Bytes;
 use kontiki_consensus::{Index, LogId, Position};
 use kontiki_wire::{InSession, SessionLimits};
@@ -52,7 +53,7 @@ pub(crate) struct Row {
     /// The client's lowest number without an answer, or the first one that was not dropped for room.
     settled: u64,
     /// The answers from `settled` on.
-    answers: BTreeMap<u64, Stored>,
+    answers: Answers,
     answers_bytes: u64,
 }
 
@@ -65,8 +66,8 @@ impl Row {
     /// The client needs nothing below this any more.
     fn settle(&mut self, settled: u64) {
         self.settled = self.settled.max(settled);
-        while let Some(first) = self.answers.first_entry().filter(|e| *e.key() < self.settled) {
-            self.answers_bytes -= first.remove().weight();
+        while let Some(gone) = self.answers.pop_below(self.settled) {
+            self.answers_bytes -= gone.weight();
         }
     }
 
@@ -130,7 +131,7 @@ impl Sessions {
 
     /// What became of an append, if it took effect and that is still remembered.
     pub(crate) fn answer(&self, of: InSession) -> Option<&Stored> {
-        self.rows.get(&of.session)?.answers.get(&of.sequence)
+        self.rows.get(&of.session)?.answers.get(of.sequence)
     }
 
     /// What is known of an append, if the cluster's clock will be `clock` when it is appended.
@@ -138,7 +139,7 @@ impl Sessions {
         match self.rows.get(&of.session) {
             None => Known::NoSession,
             // An answer that is still here is still true.
-            Some(row) => match row.answers.get(&of.sequence) {
+            Some(row) => match row.answers.get(of.sequence) {
                 Some(stored) => Known::Answered(stored),
                 None if row.expires <= u64::from(clock) => Known::NoSession,
                 None if of.sequence < row.settled || of.sequence < of.settled => Known::Stale,
@@ -177,7 +178,7 @@ impl Sessions {
             answers_bytes_max: limits.answers_bytes_max,
             expires: expiry(self.clock, limits.ttl),
             settled: 1,
-            answers: BTreeMap::new(),
+            answers: Answers::default(),
             answers_bytes: 0,
         };
         self.put(session, row);
@@ -201,7 +202,7 @@ impl Sessions {
     /// Takes all sessions into a hash.
     pub(crate) fn mix_into(&self, hash: u64, mix: impl Fn(u64, u64) -> u64) -> u64 {
         let of_row = |hash, (session, row): (&u64, &Row)| {
-            let of_answer = |hash, (sequence, answer): (&u64, &Stored)| {
+            let of_answer = |hash, (sequence, answer): &(u64, Stored)| {
                 let place = [*sequence, answer.index, answer.outputs.len() as u64];
                 place.into_iter().fold(hash, &mix)
             };
