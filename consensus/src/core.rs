@@ -130,21 +130,20 @@ impl Consensus {
 
     /// Puts out everything that follows from the events since the last flush.
     pub fn flush(&mut self, now: Time, outputs: &mut Vec<Output>) {
-        if self.fatal.is_none() {
+        if self.fatal.is_some() {
+            self.say_fatal(outputs);
+        } else if self.flushed_at != Some(now) {
             self.flush_decisions(now, outputs);
-        }
-        if let Some(reason) = &self.fatal {
-            outputs.push(Output::Fatal(reason.clone()));
         }
     }
 
+    // Apart, so that a flush after which nothing happened costs nothing.
+    #[inline(never)]
     fn flush_decisions(&mut self, now: Time, outputs: &mut Vec<Output>) {
+        self.flushed_at = Some(now);
         // What is on disk can be read again, committed or not: before a new leader has committed in its
         // own term, a follower may have to take in any amount that nobody can apply yet.
         self.log.evict(self.writes.persisted());
-        if self.flushed_at.replace(now) == Some(now) {
-            return;
-        }
         self.replicate(now);
         self.reply_to_leader();
         if let Some(write) = self.writes.take() {
@@ -160,6 +159,14 @@ impl Consensus {
         if !self.said.is_empty() {
             outputs.append(&mut self.said);
         }
+        if self.fatal.is_some() {
+            self.say_fatal(outputs);
+        }
+    }
+
+    #[cold]
+    fn say_fatal(&self, outputs: &mut Vec<Output>) {
+        outputs.extend(self.fatal.clone().map(Output::Fatal));
     }
 
     /// Says how far may be applied. While the log is being replaced by a snapshot nothing more may: what is

@@ -3,7 +3,7 @@
 use crate::{
     Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Term, WriteId,
 };
-use alloc::{string::String, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,11 +137,11 @@ pub struct Write {
     /// Remove the record at this index and all after it.
     pub truncate: Option<Index>,
     /// Remove the whole log; it begins anew just after this base. Never together with a truncation.
-    pub install: Option<Base>,
+    pub install: Option<Box<Base>>,
     /// Append these; the first begins where the log then ends.
     pub runs: Vec<Run>,
     /// The log begins after this base, which lies in it; what is before may be removed whenever it suits.
-    pub purge: Option<Base>,
+    pub purge: Option<Box<Base>>,
 }
 
 /// Where the log begins: what is covered by a snapshot, and all that must be known of it to go on from there.

@@ -6,7 +6,7 @@
 //! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
 use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
-use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
+use alloc::{collections::VecDeque, sync::Arc, vec, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -240,6 +240,10 @@ impl Log {
         }
         // A follower that keeps up is sent the newest run: no search through all that memory holds.
         let start = match self.tail.back() {
+            // Nearly always all of it, and nothing else.
+            Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
+                return Some(vec![newest.clone()]);
+            }
             Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
             _ => self.tail.partition_point(|r| r.last() < from),
         };
@@ -306,6 +310,7 @@ impl Log {
     }
 
     /// Whether the terms rise from the base and end at the end: checked after each step that has changed anything.
+    #[inline]
     pub(crate) fn is_sound(&mut self) -> bool {
         !::core::mem::take(&mut self.changed) || self.holds_together()
     }
@@ -331,5 +336,52 @@ impl Log {
     pub(crate) fn has_configuration_at_base(&self) -> bool {
         let first = self.configurations.first();
         self.base == LogId::ZERO || first.is_some_and(|(index, _)| *index <= self.base.index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Mark, Records};
+
+    /// Records of ten bytes and one entry each.
+    fn run(first: u64, records: u32) -> Run {
+        let marks = (1..=records).map(|n| Mark {
+            end: 10 * n,
+            entries: n,
+        });
+        let bytes = vec![0; 10 * records as usize].into();
+        let records = Records::new(bytes, marks.collect()).expect("they rise to the end");
+        Run::new(Index(first), Term(1), Position(first), Body::Records(records))
+    }
+
+    /// Records 1 to 9, the newest run of them from 5 on.
+    fn log() -> Log {
+        let mut log = Log::new(Restored::default(), usize::MAX);
+        [run(1, 1), run(2, 3), run(5, 5)]
+            .into_iter()
+            .for_each(|r| log.append(r));
+        log
+    }
+
+    #[test]
+    fn what_memory_gives_begins_and_ends_where_it_is_told_to_and_fits() {
+        let log = log();
+        for (from, to, records) in
+            (1..=10).flat_map(|f| (1..=9).flat_map(move |t| (1..=9).map(move |n| (f, t, n))))
+        {
+            let runs = log
+                .runs(Index(from), Index(to), 10 * records as usize)
+                .expect("all is in memory");
+            let end = runs.iter().fold(Index(from), |next, run| {
+                assert_eq!(run.first(), next, "{from}..={to}, {records} records");
+                run.last().next()
+            });
+            assert_eq!(
+                end.0 - from,
+                (to + 1).saturating_sub(from).min(records),
+                "{from}..={to}, {records} records"
+            );
+        }
     }
 }

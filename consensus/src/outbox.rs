@@ -46,11 +46,18 @@ impl Outbox {
     }
 
     /// Lets out what may leave: everything once term and vote are on disk, nothing before.
+    #[inline]
     pub(crate) fn flush(&mut self, hard_state_is_persisted: bool, term: Term, outputs: &mut Vec<Output>) {
-        if self.waiting.is_empty() {
-            return;
+        if !self.waiting.is_empty() {
+            self.let_out(hard_state_is_persisted, term, outputs);
         }
-        if hard_state_is_persisted {
+    }
+
+    fn let_out(&mut self, hard_state_is_persisted: bool, term: Term, outputs: &mut Vec<Output>) {
+        if hard_state_is_persisted && outputs.is_empty() {
+            // Nothing is before them: the list goes as it is, and an empty one comes back to be filled.
+            ::core::mem::swap(outputs, &mut self.waiting);
+        } else if hard_state_is_persisted {
             outputs.append(&mut self.waiting);
         } else {
             self.waiting

@@ -151,6 +151,14 @@ impl Progress {
         }
     }
 
+    /// Whether it keeps up and was sent and told all there is: what would be done for it comes to nothing.
+    pub(crate) fn is_served(&self, last: Index, round: Round, commit: Index) -> bool {
+        matches!(self.mode, Mode::Replicate { .. })
+            && self.next > last
+            && self.told_round >= round
+            && self.told_commit >= commit
+    }
+
     /// How many bytes more may be on their way to it.
     pub(crate) fn room(&self, window_bytes_max: usize) -> usize {
         match &self.mode {

@@ -107,14 +107,20 @@ impl Consensus {
     }
 
     /// Answers every read whose round a quorum has answered, and lets the lease run from it.
+    #[inline]
     pub(crate) fn confirm_round(&mut self) {
+        if let State::Leader(leader) = &self.state
+            && !(leader.reads.is_empty() && leader.lease.is_idle())
+        {
+            self.confirm_answered();
+        }
+    }
+
+    fn confirm_answered(&mut self) {
         let configuration = self.log.configuration();
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        if leader.reads.is_empty() && leader.lease.is_idle() {
-            return;
-        }
         let (own, current) = (self.config.node, leader.round);
         let round = configuration.quorum_value(|n| match leader.peers.iter().find(|p| p.id == n) {
             Some(peer) => peer.round,

@@ -121,6 +121,8 @@ impl Consensus {
         let peer = &mut leader.peers[n];
         if peer.is_lost(now, patience) {
             peer.give_up();
+        } else if peer.is_served(last, round, self.commit) {
+            return;
         }
         self.tell_of_snapshot(now, n);
         let State::Leader(leader) = &mut self.state else {

@@ -45,8 +45,9 @@ pub enum Body {
 pub struct Records {
     bytes: Bytes,
     marks: Marks,
-    from: usize,
-    to: usize,
+    /// Which of the marks are its own. They are fewer than 2³²: each ends further on than the one before.
+    from: u32,
+    to: u32,
 }
 
 /// One record alone, as it comes when little is going on, needs no memory for its mark.
@@ -83,7 +84,7 @@ impl Records {
             .all(|w| w[0].end < w[1].end && w[0].entries <= w[1].entries);
         let last = marks.last()?;
         let whole = last.end as usize == bytes.len();
-        let to = marks.len();
+        let to = u32::try_from(marks.len()).ok()?;
         (rising && whole && marks[0].end > 0).then(|| Self {
             bytes,
             marks: marks.into(),
@@ -102,7 +103,7 @@ impl Records {
     #[must_use]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.to - self.from
+        (self.to - self.from) as usize
     }
 
     /// How many user entries in all records.
@@ -129,16 +130,21 @@ impl Records {
 
     /// End of the first `n` records, in the coordinates of the marks.
     fn mark(&self, n: usize) -> Mark {
-        match self.from + n {
+        match self.from as usize + n {
             0 => Mark { end: 0, entries: 0 },
             k => self.marks.as_slice()[k - 1],
         }
     }
 
+    fn own_marks(&self) -> &[Mark] {
+        &self.marks.as_slice()[self.from as usize..self.to as usize]
+    }
+
     /// Which record holds user entry `n`, counted from zero.
     fn holding(&self, n: u64) -> usize {
         let before = u64::from(self.mark(0).entries);
-        self.marks.as_slice()[self.from..self.to].partition_point(|m| u64::from(m.entries) <= before + n)
+        self.own_marks()
+            .partition_point(|m| u64::from(m.entries) <= before + n)
     }
 
     fn cut(&self, from: usize, to: usize) -> Self {
@@ -146,8 +152,8 @@ impl Records {
         Self {
             bytes: self.bytes.slice((start - zero) as usize..(end - zero) as usize),
             marks: self.marks.clone(),
-            from: self.from + from,
-            to: self.from + to,
+            from: self.from + from as u32,
+            to: self.from + to as u32,
         }
     }
 
@@ -157,7 +163,7 @@ impl Records {
             return self.len();
         }
         let limit = self.mark(0).end as usize + bytes_max;
-        self.marks.as_slice()[self.from..self.to]
+        self.own_marks()
             .partition_point(|m| m.end as usize <= limit)
             .max(1)
     }

@@ -5,16 +5,16 @@
 //! truncation or a new base lowers what every earlier write may still claim.
 
 use crate::{Base, HardState, Index, Run, Write, WriteId};
-use alloc::{collections::VecDeque, vec::Vec};
+use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Writes {
     /// Gathered since the last flush.
     hard_state: Option<HardState>,
     truncate: Option<Index>,
-    install: Option<Base>,
+    install: Option<Box<Base>>,
     runs: Vec<Run>,
-    purge: Option<Base>,
+    purge: Option<Box<Base>>,
     /// The end of the log as the gathered write will leave it.
     end: Index,
     /// Given out and not yet reported: name, and the end of the log once it is done.
@@ -63,7 +63,12 @@ impl Writes {
 
     pub(crate) fn append(&mut self, run: Run) {
         self.end = run.last();
-        self.runs.push(run);
+        if self.runs.capacity() == 0 {
+            // Most writes have one run.
+            self.runs = vec![run];
+        } else {
+            self.runs.push(run);
+        }
     }
 
     /// The same for consecutive runs; their list becomes the write's if that has none yet.
@@ -100,7 +105,7 @@ impl Writes {
         (self.truncate, self.purge) = (None, None);
         self.claim_at_most(keep);
         self.end = base.last.index;
-        self.install = Some(base);
+        self.install = Some(Box::new(base));
         self.install_in = self.next;
     }
 
@@ -110,7 +115,7 @@ impl Writes {
     }
 
     pub(crate) fn purge(&mut self, base: Base) {
-        self.purge = Some(base);
+        self.purge = Some(Box::new(base));
     }
 
     /// What is on disk, or will be once a write under way is done, counts up to `keep` only.

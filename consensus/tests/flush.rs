@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::hand_made::{N1, acknowledged, alone, append, hear, id, leading, run, said, sleep, terms};
+use common::hand_made::{
+    N1, acknowledge, acknowledged, alone, append, hear, id, leading, run, said, sleep, terms,
+};
 use kontiki_consensus::{Event, Index, Message, NodeId, Output, Term};
 
 #[test]
@@ -26,6 +28,21 @@ fn a_later_flush_sees_what_time_alone_has_made_of_it() {
     cluster.flush(N1);
     // The record is taken for lost and sent again.
     assert!(!said(&mut cluster).is_empty());
+}
+
+#[test]
+fn a_follower_that_has_all_is_told_at_once_of_a_commit_and_of_a_round() {
+    let told = |said: Vec<Message>| {
+        let to_n2 = said.into_iter().filter(|m| m.to == NodeId(2));
+        to_n2.map(|m| m.call).collect::<Vec<_>>()
+    };
+    let mut cluster = leading();
+    cluster.propose(N1, 1, 8);
+    said(&mut cluster);
+    let after_commit = hear(&mut cluster, 2, 2, acknowledge(1, 3));
+    assert_eq!(told(after_commit), [append(id(3, 2), 3, 1, vec![])]);
+    cluster.read(N1);
+    assert_eq!(told(said(&mut cluster)), [append(id(3, 2), 3, 2, vec![])]);
 }
 
 #[test]

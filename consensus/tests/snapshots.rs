@@ -661,7 +661,7 @@ mod follower {
         cluster.step(N1, Event::SnapshotStaged(base(9)));
         let outputs = outputs(&mut cluster, Event::SnapshotStaged(base(12)));
         let installs = outputs.iter().filter_map(|o| match o {
-            Output::Persist(write) => write.install.clone(),
+            Output::Persist(write) => write.install.as_deref().cloned(),
             _ => None,
         });
         assert_eq!(installs.collect::<Vec<_>>(), [base(12)]);

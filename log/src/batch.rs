@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 pub(crate) struct NewBase {
     /// All of the log goes; if not, what is before the base.
     pub(crate) install: bool,
-    pub(crate) base: Base,
+    pub(crate) base: Box<Base>,
 }
 
 /// What one frame does to one group.
@@ -37,7 +37,7 @@ pub(crate) struct Part {
 impl Part {
     /// What it has in the body.
     pub(crate) fn content(&self) -> Content<'_> {
-        (self.base.as_ref().map(|b| &b.base), &self.runs)
+        (self.base.as_ref().map(|b| &*b.base), &self.runs)
     }
 }
 
@@ -127,7 +127,7 @@ impl Batch {
     }
 
     /// Takes a purge; false if it must wait for the next frame.
-    fn take_purge(&mut self, group: GroupId, purge: &mut Option<Base>) -> bool {
+    fn take_purge(&mut self, group: GroupId, purge: &mut Option<Box<Base>>) -> bool {
         let part = self.parts.iter_mut().find(|p| p.group == group);
         let free = part.filter(|p| !p.base.as_ref().is_some_and(|b| b.install));
         if let Some(part) = free
@@ -142,7 +142,7 @@ impl Batch {
     pub(crate) fn tell_of(&mut self, group: GroupId, base: &Base) {
         let again = || NewBase {
             install: false,
-            base: base.clone(),
+            base: Box::new(base.clone()),
         };
         match self.parts.iter_mut().find(|p| p.group == group) {
             Some(part) => drop(part.base.get_or_insert_with(again)),

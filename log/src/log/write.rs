@@ -77,7 +77,8 @@ impl<D: Disk> Log<D> {
         }
         // It stands in a frame of each segment and in its index, beside a record of half a segment.
         let fits = |base: &Base| base_bytes(base) <= BASE_BYTES_MAX.min(bytes_max / 16);
-        if !write.install.iter().chain(&write.purge).all(fits) {
+        let mut bases = write.install.as_deref().into_iter().chain(write.purge.as_deref());
+        if !bases.all(fits) {
             return Err(wrong(
                 "its configuration has too many members for segments so short".to_owned(),
             ));

@@ -280,9 +280,9 @@ impl Node {
             id: WriteId(self.next),
             hard_state,
             truncate: truncate.map(Index),
-            install,
+            install: install.map(Box::new),
             runs,
-            purge,
+            purge: purge.map(Box::new),
         };
         self.next += 1;
         apply(&mut self.written, &write);
@@ -421,7 +421,8 @@ impl Node {
             bases.extend(
                 write
                     .purge
-                    .clone()
+                    .as_deref()
+                    .cloned()
                     .filter(|b| b.last.index <= state.end().0.index),
             );
             state.hard_state = write.hard_state.unwrap_or(state.hard_state);
@@ -431,14 +432,14 @@ impl Node {
             }
             if let Some(base) = &write.install {
                 state.install(base);
-                bases = vec![base.clone()];
+                bases = vec![Base::clone(base)];
                 look(&state, &bases);
             }
             for (_, record) in records_of(&write.runs) {
                 state.records.push(record);
                 look(&state, &bases);
             }
-            bases.extend(write.purge.clone());
+            bases.extend(write.purge.as_deref().cloned());
             look(&state, &bases);
         }
         result
@@ -556,6 +557,6 @@ fn apply(state: &mut State, write: &Write) {
         .records
         .extend(records_of(&write.runs).into_iter().map(|(_, r)| r));
     if let Some(base) = &write.purge {
-        state.base = base.clone();
+        state.base = Base::clone(base);
     }
 }

@@ -243,9 +243,9 @@ impl From<&Write> for Written {
             term: state.map(|s| s.term.0),
             vote: state.map(|s| nobody(s.vote)),
             truncate: write.truncate.map(|t| t.0),
-            install: write.install.as_ref().map(Begins::from),
+            install: write.install.as_deref().map(Begins::from),
             records: joined(&write.runs),
-            purge: write.purge.as_ref().map(Begins::from),
+            purge: write.purge.as_deref().map(Begins::from),
         }
     }
 }
