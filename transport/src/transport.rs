@@ -1,8 +1,8 @@
 //! The transport: starting, sending, status, stopping.
 
 use crate::{
-    Limits, Link, Options, Sink, StartError, accept, dial, events::Dropped, peer::Peer, reason::Close,
-    socket, tls::Configs, warnings::Warnings,
+    Limits, Link, Options, Sink, StartError, accept, dial, events::Dropped, peer::Peer, presence,
+    reason::Close, socket, tls::Configs, warnings::Warnings,
 };
 use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, Packet, handshake::Hello};
@@ -94,6 +94,10 @@ impl Transport {
             tasks.spawn_local(dial::keep_connected(shared.clone(), *node, seed));
         }
         tasks.spawn_local(accept::accept(shared.clone()));
+        let listener = shared.endpoint.local_addr().ok().and_then(presence::listen);
+        if let Some(listener) = listener {
+            tasks.spawn_local(presence::hold(shared.clone(), listener));
+        }
         let shared = shared.clone();
         tasks.spawn_local(async move { shared.dropped.report(&*shared.sink).await });
         tasks
