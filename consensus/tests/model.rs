@@ -139,6 +139,10 @@ impl Run {
                 .happen(node, Event::DiskFull(self.crashes.is_multiple_of(2))),
             94..98 if self.dice.percent(self.odds.crash) => self.crash(node),
             _ if !self.cluster.is_up(node) => self.cluster.restart(node, self.crashes.is_multiple_of(2)),
+            _ if self.dice.percent(50) => {
+                let gone = self.any_server();
+                self.cluster.happen(node, Event::PeerGone(gone));
+            }
             _ => self.cluster.happen(node, Event::SendDropped(NodeId(1))),
         }
     }
