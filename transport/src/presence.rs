@@ -67,7 +67,10 @@ pub(crate) async fn watch(shared: &Shared, peer: &Peer, remote: SocketAddr) -> I
     let mut backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max, peer.node.0);
     loop {
         if let Ok(stream) = dial(shared, remote).await {
-            if watch_one(shared, remote, stream).await {
+            peer.watched.set(true);
+            let refused = watch_one(shared, remote, stream).await;
+            peer.watched.set(false);
+            if refused {
                 tracing::info!(peer = %peer.node, "its process seems to have ended");
                 shared.sink.deliver(TransportEvent::Gone(peer.node));
                 shared.sink.settle();

@@ -135,6 +135,15 @@ impl Transport {
         self.shared.warnings.all()
     }
 
+    /// Whether the death of a peer's process would be known at once.
+    #[cfg(test)]
+    pub(crate) fn watches(&self, node: NodeId) -> bool {
+        self.shared
+            .peers
+            .get(&node)
+            .is_some_and(|peer| peer.watched.get())
+    }
+
     /// How many bytes wait for a peer.
     #[cfg(test)]
     pub(crate) fn queued(&self, node: NodeId) -> usize {
