@@ -13,6 +13,7 @@ mod etcd;
 mod failover;
 mod histogram;
 mod load;
+mod machine;
 mod node;
 mod options;
 mod process;
@@ -45,19 +46,20 @@ const SUITES: [(&str, Suite); 7] = [
 ];
 
 const USAGE: &str =
-    "usage: kontiki-bench <suite> [--quick] [--json] [--pin] [--rounds N] [--seconds N] [--dir DIR]
+    "usage: kontiki-bench <suite> [--quick] [--json] [--markdown] [--pin] [--rounds N] [--seconds N] [--dir DIR]
 suites:
   core       consensus only, one thread, three nodes, beside raft-rs, omnipaxos and a memcpy floor
   embedded   the public API, three nodes in one process and in memory, beside openraft
   durable    three processes that sync, clients inside and remote, beside etcd and a bare log without Raft
   reads      linearizable, lease and stale, inside and remote, beside etcd's
   failover   the leader killed or silent under load, beside etcd
-  recovery   a start on a long log, a follower far behind, idle nodes
+  recovery   a start on a long log, a follower far behind, a snapshot taken over, idle nodes
   tail       minutes at 70 % load: the slowest appends
   all        every suite
 options:
   --quick      fewer and shorter runs
   --json       one object a line
+  --markdown   a table for docs/PERFORMANCE.md: rows with a target, and throughput
   --pin        servers on cores of their own: the leader on the last, the others on the first
   --rounds N   runs of each, ours and theirs in turn
   --seconds N  length of a run of the suites with processes
@@ -112,6 +114,8 @@ fn run(suites: &[(&str, Suite)], options: &Options) -> ExitCode {
     }
     let text = if options.json {
         report::json(&rows)
+    } else if options.markdown {
+        report::markdown(&rows) + &notes
     } else {
         report::table(&rows) + &notes
     };

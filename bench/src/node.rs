@@ -8,6 +8,7 @@ use crate::{
     entries::{self, Proof},
     failover,
     load::{Client, Figures, Stretch, closed_loop, paced},
+    machine,
     process::{PATIENCE, Process, free_ports, tried_again},
 };
 use kontiki::{ClusterKey, Config, Consistency, Handle, LogOnly, Outcome, RaftNode, Raw, Role};
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) retention_bytes: Option<u64>,
     /// Where reads with a lease are measured.
     pub(crate) lease_drift_ppm: Option<u32>,
+    /// A state machine in place of the plain log.
+    pub(crate) machine: Option<machine::Shape>,
 }
 
 impl Settings {
@@ -44,10 +47,11 @@ impl Settings {
             election_max: config.election_timeout_max,
             retention_bytes: None,
             lease_drift_ppm: None,
+            machine: None,
         })
     }
 
-    fn words(&self) -> [String; 5] {
+    fn words(&self) -> [String; 6] {
         let millis = |time: Duration| time.as_millis().to_string();
         [
             millis(self.heartbeat),
@@ -55,6 +59,7 @@ impl Settings {
             millis(self.election_max),
             self.retention_bytes.unwrap_or(0).to_string(),
             self.lease_drift_ppm.unwrap_or(0).to_string(),
+            self.machine.map_or("plain".into(), |shape| shape.to_string()),
         ]
     }
 }
@@ -266,8 +271,8 @@ impl FromStr for Status {
 
 /// The process of a node.
 pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
-    let [id, dir, peers, heartbeat, min, max, retention, lease] = words else {
-        return Err("a node is told eight things".into());
+    let [id, dir, peers, heartbeat, min, max, retention, lease, machine] = words else {
+        return Err("a node is told nine things".into());
     };
     let id: u64 = id.parse()?;
     let dir = Path::new(dir);
@@ -280,6 +285,9 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
     config.election_timeout_max = millis(max)?;
     config.retention_bytes = Some(retention.parse()?).filter(|bytes| *bytes > 0);
     config.lease_drift_ppm = Some(lease.parse()?).filter(|ppm| *ppm > 0);
+    if machine != "plain" {
+        return machine::run(config, machine.parse()?);
+    }
     if config.retention_bytes.is_some() {
         // A stall is to be seen, and not to be refused.
         config.in_flight_bytes_max = 512 << 20;
@@ -355,7 +363,7 @@ fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
 }
 
 /// The clients are tasks of one thread, as the rest of the program has the other core.
-fn measured<T>(clients: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+pub(crate) fn measured<T>(clients: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?

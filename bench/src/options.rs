@@ -8,6 +8,8 @@ pub(crate) struct Options {
     /// Fewer and shorter runs.
     pub(crate) quick: bool,
     pub(crate) json: bool,
+    /// A table as `docs/PERFORMANCE.md` has it.
+    pub(crate) markdown: bool,
     pin: bool,
     rounds: Option<usize>,
     seconds: Option<u64>,
@@ -21,6 +23,7 @@ impl Options {
         let mut options = Self {
             quick: false,
             json: false,
+            markdown: false,
             pin: false,
             rounds: None,
             seconds: None,
@@ -31,6 +34,7 @@ impl Options {
             match word.as_str() {
                 "--quick" => options.quick = true,
                 "--json" => options.json = true,
+                "--markdown" => options.markdown = true,
                 "--pin" => options.pin = true,
                 "--rounds" => options.rounds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--seconds" => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),

@@ -4,6 +4,7 @@ use crate::{
     Failed, Options, Outcome,
     etcd::{self, Etcd},
     load::Stretch,
+    machine::{PAGE_BYTES, Shape},
     node::{Cluster, Settings},
     process::{PATIENCE, Process, RunDir},
     remote::{self, Servers},
@@ -12,7 +13,8 @@ use crate::{
 use rustix::fs::{Advice, fadvise};
 use std::{
     fs::{self, File},
-    io::Read,
+    io::{Read, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -26,23 +28,27 @@ const RECORD_BYTES: u64 = 300;
 
 /// Measures starts, catching up and idleness.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
-    let (log_bytes, behind) = if options.quick {
-        (200 << 20, 100_000)
+    let (log_bytes, behind, state_bytes) = if options.quick {
+        (200 << 20, 100_000, 64 << 20)
     } else {
-        (2 << 30, 1_000_000)
+        (2 << 30, 1_000_000, 1 << 30)
     };
     let mut rows = Vec::new();
     rows.extend(starts(options, log_bytes)?);
     rows.extend(catching_up(options, behind)?);
+    rows.extend(snapshot(options, state_bytes)?);
     rows.extend(idle(options)?);
     let notes = format!(
         "recovery: a node of a cluster of one starts on a log of about {} MiB, each entry a record of {ENTRY_BYTES} B, with nothing of it in the page cache;
-the time until it has opened everything. Beside it: reading the same files from their beginning, 1 MiB at a time, nothing of them in the page cache.
+the time until it has opened everything: full segments by their indexes, the last one record by record. Beside it: reading all of the files from their beginning, 1 MiB at a time, nothing of them in the page cache.
 catch-up: a follower was away for {behind} entries and starts again; the time until it knows all as committed, of its process's start too.
+snapshot: a follower was away while a state of {} MiB was written, and the log before the others' snapshots is gone; the time from its process's start
+until its machine has all of it. Beside it: as many bytes over a TCP connection of the loopback into a file, which is synced at the end.
 idle: `kontiki serve`, a cluster of three without requests; CPU time of each of its processes, and their resident memory, beside etcd's.
 Checked: all nodes hold the same, and exactly what was acknowledged.
 ",
-        log_bytes >> 20
+        log_bytes >> 20,
+        state_bytes >> 20
     );
     Ok(Outcome { rows, notes })
 }
@@ -155,6 +161,112 @@ fn catching_up(options: &Options, behind: u64) -> Result<Vec<Row>, Failed> {
     let rate = Row::alone(SUITE, &case, Unit::EntriesPerSecond, &entries, None);
     let took = Row::alone(SUITE, &case, Unit::Millis, &time, None);
     Ok(rate.into_iter().chain(took).collect())
+}
+
+/// A follower that was away takes over a snapshot.
+fn snapshot(options: &Options, state_bytes: usize) -> Result<Vec<Row>, Failed> {
+    let (mut rates, mut times) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds(3) {
+        let dir = RunDir::new(&options.dir, "bench-snapshot")?;
+        let shape = Shape {
+            state_bytes,
+            snapshot_bytes: state_bytes as u64,
+            keep_bytes: 0,
+        };
+        let settings = Settings {
+            machine: Some(shape),
+            ..Settings::defaults()?
+        };
+        let mut cluster = Cluster::start(dir.path(), 3, settings)?;
+        let (bytes, took) = snapshot_sent(&mut cluster)?;
+        cluster.check()?;
+        cluster.end()?;
+        let floor = copied(&dir.path().join("copy"), bytes)?;
+        let rate = |time: Duration| bytes as f64 / 1e6 / time.as_secs_f64();
+        rates.push((rate(took), rate(floor)));
+        times.push((took.as_secs_f64() * 1e3, floor.as_secs_f64() * 1e3));
+    }
+    let case = format!("snapshot of {} MiB", state_bytes >> 20);
+    let row = |unit, pairs: &[_]| Row::new(SUITE, &case, "TCP and file", unit, pairs, None);
+    let rows = [row(Unit::MegabytesPerSecond, &rates), row(Unit::Millis, &times)];
+    Ok(rows.into_iter().flatten().collect())
+}
+
+/// How long the snapshot is, and how long it took from the start of the one that was away.
+fn snapshot_sent(cluster: &mut Cluster) -> Result<(u64, Duration), Failed> {
+    let away = (cluster.leader + 1) % 3;
+    cluster.nodes[away].kill();
+    let commands: u64 = cluster.nodes[cluster.leader].ask("fill", PATIENCE * 5)?.parse()?;
+    cluster.acknowledged += commands;
+    let mut bytes = u64::MAX;
+    for n in (0..3).filter(|n| *n != away) {
+        bytes = bytes.min(forgotten(cluster, n)?);
+    }
+    let began = Instant::now();
+    cluster.restart(away)?;
+    let mut applied = 0;
+    while applied < commands {
+        if began.elapsed() > PATIENCE * 5 {
+            return Err("a follower does not take over a snapshot".into());
+        }
+        thread::sleep(Duration::from_millis(5));
+        applied = cluster.nodes[away].ask("applied", PATIENCE * 5)?.parse()?;
+    }
+    let took = began.elapsed();
+    let taken: u64 = cluster.nodes[away].ask("snapshot", PATIENCE)?.parse()?;
+    if taken == 0 {
+        return Err("the follower was sent no snapshot".into());
+    }
+    cluster.find_leader()?;
+    Ok((bytes, took))
+}
+
+/// Waits until a node has a snapshot and no longer has what was before it. Gives its length.
+fn forgotten(cluster: &mut Cluster, n: usize) -> Result<u64, Failed> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE * 5 {
+        let bytes: u64 = cluster.nodes[n].ask("snapshot", PATIENCE)?.parse()?;
+        if bytes > PAGE_BYTES as u64 && cluster.status(n)?.first > 1 {
+            return Ok(bytes);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Err("a node takes no snapshot".into())
+}
+
+/// What no transfer can be faster than: so many bytes through the loopback into a file that is synced.
+fn copied(path: &Path, bytes: u64) -> Result<Duration, Failed> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let began = Instant::now();
+    let sender = thread::spawn(move || -> std::io::Result<()> {
+        let mut to = TcpStream::connect(address)?;
+        let block = vec![b'.'; PAGE_BYTES];
+        let mut left = bytes;
+        while left > 0 {
+            let step = left.min(PAGE_BYTES as u64);
+            to.write_all(&block[..step as usize])?;
+            left -= step;
+        }
+        Ok(())
+    });
+    let (mut from, _) = listener.accept()?;
+    let (mut file, mut block, mut had) = (File::create(path)?, vec![0; PAGE_BYTES], 0);
+    loop {
+        let read = from.read(&mut block)?;
+        if read == 0 {
+            break;
+        }
+        file.write_all(&block[..read])?;
+        had += read as u64;
+    }
+    file.sync_all()?;
+    let took = began.elapsed();
+    sender.join().map_err(|_| "the sender of the copy panicked")??;
+    if had != bytes {
+        return Err("the copy is not whole".into());
+    }
+    Ok(took)
 }
 
 fn idle(options: &Options) -> Result<Vec<Row>, Failed> {

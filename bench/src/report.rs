@@ -155,6 +155,16 @@ impl Row {
         })
     }
 
+    /// Whether it belongs into a document that has no room for all.
+    fn is_told(&self) -> bool {
+        let counts = [
+            Unit::EntriesPerSecond,
+            Unit::ReadsPerSecond,
+            Unit::MegabytesPerSecond,
+        ];
+        self.target.is_some() || counts.contains(&self.unit) || self.suite == "tail"
+    }
+
     fn target_text(&self) -> String {
         match self.target {
             None => String::new(),
@@ -190,6 +200,35 @@ impl Row {
 /// One JSON object a line.
 pub(crate) fn json(rows: &[Row]) -> String {
     rows.iter().map(|row| row.json() + "\n").collect()
+}
+
+/// The rows that say most, as a table for a document: those with a target, and throughput.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| suite | case | unit | ours | peer | theirs | ratio (min, max) | target | met |\n|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in rows.iter().filter(|row| row.is_told()) {
+        let met = row.met().map_or("", |met| if met { "yes" } else { "**no**" });
+        let ratio = match row.ratio {
+            Spread { median, .. } if !median.is_finite() => "-".into(),
+            Spread { min, median, max } => format!("{} ({}, {})", figure(median), figure(min), figure(max)),
+        };
+        let target = match row.target_text() {
+            text if text.is_empty() => text,
+            text => text.replace(">=", "≥").replace("<=", "≤").replace(" x", " ×"),
+        };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {ratio} | {target} | {met} |",
+            row.suite,
+            row.case,
+            row.unit.name(),
+            figure(row.ours),
+            row.peer,
+            figure(row.theirs),
+        );
+    }
+    text
 }
 
 /// A table for people.
@@ -357,6 +396,24 @@ mod tests {
         assert_eq!(
             json(&rows),
             "{\"suite\":\"core\",\"case\":\"a \\\"b\\\"\",\"ours\":0,\"peer\":\"peer\",\"theirs\":1,\"ratio\":{\"min\":null,\"median\":null,\"max\":null},\"target\":\"ours <= 0.05\",\"met\":true,\"unit\":\"allocations/entry\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_document_has_what_has_a_target_and_what_is_counted_by_the_second() {
+        let rows = [
+            row(Unit::P50, &[(2.0, 1.0)], Some(Target::Within(1.4))),
+            row(Unit::P99, &[(2.0, 1.0)], None),
+            row(Unit::EntriesPerSecond, &[(30_000.0, f64::NAN)], None),
+        ];
+        let text = markdown(&rows);
+        let lines: Vec<&str> = text.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| core | a \"b\" | p50 us | 2.00 | peer | 1.00 | 0.50 (0.50, 0.50) | ≤ 1.4 × theirs | **no** |",
+                "| core | a \"b\" | entries/s | 30 k | peer | - | - |  |  |",
+            ]
         );
     }
 

@@ -1,12 +1,14 @@
-//! Suite *tail*: minutes at 70 % of what is possible, with a log that forgets its past; the slowest appends.
+//! Suite *tail*: minutes at 70 % of what is possible, with a log that forgets its past or a machine that takes
+//! snapshots; the slowest appends.
 
 use crate::{
     Failed, Options, Outcome,
     durable::{ENTRY_BYTES, Run},
     etcd::{self, Etcd},
     load::{Figures, Stretch},
+    machine::Shape,
     node::{Cluster, Settings},
-    process::RunDir,
+    process::{PATIENCE, RunDir},
     report::{Row, Unit},
 };
 use std::{path::Path, time::Duration};
@@ -18,11 +20,11 @@ const RETENTION_BYTES: u64 = 256 << 20;
 
 /// Measures ours, then etcd.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
-    let time = options.time(Duration::from_secs(600), Duration::from_secs(12));
-    let version = etcd::version();
+    let time = options.time(Duration::from_secs(600), Duration::from_secs(8));
     let dir = RunDir::new(&options.dir, "bench-tail")?;
-    let ours = ours(&dir.path().join("kontiki"), options, time)?;
-    let theirs = match version {
+    let log = ours(&dir.path().join("log"), options, time, plain()?)?;
+    let machine = ours(&dir.path().join("machine"), options, time, machine(options)?)?;
+    let theirs = match etcd::version() {
         Some(_) => Some(theirs(&dir.path().join("etcd"), options, time)?),
         None => {
             eprintln!(
@@ -31,6 +33,28 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             None
         }
     };
+    let cases = [("a log", log), ("a machine with snapshots", machine)];
+    let rows = cases
+        .into_iter()
+        .flat_map(|(case, ours)| rows_of(&format!("{case} at 70 % load"), ours, theirs))
+        .collect();
+    let notes = format!(
+        "tail: three processes, {ENTRY_BYTES} B, {}; appends come at their times, whether or not those before are
+answered: 70 % of what {CLIENTS} clients reach in a closed loop just before, each side of its own. An append is timed from when it was handed over,
+or from when it was due if that is more than 5 ms earlier. The log forgets what is beyond {} MiB meanwhile; the machine has a state
+of {} MiB in memory, written in random places, and takes a snapshot every {} MiB of commands on every node; etcd makes one every 100000 puts.
+Checked: all nodes hold the same, and as many entries as were acknowledged.
+",
+        options.conditions(Stretch { warm: time / 10, run: time }),
+        RETENTION_BYTES >> 20,
+        snapshot_bytes(options) >> 20,
+        snapshot_bytes(options) >> 20
+    );
+    Ok(Outcome { rows, notes })
+}
+
+/// All that is told of one case.
+fn rows_of(case: &str, ours: Figures, theirs: Option<Figures>) -> Vec<Row> {
     let value = |figures: Figures, unit| {
         let run = Run {
             figures,
@@ -38,38 +62,50 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
         };
         run.value(unit)
     };
-    let mut rows = Vec::new();
-    for unit in [
+    let units = [
         Unit::EntriesPerSecond,
         Unit::P50,
         Unit::P99,
         Unit::P999,
         Unit::P9999,
         Unit::Longest,
-    ] {
-        let case = "inside, at 70 % load";
-        rows.extend(match theirs {
-            Some(theirs) => Row::new(
-                SUITE,
-                case,
-                "etcd",
-                unit,
-                &[(value(ours, unit), value(theirs, unit))],
-                None,
-            ),
-            None => Row::alone(SUITE, case, unit, &[value(ours, unit)], None),
-        });
-    }
-    let notes = format!(
-        "tail: three processes, {ENTRY_BYTES} B, {}; appends come at their times, whether or not those before are
-answered: 70 % of what {CLIENTS} clients reach in a closed loop just before, each side of its own. An append is timed from when it was handed over,
-or from when it was due if that is more than 5 ms earlier. Kontiki forgets its log beyond {} MiB meanwhile; etcd makes a snapshot every 100000 puts.
-Checked: all nodes hold the same, and as many entries as were acknowledged.
-",
-        options.conditions(Stretch { warm: time / 10, run: time }),
-        RETENTION_BYTES >> 20
-    );
-    Ok(Outcome { rows, notes })
+    ];
+    let row = |unit| {
+        let ours = value(ours, unit);
+        match theirs {
+            Some(theirs) => Row::new(SUITE, case, "etcd", unit, &[(ours, value(theirs, unit))], None),
+            None => Row::alone(SUITE, case, unit, &[ours], None),
+        }
+    };
+    units.into_iter().filter_map(row).collect()
+}
+
+/// A log that forgets.
+fn plain() -> Result<Settings, Failed> {
+    Ok(Settings {
+        retention_bytes: Some(RETENTION_BYTES),
+        ..Settings::defaults()?
+    })
+}
+
+/// A machine that takes snapshots.
+fn machine(options: &Options) -> Result<Settings, Failed> {
+    let bytes = snapshot_bytes(options);
+    Ok(Settings {
+        machine: Some(Shape {
+            // One is never taken before as much was written as the last one has.
+            state_bytes: bytes as usize,
+            snapshot_bytes: bytes,
+            keep_bytes: bytes,
+        }),
+        ..Settings::defaults()?
+    })
+}
+
+/// How long the state is, and after how many bytes of commands a snapshot is taken: the library's own default, unless there is
+/// no time for that much.
+fn snapshot_bytes(options: &Options) -> u64 {
+    if options.quick { 4 << 20 } else { 64 << 20 }
 }
 
 fn probe_stretch(options: &Options) -> Stretch {
@@ -80,11 +116,7 @@ fn probe_stretch(options: &Options) -> Stretch {
     }
 }
 
-fn ours(dir: &Path, options: &Options, time: Duration) -> Result<Figures, Failed> {
-    let settings = Settings {
-        retention_bytes: Some(RETENTION_BYTES),
-        ..Settings::defaults()?
-    };
+fn ours(dir: &Path, options: &Options, time: Duration, settings: Settings) -> Result<Figures, Failed> {
     let mut cluster = Cluster::start(dir, 3, settings)?;
     options.pin(&cluster.nodes, cluster.leader)?;
     let most = cluster
@@ -95,6 +127,11 @@ fn ours(dir: &Path, options: &Options, time: Duration) -> Result<Figures, Failed
         run: time,
     };
     let figures = cluster.paced(most * LOAD, ENTRY_BYTES, stretch)?;
+    for node in cluster.nodes.iter_mut().filter(|_| settings.machine.is_some()) {
+        if node.ask("snapshot", PATIENCE)? == "0" {
+            eprintln!("{SUITE}: a node took NO SNAPSHOT meanwhile: the run was too short for its load");
+        }
+    }
     cluster.check()?;
     cluster.end()?;
     Ok(figures)
