@@ -417,8 +417,9 @@ fn figure_3_holds_whatever_happens_and_agreement_follows() {
         seen.needless,
         seen.gone,
     ];
+    // The rarest, transfers that are lost, are seen some forty times in a thousand runs, by chance more or less.
     assert!(
-        seeds.end - seeds.start == 1 || rare.iter().all(|n| *n >= 50),
+        seeds.end - seeds.start == 1 || rare.iter().all(|n| *n >= 20),
         "some path was hardly taken: {seen:?}"
     );
 }
