@@ -85,7 +85,11 @@ impl Consensus {
         last: LogId,
     ) {
         let granted = if pre {
-            term > self.hard_state.term && last >= self.log.last() && !self.hears_a_leader(now)
+            let heeded = term > self.hard_state.term && !self.hears_a_leader(now);
+            if heeded && last < self.log.last() {
+                self.stand_instead(now);
+            }
+            heeded && last >= self.log.last()
         } else {
             term == self.hard_state.term && self.gives_vote(now, from, last, transfer)
         };

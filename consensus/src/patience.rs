@@ -2,8 +2,9 @@
 //!
 //! Of those who heard the same leader the one with the smallest node id stands first, hardly later than the shortest
 //! election timeout, and the others in their order behind it: whoever stands first is mostly alone. Ranks only make that
-//! likely. A first one that is down, or whose log is behind, changes nothing for the next, for a pre-vote that is refused
-//! moves no timer but its own; and where no leader is known, as after a failed election, the wait is drawn from the whole range.
+//! likely. A first one that is down changes nothing for the next, and one whose log is behind has that stand at once, for a
+//! pre-vote that is refused puts off no timer but its own; and where no leader is known, as after a failed election, the wait
+//! is drawn from the whole range.
 //!
 //! That the leader's process is gone can be told by others than the timer ([`Event::PeerGone`](crate::Event::PeerGone)).
 //! Invariants: such a hint only makes a follower ask for pre-votes earlier, and no longer withhold its own; it is void as
@@ -87,6 +88,14 @@ impl Consensus {
         if matches!(self.state, State::PreCandidate(_)) && self.tries < TRIES_MAX {
             let stagger = self.stagger();
             let wait = self.random.between(Duration(stagger.0 / 2), stagger);
+            self.election_deadline = self.election_deadline.min(now.after(wait));
+        }
+    }
+
+    /// Another asks whose log is behind this one, and no leader is heard: so this server need not wait for its rank.
+    pub(crate) fn stand_instead(&mut self, now: Time) {
+        if matches!(self.state, State::Follower(_)) {
+            let wait = self.random.between(Duration(0), self.stagger());
             self.election_deadline = self.election_deadline.min(now.after(wait));
         }
     }

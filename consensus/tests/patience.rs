@@ -57,6 +57,28 @@ fn the_next_stands_where_the_first_is_down() {
 }
 
 #[test]
+fn who_refuses_because_its_log_is_longer_stands_itself_at_once() {
+    let mut cluster = led(3, None);
+    cluster.server(N2).cut = true;
+    assert!(cluster.propose(N1, 1, 10));
+    cluster.settle();
+    cluster.server(N2).cut = false;
+    cluster.crash(N1);
+    cluster.now = cluster
+        .at(2)
+        .deadline()
+        .max(cluster.now.after(Duration::from_millis(301)));
+    assert!(wait(&cluster, 3) > 100);
+    cluster.timeout(N2);
+    cluster.settle();
+    assert_eq!(cluster.role(2), Role::PreCandidate);
+    assert!(wait(&cluster, 3) <= 12, "{}", wait(&cluster, 3));
+    cluster.timeout(N3);
+    cluster.settle();
+    assert_eq!(cluster.role(3), Role::Leader);
+}
+
+#[test]
 fn told_that_their_leader_is_gone_they_elect_another_within_50_ms() {
     let mut cluster = led(3, None);
     cluster.crash(N1);
