@@ -85,32 +85,52 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             "{SUITE}: etcd is NOT INSTALLED: its rows are missing (Debian: apt-get install etcd-server)"
         );
     }
-    let (mut inside, mut outside, mut etcd, mut floor) = <(Rounds, Rounds, Rounds, Rounds)>::default();
+    let (mut inside, mut outside, mut plain) = <(Rounds, Rounds, Rounds)>::default();
+    let (mut etcd, mut floor) = <(Rounds, Rounds)>::default();
+    let clients = options.clients(&CLIENTS);
     for _ in 0..options.rounds(3) {
         let dir = RunDir::new(&options.dir, "bench-durable")?;
-        let stretch = options.stretch();
-        inside.push(run_inside(&dir.path().join("inside"), options, stretch)?);
-        if version.is_some() {
-            etcd.push(run_etcd(&dir.path().join("etcd"), options, stretch)?);
-        }
-        outside.push(run_remote(
-            &program,
-            &dir.path().join("remote"),
+        let case = Case {
             options,
-            stretch,
-        )?);
-        floor.push(run_floor(dir.path(), options, stretch)?);
+            clients: &clients,
+            stretch: options.stretch(),
+        };
+        let measure = |subject: &str, all: &mut Rounds, run: &dyn Fn(&Path) -> Result<Vec<Run>, Failed>| {
+            if options.wants(subject) {
+                all.push(run(&dir.path().join(subject))?);
+            }
+            Ok::<_, Failed>(())
+        };
+        measure("inside", &mut inside, &|dir| run_inside(dir, &case))?;
+        if version.is_some() {
+            measure("etcd", &mut etcd, &|dir| run_etcd(dir, &case))?;
+        }
+        measure("remote", &mut outside, &|dir| {
+            run_remote(&program, dir, &case, Servers::append)
+        })?;
+        measure("plain", &mut plain, &|dir| {
+            run_remote(&program, dir, &case, Servers::append_plain)
+        })?;
+        measure("floor", &mut floor, &|_| run_floor(dir.path(), &case))?;
     }
+    let shapes = [
+        ("inside", &inside),
+        ("remote", &outside),
+        ("remote, plain HTTP", &plain),
+    ];
     let mut rows = Vec::new();
-    for (n, clients) in CLIENTS.iter().enumerate() {
-        for (shape, ours) in [("inside", &inside), ("remote", &outside)] {
+    for (n, clients) in clients.iter().enumerate() {
+        for (shape, ours) in shapes {
             for (peer, theirs) in [(ETCD, &etcd), (FLOOR, &floor)] {
-                if shape == "remote" && peer == FLOOR && !etcd.is_empty() {
+                if shape != "inside" && peer == FLOOR && !etcd.is_empty() {
                     continue; // Its clients are counted and not connected.
                 }
                 rows.extend(rows_of(shape, *clients, peer, |unit| {
                     pairs(ours, theirs, n, unit)
                 }));
+            }
+            if etcd.is_empty() && floor.is_empty() {
+                rows.extend(rows_alone(shape, *clients, ours, n));
             }
         }
     }
@@ -120,21 +140,38 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     })
 }
 
+/// What all subjects are measured with.
+struct Case<'a> {
+    options: &'a Options,
+    clients: &'a [u32],
+    stretch: Stretch,
+}
+
+/// Where no peer was measured.
+fn rows_alone(shape: &str, clients: u32, ours: &Rounds, n: usize) -> impl Iterator<Item = Row> {
+    let case = format!("{shape}, {}", of(clients));
+    UNITS.into_iter().filter_map(move |unit| {
+        let runs = ours.iter().filter_map(|round| Some(round.get(n)?.value(unit)));
+        Row::alone(SUITE, &case, unit, &runs.collect::<Vec<_>>(), None)
+    })
+}
+
+const UNITS: [Unit; 5] = [
+    Unit::EntriesPerSecond,
+    Unit::P50,
+    Unit::P99,
+    Unit::P999,
+    Unit::CpuNanosPerEntry,
+];
+
 fn rows_of(
     shape: &'static str,
     clients: u32,
     peer: &'static str,
     pairs: impl Fn(Unit) -> Vec<(f64, f64)>,
 ) -> impl Iterator<Item = Row> {
-    let units = [
-        Unit::EntriesPerSecond,
-        Unit::P50,
-        Unit::P99,
-        Unit::P999,
-        Unit::CpuNanosPerEntry,
-    ];
     let case = format!("{shape}, {}", of(clients));
-    units.into_iter().filter_map(move |unit| {
+    UNITS.into_iter().filter_map(move |unit| {
         let target = target(shape, clients, peer, unit);
         Row::new(SUITE, &case, peer, unit, &pairs(unit), target)
     })
@@ -153,51 +190,56 @@ fn target(shape: &str, clients: u32, peer: &str, unit: Unit) -> Option<Target> {
     })
 }
 
-fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+fn run_inside(dir: &Path, with: &Case<'_>) -> Result<Vec<Run>, Failed> {
     let mut cluster = Cluster::start(dir, 3, Settings::defaults()?)?;
-    options.pin(&cluster.nodes, cluster.leader)?;
+    with.options.pin(&cluster.nodes, cluster.leader)?;
     let case = |clients: &u32| {
-        let append = |cluster: &mut Cluster| cluster.append(*clients, ENTRY_BYTES, stretch);
+        let append = |cluster: &mut Cluster| cluster.append(*clients, ENTRY_BYTES, with.stretch);
         Run::of(&mut cluster, |cluster| &cluster.nodes, append)
     };
-    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    let runs = with.clients.iter().map(case).collect::<Result<_, _>>()?;
     cluster.check()?;
     cluster.end()?;
     Ok(runs)
 }
 
-fn run_remote(program: &Path, dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+fn run_remote(
+    program: &Path,
+    dir: &Path,
+    with: &Case<'_>,
+    append: fn(&mut Servers, u32, usize, Stretch) -> Result<Figures, Failed>,
+) -> Result<Vec<Run>, Failed> {
     let mut servers = Servers::start(program, dir, "")?;
-    options.pin(&servers.nodes, servers.leader)?;
+    with.options.pin(&servers.nodes, servers.leader)?;
     let case = |clients: &u32| {
-        let append = |servers: &mut Servers| servers.append(*clients, ENTRY_BYTES, stretch);
+        let append = |servers: &mut Servers| append(servers, *clients, ENTRY_BYTES, with.stretch);
         Run::of(&mut servers, |servers| &servers.nodes, append)
     };
-    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    let runs = with.clients.iter().map(case).collect::<Result<_, _>>()?;
     servers.check()?;
     Ok(runs)
 }
 
-fn run_etcd(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+fn run_etcd(dir: &Path, with: &Case<'_>) -> Result<Vec<Run>, Failed> {
     let mut etcd = Etcd::start(dir)?;
-    options.pin(&etcd.members, etcd.leader)?;
+    with.options.pin(&etcd.members, etcd.leader)?;
     let case = |clients: &u32| {
-        let put = |etcd: &mut Etcd| etcd.put(*clients, ENTRY_BYTES, stretch);
+        let put = |etcd: &mut Etcd| etcd.put(*clients, ENTRY_BYTES, with.stretch);
         Run::of(&mut etcd, |etcd| &etcd.members, put)
     };
-    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    let runs = with.clients.iter().map(case).collect::<Result<_, _>>()?;
     etcd.check()?;
     Ok(runs)
 }
 
-fn run_floor(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+fn run_floor(dir: &Path, with: &Case<'_>) -> Result<Vec<Run>, Failed> {
     let mut bare = Bare::start(dir)?;
-    options.pin(&bare.processes, 0)?;
+    with.options.pin(&bare.processes, 0)?;
     let case = |clients: &u32| {
-        let append = |bare: &mut Bare| bare.append(*clients, ENTRY_BYTES, stretch);
+        let append = |bare: &mut Bare| bare.append(*clients, ENTRY_BYTES, with.stretch);
         Run::of(&mut bare, |bare| &bare.processes, append)
     };
-    let runs = CLIENTS.iter().map(case).collect::<Result<_, _>>()?;
+    let runs = with.clients.iter().map(case).collect::<Result<_, _>>()?;
     bare.check()?;
     Ok(runs)
 }
@@ -209,7 +251,8 @@ fn notes(options: &Options, version: Option<&str>) -> String {
     format!(
         "durable: three processes on one machine and one disk, {ENTRY_BYTES} B an entry, closed loop, {}. Each subject anew in each round,
 one after the other. inside: the clients are tasks of the leader's program, whose CPU time counts as the server's;
-remote: clients in a process of their own, HTTP/1.1, one connection each, all at the leader. Kontiki: QUIC with TLS between the nodes;
+remote: clients in a process of their own, ten on a channel (frames both ways), as many connections as etcd gets; plain HTTP:
+HTTP/1.1, one connection each; all at the leader. Kontiki: QUIC with TLS between the nodes;
 etcd: {etcd}, no TLS; floor: TCP, no TLS, no checksums, clients are only counted.
 Checked after each run: all three hold the same (ours: every entry read back, each client's in order; etcd: HashKV and versions
 of the keys; floor: the files) and exactly what was acknowledged.

@@ -89,36 +89,67 @@ impl FromStr for Figures {
     }
 }
 
-/// Lets clients ask again and again, each as soon as it was answered. On the runtime this is called on.
-pub(crate) async fn closed_loop<C: Client>(clients: Vec<C>, stretch: Stretch) -> Result<Figures, Failed> {
-    let from = Instant::now() + stretch.warm;
-    let end = from + stretch.run;
-    let running: Vec<_> = clients
-        .into_iter()
-        .map(|client| tokio::spawn(ask(client, from, end)))
-        .collect();
-    let (mut all, mut total) = (Histogram::new(), 0);
-    for client in running {
-        let (latencies, answered) = client.await??;
-        all.merge(&latencies);
-        total += answered;
-    }
-    Ok(Figures::of(&all, total, stretch.run))
+/// What one or several clients have seen so far.
+pub(crate) struct Seen {
+    from: Instant,
+    end: Instant,
+    latencies: Histogram,
+    answered: u64,
 }
 
-async fn ask<C: Client>(mut client: C, from: Instant, end: Instant) -> Result<(Histogram, u64), Failed> {
-    let (mut latencies, mut answered) = (Histogram::new(), 0);
-    let mut began = Instant::now();
-    while began < end {
-        client.call().await?;
-        answered += 1;
+impl Seen {
+    /// An answer has come to what was asked at this time. The time now, if the client is to ask again.
+    pub(crate) fn answered(&mut self, began: Instant) -> Option<Instant> {
+        self.answered += 1;
         let now = Instant::now();
-        if now >= from && now <= end {
-            latencies.record(now - began);
+        if now >= self.from && now <= self.end {
+            self.latencies.record(now - began);
         }
-        began = now;
+        (now < self.end).then_some(now)
     }
-    Ok((latencies, answered))
+}
+
+/// Clients that each have one request under way at a time, and share what they do it with.
+pub(crate) trait Clients: Send + 'static {
+    /// Asks again and again until it is time to end, and all is answered.
+    fn ask(self, seen: &mut Seen) -> impl Future<Output = Result<(), Failed>> + Send;
+}
+
+impl<C: Client> Clients for C {
+    async fn ask(mut self, seen: &mut Seen) -> Result<(), Failed> {
+        let mut began = Some(Instant::now());
+        while let Some(asked) = began {
+            self.call().await?;
+            began = seen.answered(asked);
+        }
+        Ok(())
+    }
+}
+
+/// Lets clients ask again and again, each as soon as it was answered. On the runtime this is called on.
+pub(crate) async fn closed_loop<C: Clients>(clients: Vec<C>, stretch: Stretch) -> Result<Figures, Failed> {
+    let from = Instant::now() + stretch.warm;
+    let end = from + stretch.run;
+    let ask = |clients: C| async move {
+        let mut seen = Seen {
+            from,
+            end,
+            latencies: Histogram::new(),
+            answered: 0,
+        };
+        clients.ask(&mut seen).await.map(|()| seen)
+    };
+    let running: Vec<_> = clients
+        .into_iter()
+        .map(|clients| tokio::spawn(ask(clients)))
+        .collect();
+    let (mut all, mut total) = (Histogram::new(), 0);
+    for clients in running {
+        let seen = clients.await??;
+        all.merge(&seen.latencies);
+        total += seen.answered;
+    }
+    Ok(Figures::of(&all, total, stretch.run))
 }
 
 /// What is later than this is counted from when it was due.

@@ -5,7 +5,9 @@
 
 mod allocations;
 mod bare;
+mod channel;
 mod consensus_only;
+mod counts;
 mod durable;
 mod embedded;
 mod entries;
@@ -63,15 +65,19 @@ options:
   --pin        servers on cores of their own: the leader on the last, the others on the first
   --rounds N   runs of each, ours and theirs in turn
   --seconds N  length of a run of the suites with processes
+  --only NAME  this subject alone (may be given again): inside, remote, plain, etcd, floor (durable and reads)
+  --clients N  so many clients alone (durable and reads)
   --dir DIR    where logs are kept while measuring [default: the current directory]
 for profilers:
-  hot <bytes> <outstanding>   Kontiki's consensus alone";
+  hot <bytes> <outstanding>   Kontiki's consensus alone
+  counts [--keep]             instructions an entry of the hot paths, beside those kept; --keep keeps the new ones";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let child = match words.split_first() {
         Some((role, rest)) if role == "node" => Some(node::run(rest)),
         Some((role, rest)) if role == "bare" => Some(bare::run(rest)),
+        Some((role, rest)) if role == "work" => Some(counts::work(rest)),
         _ => None,
     };
     if let Some(ended) = child {
@@ -91,6 +97,11 @@ fn main() -> ExitCode {
                 Err(wrong) => failed(&wrong.into()),
             },
             _ => misused(),
+        },
+        [counts] if counts == "counts" => match counts::run(options.keep) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(wrong) => failed(&wrong),
         },
         [name] => match SUITES.iter().find(|(suite, _)| suite == name) {
             Some(suite) => run(std::slice::from_ref(suite), &options),

@@ -10,9 +10,14 @@ pub(crate) struct Options {
     pub(crate) json: bool,
     /// A table as `docs/PERFORMANCE.md` has it.
     pub(crate) markdown: bool,
+    /// Keep the instructions that are counted.
+    pub(crate) keep: bool,
     pin: bool,
     rounds: Option<usize>,
     seconds: Option<u64>,
+    /// The subjects that are measured; all if none is named.
+    only: Vec<String>,
+    clients: Option<u32>,
     /// Where logs are kept.
     pub(crate) dir: PathBuf,
 }
@@ -24,9 +29,12 @@ impl Options {
             quick: false,
             json: false,
             markdown: false,
+            keep: false,
             pin: false,
             rounds: None,
             seconds: None,
+            only: Vec::new(),
+            clients: None,
             dir: PathBuf::from("."),
         };
         let (mut rest, mut words) = (Vec::new(), words.into_iter());
@@ -35,15 +43,29 @@ impl Options {
                 "--quick" => options.quick = true,
                 "--json" => options.json = true,
                 "--markdown" => options.markdown = true,
+                "--keep" => options.keep = true,
                 "--pin" => options.pin = true,
                 "--rounds" => options.rounds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--seconds" => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--only" => options.only.push(words.next()?),
+                "--clients" => options.clients = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--dir" => options.dir = words.next()?.into(),
                 other if other.starts_with("--") => return None,
                 _ => rest.push(word),
             }
         }
         Some((options, rest))
+    }
+
+    /// Whether a subject is to be measured.
+    pub(crate) fn wants(&self, subject: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == subject)
+    }
+
+    /// With how many clients it is measured: of these, those that were asked for.
+    pub(crate) fn clients(&self, all: &[u32]) -> Vec<u32> {
+        let wanted = |clients: &u32| self.clients.is_none_or(|only| only == *clients);
+        all.iter().copied().filter(wanted).collect()
     }
 
     /// How many runs of each; `full` of them unless said otherwise, and one if there is no time.

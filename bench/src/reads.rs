@@ -4,7 +4,7 @@ use crate::{
     Failed, Options, Outcome,
     durable::{CLIENTS, ENTRY_BYTES, Rounds, Run, of, pairs},
     etcd::{self, Etcd},
-    load::Stretch,
+    load::{Figures, Stretch},
     node::{Cluster, Settings},
     process::{Process, RunDir},
     remote::{self, Servers},
@@ -35,26 +35,44 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             "{SUITE}: etcd is NOT INSTALLED: its rows are missing (Debian: apt-get install etcd-server)"
         );
     }
-    let (mut inside, mut outside, mut etcd) = <(Rounds, Rounds, Rounds)>::default();
+    let (mut inside, mut outside, mut plain, mut etcd) = <(Rounds, Rounds, Rounds, Rounds)>::default();
     let mut written = Vec::new();
     let run = options.time(Duration::from_secs(3), Duration::from_millis(500));
     let stretch = Stretch { warm: run / 4, run };
     for _ in 0..options.rounds(3) {
         let dir = RunDir::new(&options.dir, "bench-reads")?;
-        let (runs, bytes) = run_inside(&dir.path().join("inside"), options, stretch)?;
-        inside.push(runs);
-        written.push(bytes / (1 << 20) as f64);
-        if version.is_some() {
+        if options.wants("inside") {
+            let (runs, bytes) = run_inside(&dir.path().join("inside"), options, stretch)?;
+            inside.push(runs);
+            written.push(bytes / (1 << 20) as f64);
+        }
+        if version.is_some() && options.wants("etcd") {
             etcd.push(run_etcd(&dir.path().join("etcd"), options, stretch)?);
         }
-        outside.push(run_remote(
-            &program,
-            &dir.path().join("remote"),
-            options,
-            stretch,
-        )?);
+        for (subject, all, read) in [
+            ("remote", &mut outside, Servers::read as ReadBy),
+            ("plain", &mut plain, Servers::read_plain),
+        ] {
+            if options.wants(subject) {
+                all.push(run_remote(
+                    &program,
+                    &dir.path().join(subject),
+                    options,
+                    stretch,
+                    read,
+                )?);
+            }
+        }
     }
-    let mut rows = rows_of(&inside, &outside, &etcd);
+    let mut rows = rows_of(
+        options,
+        &[
+            ("inside", &inside),
+            ("remote", &outside),
+            ("remote, plain HTTP", &plain),
+        ],
+        &etcd,
+    );
     let never = Some(Target::Ours(0.0));
     rows.extend(Row::alone(
         SUITE,
@@ -73,17 +91,20 @@ asked for was in it.
     Ok(Outcome { rows, notes })
 }
 
-fn rows_of(inside: &Rounds, outside: &Rounds, etcd: &Rounds) -> Vec<Row> {
+fn rows_of(options: &Options, shapes: &[(&str, &Rounds)], etcd: &Rounds) -> Vec<Row> {
     let mut rows = Vec::new();
+    let all = options.clients(&CLIENTS);
     let cases = KINDS
         .iter()
-        .flat_map(|kind| CLIENTS.iter().map(move |clients| (kind.0, *clients)));
+        .flat_map(|kind| all.iter().map(move |clients| (kind.0, *clients)));
     for (n, (kind, clients)) in cases.enumerate() {
-        for (shape, ours) in [("inside", inside), ("remote", outside)] {
+        for (shape, ours) in shapes {
             let case = format!("{shape}, {kind}, {}", of(clients));
             for unit in [Unit::ReadsPerSecond, Unit::P50, Unit::P99] {
-                let target = match (shape, kind, clients, unit) {
-                    ("inside", "linearizable", 256, Unit::ReadsPerSecond) => Some(Target::Ratio(25.0)),
+                let target = match (*shape, kind, clients, unit) {
+                    ("inside" | "remote", "linearizable", 256, Unit::ReadsPerSecond) => {
+                        Some(Target::Ratio(25.0))
+                    }
                     _ => None,
                 };
                 if etcd.is_empty() {
@@ -128,7 +149,7 @@ fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<(Vec<Ru
     };
     let (mut runs, before) = (Vec::new(), written(&cluster)?);
     for (kind, _) in KINDS {
-        for clients in CLIENTS {
+        for clients in options.clients(&CLIENTS) {
             let read = |cluster: &mut Cluster| cluster.read(kind, clients, stretch);
             runs.push(Run::of(&mut cluster, |cluster| &cluster.nodes, read)?);
         }
@@ -139,14 +160,23 @@ fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<(Vec<Ru
     Ok((runs, written as f64))
 }
 
-fn run_remote(program: &Path, dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>, Failed> {
+/// How clients of servers read.
+type ReadBy = fn(&mut Servers, &str, u32, Stretch) -> Result<Figures, Failed>;
+
+fn run_remote(
+    program: &Path,
+    dir: &Path,
+    options: &Options,
+    stretch: Stretch,
+    read_by: ReadBy,
+) -> Result<Vec<Run>, Failed> {
     let mut servers = Servers::start(program, dir, &format!("lease_drift_ppm = {LEASE_DRIFT_PPM}"))?;
     options.pin(&servers.nodes, servers.leader)?;
     servers.append(64, ENTRY_BYTES, FILL)?;
     let mut runs = Vec::new();
     for (kind, _) in KINDS {
-        for clients in CLIENTS {
-            let read = |servers: &mut Servers| servers.read(kind, clients, stretch);
+        for clients in options.clients(&CLIENTS) {
+            let read = |servers: &mut Servers| read_by(servers, kind, clients, stretch);
             runs.push(Run::of(&mut servers, |servers| &servers.nodes, read)?);
         }
     }
@@ -163,7 +193,7 @@ fn run_etcd(dir: &Path, options: &Options, stretch: Stretch) -> Result<Vec<Run>,
             let read = |etcd: &mut Etcd| etcd.range(serializable, clients, stretch);
             Run::of(&mut etcd, |etcd| &etcd.members, read)
         };
-        CLIENTS.into_iter().map(case).collect()
+        options.clients(&CLIENTS).into_iter().map(case).collect()
     };
     let (linearizable, serializable) = (read(false)?, read(true)?);
     // etcd has no leases for reads: the same stand beside both of ours.

@@ -1,10 +1,11 @@
 //! Kontiki as a server: three processes of `kontiki serve`, and clients that speak its HTTP.
 //!
-//! The program is built from this tree first, so that it is never another one that is measured. A client has a
-//! connection of its own, since HTTP/1.1 carries one request at a time.
+//! The program is built from this tree first, so that it is never another one that is measured. Ten clients share a
+//! channel; or, over plain HTTP/1.1, which carries one request at a time, each has a connection of its own.
 
 use crate::{
     Failed,
+    channel::{Asks, Channel},
     entries::{self, Proof},
     load::{Client, Figures, Stretch, closed_loop},
     process::{PATIENCE, Process, free_ports, tried_again},
@@ -22,6 +23,9 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+
+/// As etcd gets them.
+const CLIENTS_A_CONNECTION: usize = 10;
 
 /// Builds the program, and says where it is.
 pub(crate) fn build() -> Result<PathBuf, Failed> {
@@ -119,8 +123,56 @@ impl Servers {
         Err("no server leads".into())
     }
 
-    /// Lets clients append in a closed loop, each on a connection of its own to the leader.
+    /// Lets clients append in a closed loop, ten on a channel to the leader.
     pub(crate) fn append(&mut self, clients: u32, bytes: usize, stretch: Stretch) -> Result<Figures, Failed> {
+        let first = self.clients;
+        self.clients += clients;
+        let names: Vec<u64> = (first..first + clients).map(u64::from).collect();
+        let figures = self.channels(&names, || Asks::Appends(bytes), stretch)?;
+        self.acknowledged += figures.total;
+        Ok(figures)
+    }
+
+    /// Lets clients read one entry each in a closed loop, ten on a channel to the leader.
+    pub(crate) fn read(
+        &mut self,
+        consistency: &str,
+        clients: u32,
+        stretch: Stretch,
+    ) -> Result<Figures, Failed> {
+        let last = self.acknowledged;
+        let names: Vec<u64> = (0..u64::from(clients)).map(|n| last - n % last.max(1)).collect();
+        let kind = match consistency {
+            "linearizable" => 0,
+            "lease" => 1,
+            _ => 2,
+        };
+        self.channels(&names, || Asks::Reads(kind), stretch)
+    }
+
+    fn channels(
+        &mut self,
+        names: &[u64],
+        asks: impl Fn() -> Asks,
+        stretch: Stretch,
+    ) -> Result<Figures, Failed> {
+        let address = self.addresses[self.leader];
+        self.runtime.block_on(async {
+            let mut channels = Vec::new();
+            for names in names.chunks(CLIENTS_A_CONNECTION) {
+                channels.push(Channel::open(address, asks(), names.iter().copied()).await?);
+            }
+            closed_loop(channels, stretch).await
+        })
+    }
+
+    /// Lets clients append in a closed loop, each on a connection of its own to the leader.
+    pub(crate) fn append_plain(
+        &mut self,
+        clients: u32,
+        bytes: usize,
+        stretch: Stretch,
+    ) -> Result<Figures, Failed> {
         let first = self.clients;
         self.clients += clients;
         let address = self.addresses[self.leader];
@@ -140,8 +192,8 @@ impl Servers {
         Ok(figures)
     }
 
-    /// Lets clients read one entry each in a closed loop.
-    pub(crate) fn read(
+    /// Lets clients read one entry each in a closed loop, each on a connection of its own.
+    pub(crate) fn read_plain(
         &mut self,
         consistency: &str,
         clients: u32,

@@ -23,6 +23,8 @@ pub(crate) struct Log {
     tail: VecDeque<Run>,
     tail_bytes: usize,
     tail_bytes_max: usize,
+    /// Whether anything was changed since it was last looked at whether all of it holds together.
+    changed: bool,
 }
 
 impl Log {
@@ -45,6 +47,7 @@ impl Log {
             tail_bytes: restored.tail.iter().map(Run::weight).sum(),
             tail: restored.tail.into(),
             tail_bytes_max,
+            changed: true,
         };
         log.forget_before_base();
         log.evict(log.last.index);
@@ -136,6 +139,7 @@ impl Log {
 
     /// Adds a run that begins just after the end.
     pub(crate) fn append(&mut self, run: Run) {
+        self.changed = true;
         if run.term() != self.last.term {
             let position_before = run.first_position().prev();
             self.terms.push(TermStart {
@@ -155,6 +159,7 @@ impl Log {
 
     /// Removes `from` and all after it. The run that takes its place says where the positions go on.
     pub(crate) fn truncate(&mut self, from: Index, replacement: &Run) {
+        self.changed = true;
         self.terms.retain(|t| t.index < from);
         self.configurations.retain(|(index, _)| *index < from);
         while let Some(run) = self.tail.pop_back() {
@@ -186,6 +191,7 @@ impl Log {
 
     /// Forgets everything: the log begins, and for now ends, at `base`.
     pub(crate) fn install(&mut self, base: &Base) {
+        self.changed = true;
         (self.base, self.base_position) = (base.last, base.position);
         (self.last, self.last_position) = (base.last, base.position);
         self.terms.clear();
@@ -195,6 +201,7 @@ impl Log {
     }
 
     fn forget_before_base(&mut self) {
+        self.changed = true;
         let base = self.base;
         self.terms.retain(|t| t.index > base.index && t.term != base.term);
         let after = self.configurations.partition_point(|(i, _)| *i <= base.index);
@@ -212,6 +219,7 @@ impl Log {
     pub(crate) fn evict(&mut self, persisted: Index) {
         let on_disk = |run: &Run| run.last() <= persisted;
         while self.tail_bytes > self.tail_bytes_max && self.tail.front().is_some_and(on_disk) {
+            self.changed = true;
             self.tail_bytes -= self.tail.pop_front().map_or(0, |r| r.weight());
         }
     }
@@ -297,8 +305,12 @@ impl Log {
             .or_else(|| (run.first() == index.next()).then(|| run.first_position().prev()))
     }
 
-    /// Whether the terms rise from the base and end at the end: checked after each step.
-    pub(crate) fn is_sound(&self) -> bool {
+    /// Whether the terms rise from the base and end at the end: checked after each step that has changed anything.
+    pub(crate) fn is_sound(&mut self) -> bool {
+        !::core::mem::take(&mut self.changed) || self.holds_together()
+    }
+
+    fn holds_together(&self) -> bool {
         let last_term = self.terms.last();
         let risen = match self.terms.as_slice() {
             [.., before, last] => before.term < last.term && before.index < last.index,

@@ -29,10 +29,12 @@ impl Outbox {
         {
             return Err("an acknowledgement would name records that are not on disk");
         }
-        if !matches!(
-            message.call,
-            Call::AppendEntries { .. } | Call::ReadIndex { .. } | Call::ReadIndexReply { .. }
-        ) {
+        if !self.waiting.is_empty()
+            && !matches!(
+                message.call,
+                Call::AppendEntries { .. } | Call::ReadIndex { .. } | Call::ReadIndexReply { .. }
+            )
+        {
             let kind = discriminant(&message.call);
             let same = |m: &Message| {
                 m.to == message.to && discriminant(&m.call) == kind && is_pre(m) == is_pre(&message)

@@ -37,7 +37,8 @@ impl Consensus {
             Some(conflict) => self.on_conflict(from, conflict),
             None => peer.follow_up(),
         }
-        if moved {
+        // What is committed already is committed by no further answer.
+        if moved && persisted > self.commit {
             self.advance_commit();
         }
         if answered {

@@ -44,9 +44,34 @@ pub enum Body {
 #[derive(Clone)]
 pub struct Records {
     bytes: Bytes,
-    marks: Arc<[Mark]>,
+    marks: Marks,
     from: usize,
     to: usize,
+}
+
+/// One record alone, as it comes when little is going on, needs no memory for its mark.
+#[derive(Clone)]
+enum Marks {
+    One(Mark),
+    Many(Arc<[Mark]>),
+}
+
+impl Marks {
+    fn as_slice(&self) -> &[Mark] {
+        match self {
+            Self::One(mark) => ::core::slice::from_ref(mark),
+            Self::Many(marks) => marks,
+        }
+    }
+}
+
+impl From<Vec<Mark>> for Marks {
+    fn from(marks: Vec<Mark>) -> Self {
+        match marks[..] {
+            [mark] => Self::One(mark),
+            _ => Self::Many(marks.into()),
+        }
+    }
 }
 
 impl Records {
@@ -106,14 +131,14 @@ impl Records {
     fn mark(&self, n: usize) -> Mark {
         match self.from + n {
             0 => Mark { end: 0, entries: 0 },
-            k => self.marks[k - 1],
+            k => self.marks.as_slice()[k - 1],
         }
     }
 
     /// Which record holds user entry `n`, counted from zero.
     fn holding(&self, n: u64) -> usize {
         let before = u64::from(self.mark(0).entries);
-        self.marks[self.from..self.to].partition_point(|m| u64::from(m.entries) <= before + n)
+        self.marks.as_slice()[self.from..self.to].partition_point(|m| u64::from(m.entries) <= before + n)
     }
 
     fn cut(&self, from: usize, to: usize) -> Self {
@@ -132,7 +157,7 @@ impl Records {
             return self.len();
         }
         let limit = self.mark(0).end as usize + bytes_max;
-        self.marks[self.from..self.to]
+        self.marks.as_slice()[self.from..self.to]
             .partition_point(|m| m.end as usize <= limit)
             .max(1)
     }

@@ -82,6 +82,7 @@ mod memory;
 mod network;
 mod node;
 mod owner;
+mod pace;
 mod policy;
 mod random;
 mod reading;

@@ -9,6 +9,7 @@ use crate::{
     asking::Asking,
     calls::Calls,
     network::{Network, links},
+    pace::Pace,
     reading::Reading,
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
@@ -83,6 +84,7 @@ struct Core {
 struct Outside {
     identity: Identity,
     log: Log<Storage>,
+    pace: Pace,
     /// Runs the state machine, if there is one.
     worker: Option<Worker>,
     /// Reads its state for snapshots.
@@ -107,12 +109,14 @@ impl Replica {
         shared: Arc<Shared>,
         identity: Identity,
         driver: Driver,
-        log: Log<Storage>,
+        mut log: Log<Storage>,
         worker: Option<Worker>,
     ) -> Rc<Self> {
+        log.disk_mut().hold_writes();
         let outside = Outside {
             identity,
             log,
+            pace: Pace::default(),
             worker,
             reading: Reading::new(shared.signal.clone()),
             asking: Asking::new(shared.signal.clone()),
@@ -160,6 +164,13 @@ impl Replica {
             if let Some(end) = self.end.take() {
                 self.ended.set(true);
                 return end;
+            }
+            if self.holds_write() {
+                // What the turn has sent goes out first: the disks of the others are to work beside this one.
+                yield_now().await;
+                let Outside { log, pace, .. } = &mut self.core.borrow_mut().outside;
+                log.disk_mut().carry_out(pace);
+                continue;
             }
             let deadline = self.deadline.get();
             // A deadline that has moved away leaves the timer as it is: it rings too early now and then.
@@ -209,7 +220,11 @@ impl Replica {
 
     /// Whether the loop has to look: to end, or to set its timer anew.
     fn wants_loop(&self) -> bool {
-        self.end.borrow().is_some() || self.deadline.get() < self.armed.get()
+        self.end.borrow().is_some() || self.deadline.get() < self.armed.get() || self.holds_write()
+    }
+
+    fn holds_write(&self) -> bool {
+        self.core.borrow_mut().outside.log.disk_mut().holds_write()
     }
 
     /// It was told to stop.

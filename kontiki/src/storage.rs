@@ -1,11 +1,11 @@
 //! Where a node keeps its log: a directory, or memory.
 
-use crate::memory::MemoryDisk;
+use crate::{memory::MemoryDisk, pace::Pace};
 use kontiki_log::{
     OsDisk,
     disk::{Completion, Disk, Op, OpId},
 };
-use std::io::Read;
+use std::{io::Read, time::Instant};
 
 /// A disk of either kind.
 #[derive(Debug)]
@@ -14,6 +14,32 @@ pub(crate) enum Storage {
     Os(OsDisk),
     /// Memory.
     Memory(MemoryDisk),
+}
+
+impl Storage {
+    /// See [`OsDisk::hold_writes`].
+    pub(crate) fn hold_writes(&mut self) {
+        if let Self::Os(disk) = self {
+            disk.hold_writes();
+        }
+    }
+
+    /// See [`OsDisk::holds_write`].
+    pub(crate) fn holds_write(&self) -> bool {
+        matches!(self, Self::Os(disk) if disk.holds_write())
+    }
+
+    /// Carries out the write that is held back, on this thread or on the disk's.
+    pub(crate) fn carry_out(&mut self, pace: &mut Pace) {
+        let Self::Os(disk) = self else { return };
+        if pace.is_fast() {
+            let began = Instant::now();
+            disk.carry_out();
+            pace.see(began.elapsed());
+        } else {
+            disk.hand_over();
+        }
+    }
 }
 
 impl Disk for Storage {

@@ -205,6 +205,11 @@ impl<D: Disk> Log<D> {
         self.first
     }
 
+    /// The disk, for what is special to its kind. Nothing is to be submitted to it.
+    pub fn disk_mut(&mut self) -> &mut D {
+        &mut self.disk
+    }
+
     /// How many segments were used again since the log was opened, instead of being removed.
     #[must_use]
     pub fn segments_recycled(&self) -> u64 {

@@ -10,8 +10,8 @@
 //! with it, and a file is closed when the last job that holds it is done.
 //!
 //! Invariants: one process and one `OsDisk` per directory (a lock on the file `lock`, which no
-//! operation shows or touches); every operation completes once, refused ones too, always from a thread
-//! of the disk; a file or directory whose write or sync has failed is never written or synced again, but for
+//! operation shows or touches); every operation completes once, refused ones too, from a thread
+//! of the disk or in `carry_out`; a file or directory whose write or sync has failed is never written or synced again, but for
 //! a directory that had no room.
 
 mod directory;
@@ -33,9 +33,9 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::{fmt, process, thread};
-use work::{Answer, Effect, Job, Work};
+use work::{Answer, Effect, Job, Work, Writer};
 
 /// A data directory on a file system, held exclusively. Dropping it carries out what was submitted, but for new
 /// files that are not filled yet, ends its threads, then gives the directory free.
@@ -46,6 +46,11 @@ pub struct OsDisk {
     answers: Arc<Answers>,
     /// Answers fetched from the threads and not yet given out.
     fetched: VecDeque<Answer>,
+    /// How many operations of `writer` have not been answered.
+    in_order: usize,
+    /// Whether a write may wait for [`carry_out`](Self::carry_out).
+    holds: bool,
+    held: Option<Job>,
     files: BTreeMap<FileId, Arc<OpenFile>>,
     path: PathBuf,
     submitted: u64,
@@ -73,6 +78,9 @@ impl OsDisk {
             aside: Worker::start("kontiki-aside", work::aside, &path, &answers)?,
             answers,
             fetched: VecDeque::new(),
+            in_order: 0,
+            holds: false,
+            held: None,
             files: BTreeMap::new(),
             path,
             submitted: 0,
@@ -91,6 +99,33 @@ impl OsDisk {
         let path = absolute(path.as_ref())?;
         make_directories(&path)?;
         Self::open(path, wake)
+    }
+
+    /// From now on a small synced write that finds the disk idle is held back until [`carry_out`](Self::carry_out),
+    /// [`hand_over`](Self::hand_over) or the next operation on the log's files, which hands it over.
+    pub fn hold_writes(&mut self) {
+        self.holds = true;
+    }
+
+    /// Whether a write is being held back.
+    #[must_use]
+    pub fn holds_write(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Carries out the write that is held back, on this thread: that saves a wake there and one back, which together take as
+    /// long as the write on a fast disk.
+    pub fn carry_out(&mut self) {
+        if let Some(job) = self.held.take() {
+            self.fetched.push_back(work::perform(&self.writer.writer, job));
+        }
+    }
+
+    /// The write that is held back goes to the disk's thread, before anything that comes later.
+    pub fn hand_over(&mut self) {
+        if let Some(job) = self.held.take() {
+            self.writer.queue.push(job);
+        }
     }
 
     /// What is to be done, with its file; an unknown file is refused in due order, like any other failure.
@@ -140,6 +175,7 @@ impl OsDisk {
     /// The completion an answer stands for; a new file gets its id here.
     fn completion(&mut self, answer: Answer) -> Completion {
         self.completed += 1;
+        self.in_order -= usize::from(answer.in_order);
         let result = answer.result.map(|effect| match effect {
             Effect::Done(done) => done,
             Effect::Opened(file) => {
@@ -161,12 +197,17 @@ impl Disk for OsDisk {
         self.submitted += 1;
         let id = OpId(self.submitted);
         let work = self.work(op);
-        let worker = if work.goes_aside() {
-            &self.aside
+        if work.goes_aside() {
+            self.aside.queue.push(Job { id, work });
+            return id;
+        }
+        self.in_order += 1;
+        if self.holds && self.in_order == 1 && work.is_small_write() {
+            self.held = Some(Job { id, work });
         } else {
-            &self.writer
-        };
-        worker.queue.push(Job { id, work });
+            self.hand_over();
+            self.writer.queue.push(Job { id, work });
+        }
         id
     }
 
@@ -182,6 +223,7 @@ impl Disk for OsDisk {
         if self.submitted == self.completed {
             return None;
         }
+        self.hand_over();
         if self.fetched.is_empty() {
             self.answers.wait(&mut self.fetched);
         }
@@ -206,28 +248,38 @@ impl fmt::Debug for OsDisk {
     }
 }
 
+impl Drop for OsDisk {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
 /// A thread and what it has to do; dropping it lets it finish that and waits for it.
 struct Worker {
     queue: Arc<Queue>,
+    /// What it works with, while nobody else does.
+    writer: Arc<Mutex<Writer>>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Worker {
     fn start(
         name: &str,
-        work: fn(Directory, &Queue, &Answers),
+        work: fn(&Mutex<Writer>, &Queue, &Answers),
         path: &Path,
         answers: &Arc<Answers>,
     ) -> Result<Self, LogError> {
         let queue = Arc::new(Queue::default());
         let (its_queue, its_answers) = (Arc::clone(&queue), Arc::clone(answers));
-        let directory = Directory::new(path.to_owned());
+        let writer = Arc::new(Mutex::new(Writer::new(Directory::new(path.to_owned()))));
+        let its_writer = Arc::clone(&writer);
         let thread = thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(directory, &its_queue, &its_answers))
+            .spawn(move || work(&its_writer, &its_queue, &its_answers))
             .map_err(|e| failed(format!("start thread {name}"), &e))?;
         Ok(Self {
             queue,
+            writer,
             thread: Some(thread),
         })
     }

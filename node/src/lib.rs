@@ -23,6 +23,7 @@ mod sessions;
 mod snapshots;
 mod taken;
 mod waiters;
+mod window;
 
 pub use apply::PIECE_BYTES_MAX;
 pub use compare::CompareConfig;

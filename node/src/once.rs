@@ -10,6 +10,7 @@ use crate::{
     ports::Input,
     request::{Ask, Failure, Reply, Request, Token},
     session::{SessionClient, Verdict},
+    window::Window,
 };
 use kontiki_consensus::{Duration, Time};
 use kontiki_wire::{Expect, Payload, Refusal};
@@ -54,7 +55,7 @@ pub struct Once {
     /// Nothing among those two is due before this.
     expires: Time,
     /// What has a number, and whose it is.
-    out: BTreeMap<u64, (Token, Time)>,
+    out: Window<(Token, Time)>,
     /// What is to be sent again, and when.
     again: VecDeque<(Time, u64)>,
 }
@@ -86,7 +87,7 @@ impl Once {
         self.expire(now, answers);
         while let Some((_, sequence)) = self.again.front().copied().filter(|(at, _)| *at <= now) {
             self.again.pop_front();
-            if let (Some(ask), Some((_, deadline))) = (self.client.retry(sequence), self.out.get(&sequence)) {
+            if let (Some(ask), Some((_, deadline))) = (self.client.retry(sequence), self.out.get(sequence)) {
                 inbox.push(attempt(sequence, *deadline, ask));
             }
         }
@@ -96,7 +97,7 @@ impl Once {
             && let Some(held) = self.waiting.pop_front()
         {
             if let Some((sequence, ask)) = self.client.append(held.payload, held.expect) {
-                self.out.insert(sequence, (held.token, held.deadline));
+                self.out.push(sequence, (held.token, held.deadline));
                 inbox.push(attempt(sequence, held.deadline, ask));
             }
         }
@@ -163,11 +164,11 @@ impl Once {
             return;
         }
         let sequence = token.0 & !ATTEMPT;
-        let Some((client, deadline)) = self.out.get(&sequence).copied() else {
+        let Some((client, deadline)) = self.out.get(sequence).copied() else {
             return;
         };
         // In case the session has expired.
-        let retry = self.client.retry(sequence).filter(|_| is_expired(&reply));
+        let retry = is_expired(&reply).then(|| self.client.retry(sequence)).flatten();
         let failure = match &reply {
             Reply::Failed(failure) => Some(failure.clone()),
             _ => None,
@@ -205,7 +206,7 @@ impl Once {
             }
             (None | Some(Verdict::Retry), ..) => {}
         }
-        self.out.remove(&sequence);
+        self.out.remove(sequence);
     }
 
     fn expires_with(&self, deadline: Time) -> Time {
@@ -236,7 +237,7 @@ impl Once {
         self.opening = false;
         let mut answers = Vec::new();
         let still: BTreeMap<u64, ()> = self.again.drain(..).map(|(_, sequence)| (sequence, ())).collect();
-        for (sequence, (token, _)) in std::mem::take(&mut self.out) {
+        for (sequence, (token, _)) in self.out.take() {
             let doubt = self.client.give_up(sequence, !still.contains_key(&sequence)) != Some(false);
             answers.push((token, outcome(Failure::Stopped, doubt)));
         }

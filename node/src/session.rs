@@ -5,9 +5,11 @@
 //! answer may still be wanted; what is given up is settled, so that an attempt that is still on its way
 //! somewhere finds itself refused once a later append has taken effect.
 
-use crate::request::{Ask, Failure, Reply};
+use crate::{
+    request::{Ask, Failure, Reply},
+    window::Window,
+};
 use kontiki_wire::{Expect, InSession, Payload, Refusal, Session};
-use std::collections::BTreeMap;
 
 /// How far the number of an append may be above the lowest without an answer: as many answers without outputs as
 /// a session remembers unless it is told otherwise, so that none which may still be wanted is forgotten.
@@ -18,7 +20,7 @@ pub const OPEN_MAX: usize = 1024;
 pub struct SessionClient {
     session: Option<u64>,
     next: u64,
-    open: BTreeMap<u64, Open>,
+    open: Window<Open>,
 }
 
 /// An append without an answer.
@@ -65,10 +67,8 @@ impl SessionClient {
     /// no answer in that one is given up: its numbers are returned, with whether each may have taken effect.
     pub fn opened(&mut self, session: u64) -> Vec<(u64, bool)> {
         self.session = Some(session);
-        let left = std::mem::take(&mut self.open);
-        left.into_iter()
-            .map(|(sequence, open)| (sequence, open.in_doubt))
-            .collect()
+        let left = self.open.take();
+        left.map(|(sequence, open)| (sequence, open.in_doubt)).collect()
     }
 
     /// Whether a new append can be sent: there is a session, and the lowest number without an answer is near.
@@ -80,7 +80,7 @@ impl SessionClient {
     /// Whether an append without an answer may have taken effect, or may yet, by an attempt before the last.
     #[must_use]
     pub fn in_doubt(&self, sequence: u64) -> bool {
-        self.open.get(&sequence).is_some_and(|open| open.in_doubt)
+        self.open.get(sequence).is_some_and(|open| open.in_doubt)
     }
 
     /// A new append: its number, and what to ask. `None` if there is no [room](Self::has_room).
@@ -94,14 +94,14 @@ impl SessionClient {
             expect,
             in_doubt: false,
         };
-        self.open.insert(self.next, open);
+        self.open.push(self.next, open);
         Some((self.next, self.retry(self.next)?))
     }
 
     /// What to ask, once more, for an append without an answer.
     #[must_use]
     pub fn retry(&self, sequence: u64) -> Option<Ask> {
-        let open = self.open.get(&sequence)?;
+        let open = self.open.get(sequence)?;
         let of = InSession {
             session: self.session?,
             sequence,
@@ -116,17 +116,15 @@ impl SessionClient {
 
     /// The lowest number without an answer.
     fn settled(&self) -> u64 {
-        self.open
-            .first_key_value()
-            .map_or(self.next + 1, |(sequence, _)| *sequence)
+        self.open.lowest().unwrap_or(self.next + 1)
     }
 
     /// An append was answered, or no answer came: then `reply` is what is said of that
     /// ([`Failure::Unknown`]). `None` if it has no open append of this number.
     pub fn answered(&mut self, sequence: u64, reply: Reply) -> Option<Verdict> {
-        let open = self.open.get_mut(&sequence)?;
+        let open = self.open.get_mut(sequence)?;
         let Reply::Failed(failure) = reply else {
-            self.open.remove(&sequence);
+            self.open.remove(sequence);
             return Some(Verdict::Final(reply));
         };
         let verdict = match failure {
@@ -143,14 +141,14 @@ impl SessionClient {
             }
         };
         if !matches!(verdict, Verdict::Retry) {
-            self.open.remove(&sequence);
+            self.open.remove(sequence);
         }
         Some(verdict)
     }
 
     /// Gives an append up; true if it may have taken effect, or may yet. `None` if it has no open append of this number.
     pub fn give_up(&mut self, sequence: u64, under_way: bool) -> Option<bool> {
-        let open = self.open.remove(&sequence)?;
+        let open = self.open.remove(sequence)?;
         Some(open.in_doubt || under_way)
     }
 }

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -46,6 +46,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
             http: file.http.clone(),
             batch_bytes_max,
             stopping: Arc::default(),
+            channels: watch::Sender::new(false),
         },
     ));
     runtime.shutdown_background();
@@ -83,7 +84,7 @@ fn taken(http: &str, error: &std::io::Error) -> Failure {
 }
 
 async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(), Failure> {
-    let (handle, stopping) = (app.handle.clone(), app.stopping.clone());
+    let (handle, stopping, channels) = (app.handle.clone(), app.stopping.clone(), app.channels.clone());
     let io = |error| Failure::new(Code::Io, format!("cannot serve HTTP on {}: {error}", file.http));
     let address = listener.local_addr().map_err(io)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
@@ -105,17 +106,28 @@ async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(),
     stopping.store(true, Ordering::Relaxed);
     sleep(TURN_AWAY).await;
     drop(stop);
-    drain(server, &handle).await;
+    channels.send_replace(true);
+    drain(server, &channels, &handle).await;
     ended
 }
 
 /// Lets answers under way finish, stops the node, and lets what that resolved be told.
-async fn drain(mut server: JoinHandle<std::io::Result<()>>, handle: &Handle<Raw>) {
-    let finished = timeout(DRAIN, &mut server).await.is_ok();
+async fn drain(
+    mut server: JoinHandle<std::io::Result<()>>,
+    channels: &watch::Sender<bool>,
+    handle: &Handle<Raw>,
+) {
+    let finished = timeout(DRAIN, async {
+        channels.closed().await;
+        (&mut server).await
+    });
+    let finished = finished.await.is_ok();
     if let Err(error) = handle.shutdown().await {
         tracing::warn!(%error, "the node did not stop cleanly; nothing acknowledged is lost");
     }
     if !finished && timeout(DRAIN, &mut server).await.is_err() {
         server.abort();
     }
+    // The node has answered all there was.
+    let _ = timeout(DRAIN, channels.closed()).await;
 }

@@ -181,6 +181,19 @@ pub(crate) fn hot(options: &Options, entry_len: usize, outstanding: usize) -> Re
     ))
 }
 
+/// Always the same work: Kontiki's consensus alone takes so many entries at once, so often.
+pub(crate) fn appends(entry_len: usize, outstanding: usize, rounds: usize) -> Result<(), String> {
+    let mut subject = Cluster::<kontiki::Kontiki>::new(outstanding)?;
+    let mut source = Source::new(entry_len);
+    for round in 1..=rounds {
+        subject.append(&mut source, outstanding)?;
+        if (round * outstanding).is_multiple_of(STRETCH_ENTRIES) {
+            subject.trim()?;
+        }
+    }
+    Ok(())
+}
+
 fn rows_of(case: Case, peer: &'static str, pairs: &[(Cost, Cost)]) -> impl Iterator<Item = Row> {
     let units = [
         Unit::EntriesPerSecond,

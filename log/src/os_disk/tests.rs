@@ -549,3 +549,65 @@ fn whoever_polls_until_none_after_each_wake_gets_everything() {
     assert!((1..=3000).contains(&wakes.load(Ordering::Relaxed)));
     assert!(disk.poll().is_none());
 }
+
+#[test]
+fn a_small_write_that_is_alone_is_held_back_and_carried_out() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    let (file, _) = opened(&mut disk, create("seg-1", 64 << 10));
+    disk.hold_writes();
+    let held = disk.submit(write(file, 0, &[b"held"], true));
+    assert!(disk.holds_write());
+    assert!(disk.poll().is_none(), "nobody has written it");
+    disk.carry_out();
+    assert!(!disk.holds_write());
+    let completion = disk.poll().expect("it is written");
+    assert!(completion.id == held && matches!(completion.result, Ok(Done::Unit)));
+    assert_eq!(read(&mut disk, file, 0, 4), b"held");
+}
+
+#[test]
+fn what_is_not_small_or_alone_or_synced_is_not_held_back() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    let (file, _) = opened(&mut disk, create("seg-1", 64 << 10));
+    disk.submit(write(file, 0, &[b"before"], true));
+    disk.hold_writes();
+    disk.submit(write(file, 0, &[b"second"], true));
+    assert!(!disk.holds_write(), "another one is under way");
+    disk.wait().expect("the first");
+    disk.wait().expect("the second");
+    done(&mut disk, write(file, 0, &[b"not synced"], false));
+    disk.submit(write(file, 0, &[&[7; 20 << 10]], true));
+    assert!(!disk.holds_write(), "it is large");
+    disk.wait().expect("it is written");
+}
+
+#[test]
+fn what_comes_later_hands_a_held_write_over_and_stays_behind_it() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    let (file, _) = opened(&mut disk, create("seg-1", 64));
+    disk.hold_writes();
+    let first = disk.submit(write(file, 0, &[b"first"], true));
+    let second = disk.submit(write(file, 0, &[b"again"], true));
+    assert!(!disk.holds_write());
+    disk.carry_out();
+    let order = [disk.wait(), disk.wait()].map(|completion| completion.expect("both are done").id);
+    assert_eq!(order, [first, second]);
+    assert_eq!(read(&mut disk, file, 0, 5), b"again");
+}
+
+#[test]
+fn a_held_write_is_waited_for_and_survives_the_end_of_the_disk() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    let (file, _) = opened(&mut disk, create("seg-1", 64));
+    disk.hold_writes();
+    done(&mut disk, write(file, 0, &[b"waited"], true));
+    disk.submit(write(file, 6, &[b"dropped"], true));
+    assert!(disk.holds_write());
+    drop(disk);
+    let found = fs::read(place.0.join("seg-1")).expect("it is there");
+    assert_eq!(found.get(..13), Some(&b"waiteddropped"[..]));
+}

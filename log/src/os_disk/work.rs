@@ -9,7 +9,10 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The largest write that counts as a small one, in bytes.
+const SMALL_BYTES_MAX: usize = 16 << 10;
 
 /// One operation, on its way to a thread.
 pub(super) struct Job {
@@ -55,9 +58,23 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Whether it is a write that makes itself durable, small enough that syncing it takes most of the time.
+    pub(super) fn is_small_write(&self) -> bool {
+        match self {
+            Self::Write {
+                buffers, sync: true, ..
+            } => buffers.iter().map(Bytes::len).sum::<usize>() <= SMALL_BYTES_MAX,
+            _ => false,
+        }
+    }
+}
+
 /// What came of an operation.
 pub(super) struct Answer {
     pub(super) id: OpId,
+    /// Whether it was one of those that are carried out one after the other.
+    pub(super) in_order: bool,
     pub(super) result: Result<Effect, DiskError>,
 }
 
@@ -68,20 +85,31 @@ pub(super) enum Effect {
 }
 
 /// The thread of writes and names: one after the other, as submitted.
-pub(super) fn in_order(directory: Directory, queue: &Queue, answers: &Answers) {
-    let mut writer = Writer::new(directory);
+pub(super) fn in_order(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
     let mut jobs = VecDeque::new();
     while queue.take(&mut jobs) {
-        for Job { id, work } in jobs.drain(..) {
-            let result = guarded(|| writer.perform(work));
-            answers.push(Answer { id, result });
+        for job in jobs.drain(..) {
+            answers.push(perform(writer, job));
         }
     }
 }
 
+/// Carries out one operation of those that come one after the other, on whichever thread has them.
+pub(super) fn perform(writer: &Mutex<Writer>, Job { id, work }: Job) -> Answer {
+    // A panic in an operation is an error of that operation, and is noted like one.
+    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = guarded(|| writer.perform(work));
+    Answer {
+        id,
+        in_order: true,
+        result,
+    }
+}
+
 /// The thread of everything that must not hold up a write of the log; reads are served while a file is being filled.
-pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
-    let mut writer = Writer::new(directory);
+pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
+    // Nobody else has it.
+    let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
     let mut jobs = VecDeque::new();
     while queue.take(&mut jobs) {
         let Some(Job { id, work }) = jobs.pop_front() else {
@@ -96,7 +124,11 @@ pub(super) fn aside(directory: Directory, queue: &Queue, answers: &Answers) {
             Work::Read { file, offset, bytes } => read(&file, offset, bytes),
             other => writer.perform(other),
         });
-        answers.push(Answer { id, result });
+        answers.push(Answer {
+            id,
+            in_order: false,
+            result,
+        });
     }
 }
 
@@ -125,7 +157,11 @@ fn serve_reads(jobs: &mut VecDeque<Job>, answers: &Answers) {
                 work: Work::Read { file, offset, bytes },
             }) => {
                 let result = guarded(|| read(&file, offset, bytes));
-                answers.push(Answer { id, result });
+                answers.push(Answer {
+                    id,
+                    in_order: false,
+                    result,
+                });
             }
             // Taken from the front, put behind: after the round the others stand as they stood.
             other => jobs.extend(other),
@@ -142,7 +178,7 @@ fn misplaced() -> DiskError {
 }
 
 /// The state of a thread that writes.
-struct Writer {
+pub(super) struct Writer {
     directory: Directory,
     /// Files and directories whose write or sync has failed, and how. What the system then still holds of them is
     /// unknown: a later sync may succeed although pages were dropped, so none is tried, through whatever handle.
@@ -150,7 +186,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(directory: Directory) -> Self {
+    pub(super) fn new(directory: Directory) -> Self {
         Self {
             directory,
             failed: BTreeMap::new(),

@@ -3,6 +3,7 @@
 //! Every handler is a thin layer over [`Handle`]; nothing is decided here.
 
 mod append;
+mod channel;
 mod entries;
 mod guard;
 mod media;
@@ -34,6 +35,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// The header of a read that names the first entry it gives, or would give if there were one.
 pub(crate) const FIRST_INDEX: HeaderName = HeaderName::from_static("kontiki-first-index");
@@ -51,6 +53,8 @@ pub(crate) struct App {
     pub(crate) batch_bytes_max: usize,
     /// Set once the process is to stop.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Told to all channels when they are to take in no more; each listens while it lives.
+    pub(crate) channels: watch::Sender<bool>,
 }
 
 impl App {
@@ -67,6 +71,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/entries", get(entries::read).post(append::append))
         .route("/v1/sessions", post(session::open))
         .route("/v1/tail", get(tail::tail))
+        .route("/v1/channel", get(channel::open))
         .route("/v1/status", get(status))
         .route("/healthz", get(health))
         .fallback(not_found)

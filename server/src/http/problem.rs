@@ -36,6 +36,20 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The same, saying where in what was sent.
+    pub(super) fn at(&self, place: &str) -> Self {
+        let mut problem = self.0.clone();
+        problem.detail = format!("{place}: {}", problem.detail);
+        Self(problem)
+    }
+
+    /// The problem as JSON.
+    pub(super) fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.0).unwrap_or_default()
+    }
+}
+
 impl From<kontiki::Error> for Refusal {
     fn from(error: kontiki::Error) -> Self {
         Self(Box::new(error.into()))

@@ -93,19 +93,7 @@ impl<'a> Query<'a> {
 
     /// The precondition of an append.
     pub(super) fn expect(&self) -> Result<Expect, Refusal> {
-        match (self.number("expect_index")?, self.number("expect_term")?) {
-            (None, None) => Ok(Expect::Any),
-            (Some(0), None) => Ok(Expect::Empty),
-            (Some(0), Some(_)) => Err(Refusal::new(
-                Code::BadRequest,
-                "an empty log has no term: drop `expect_term`",
-            )),
-            (Some(index), term) => Ok(Expect::Last { index, term }),
-            (None, Some(_)) => Err(Refusal::new(
-                Code::BadRequest,
-                "`expect_term` needs `expect_index`",
-            )),
-        }
+        expect_of(self.number("expect_index")?, self.number("expect_term")?)
     }
 
     fn value<T>(
@@ -124,6 +112,23 @@ impl<'a> Query<'a> {
             )
         };
         read(value).map(Some).ok_or_else(wrong)
+    }
+}
+
+/// What an append expects that names this index and this term.
+pub(super) fn expect_of(index: Option<u64>, term: Option<u64>) -> Result<Expect, Refusal> {
+    match (index, term) {
+        (None, None) => Ok(Expect::Any),
+        (Some(0), None) => Ok(Expect::Empty),
+        (Some(0), Some(_)) => Err(Refusal::new(
+            Code::BadRequest,
+            "an empty log has no term: drop `expect_term`",
+        )),
+        (Some(index), term) => Ok(Expect::Last { index, term }),
+        (None, Some(_)) => Err(Refusal::new(
+            Code::BadRequest,
+            "`expect_term` needs `expect_index`",
+        )),
     }
 }
 

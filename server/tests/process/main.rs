@@ -4,6 +4,7 @@
 //! test from hanging.
 
 mod append;
+mod channel;
 mod cluster;
 mod demo;
 mod http;
