@@ -14,7 +14,8 @@ pub struct Config {
     /// The shortest a follower waits for its leader before it asks for an election; also how long it
     /// refuses votes after it heard from one (dissertation §4.2.3).
     pub election_timeout_min: Duration,
-    /// The longest a follower waits; each wait is drawn between the two (paper §5.2).
+    /// The longest a follower waits (paper §5.2). Followers of the same leader share out the time between the two by rank;
+    /// without a leader each wait is drawn from all of it.
     pub election_timeout_max: Duration,
     /// How many bytes may be on their way to one follower, not yet on its disk.
     pub window_bytes_max: usize,

@@ -38,6 +38,10 @@ pub struct Consensus {
     pub(crate) election_deadline: Time,
     /// When a leader was last heard from; votes are refused for a while after.
     pub(crate) heard_at: Option<Time>,
+    /// How often it has stood since then.
+    pub(crate) tries: u8,
+    /// The leader that was said to be gone, and when that was heeded.
+    pub(crate) hinted: Option<(NodeId, Time)>,
     pub(crate) disk_full: bool,
     /// The program above does not want this server to lead.
     pub(crate) must_not_lead: bool,
@@ -77,6 +81,8 @@ impl Consensus {
             election_deadline: now,
             // Before it died it may have promised a leader not to vote for so long.
             heard_at: config.lease_drift_ppm.map(|_| now),
+            tries: 0,
+            hinted: None,
             disk_full: false,
             must_not_lead: false,
             said: Vec::new(),
@@ -115,6 +121,7 @@ impl Consensus {
             }
             Event::Fetched { peer, from, runs } => self.on_fetched(now, peer, from, runs),
             Event::SendDropped(peer) => self.on_send_dropped(peer),
+            Event::PeerGone(peer) => self.on_peer_gone(now, peer),
             Event::Read(id) => self.on_read(id),
             Event::CancelRead(id) => self.on_cancel_read(id),
             Event::DiskFull(full) => self.on_disk_full(now, full),

@@ -19,23 +19,6 @@ impl Consensus {
         !self.disk_full && !self.must_not_lead && self.configuration().is_voter(self.config.node)
     }
 
-    pub(crate) fn restart_election_timer(&mut self, now: Time) {
-        let wait = self
-            .random
-            .between(self.config.election_timeout_min, self.config.election_timeout_max);
-        self.election_deadline = now.after(wait);
-    }
-
-    /// Whether a leader was heard from so lately that votes are refused (dissertation §4.2.3).
-    pub(crate) fn hears_a_leader(&self, now: Time) -> bool {
-        match &self.state {
-            State::Leader(_) => true,
-            _ => self
-                .heard_at
-                .is_some_and(|at| now < at.after(self.config.election_timeout_min)),
-        }
-    }
-
     /// Becomes a follower, in a later term or of a leader of this one.
     pub(crate) fn become_follower(&mut self, now: Time, term: Term, leader: Option<NodeId>) {
         self.leave_role();
@@ -55,6 +38,7 @@ impl Consensus {
     pub(crate) fn stand(&mut self, now: Time) {
         self.leave_role();
         self.heard_at = None;
+        self.tries = self.tries.saturating_add(1);
         self.restart_election_timer(now);
         self.state = State::PreCandidate(Votes::default());
         self.note_role();
@@ -101,7 +85,11 @@ impl Consensus {
         last: LogId,
     ) {
         let granted = if pre {
-            term > self.hard_state.term && last >= self.log.last() && !self.hears_a_leader(now)
+            let heeded = term > self.hard_state.term && !self.hears_a_leader(now);
+            if heeded && last < self.log.last() {
+                self.stand_instead(now);
+            }
+            heeded && last >= self.log.last()
         } else {
             term == self.hard_state.term && self.gives_vote(now, from, last, transfer)
         };
@@ -144,6 +132,9 @@ impl Consensus {
         } else {
             self.hard_state.term
         };
+        if pre && !granted && term == self.hard_state.term {
+            self.ask_again(now);
+        }
         if !granted || term != asked {
             return;
         }

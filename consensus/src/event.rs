@@ -27,6 +27,10 @@ pub enum Event {
     },
     /// A message to this peer was dropped, or its connection was lost.
     SendDropped(NodeId),
+    /// The process of this peer seems to have ended. Only a hint, which may be false and is not trusted with more than an
+    /// early pre-vote (dissertation §9.6): if it is the leader, whoever is told stands as soon as its rank allows, unless the
+    /// leader is heard before. Ignored where leases are on.
+    PeerGone(NodeId),
     /// A linearizable read asks how far it must wait (dissertation §6.4).
     ///
     /// A name is used once, over restarts too, so that a late answer finds nobody. A follower's question

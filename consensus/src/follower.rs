@@ -63,8 +63,7 @@ impl Consensus {
             }
             _ => self.become_follower(now, self.hard_state.term, Some(from)),
         }
-        self.heard_at = Some(now);
-        self.restart_election_timer(now);
+        self.heard(now);
         true
     }
 

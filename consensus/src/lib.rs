@@ -22,6 +22,7 @@ mod lease;
 mod log;
 mod message;
 mod outbox;
+mod patience;
 mod progress;
 mod random;
 mod reads;

@@ -55,7 +55,8 @@ pub struct Config {
     /// What all nodes of the cluster share.
     pub cluster_key: ClusterKey,
     /// The UDP address of every node of the cluster, this one's too, `host:port`. A name is resolved anew each time
-    /// it is dialed.
+    /// it is dialed. If TCP gets through to the same ports too, the death of a leader's process is noticed at once; without
+    /// it, and where leases are on, after an election timeout.
     pub peers: BTreeMap<u64, String>,
     /// Where to listen, if not at this node's own address in `peers`.
     pub listen: Option<SocketAddr>,
@@ -64,7 +65,8 @@ pub struct Config {
     /// The shortest a node waits for its leader before it asks for an election (paper §5.2). At least twice
     /// `heartbeat_interval`; 300 ms unless set.
     pub election_timeout_min: Duration,
-    /// The longest. Above `election_timeout_min`, at most 10 min; 600 ms unless set.
+    /// The longest; nodes share out the time between the two in the order of their ids. Above `election_timeout_min`, at
+    /// most 10 min; 600 ms unless set.
     pub election_timeout_max: Duration,
     /// How long an append or a read may take unless the caller says so. 1 ms to 1 h; 10 s unless set.
     pub request_timeout: Duration,

@@ -406,6 +406,7 @@ impl Sink for Door {
         match event {
             TransportEvent::Packet(packet) => inbox.push(Input::Packet(packet)),
             TransportEvent::Dropped(peer) => inbox.push(Input::SendDropped(peer)),
+            TransportEvent::Gone(peer) => inbox.push(Input::PeerGone(peer)),
             TransportEvent::Connected(peer, _) => {
                 tracing::info!(node = %replica.shared.node, %peer, "connected")
             }

@@ -201,7 +201,16 @@ fn text(node: NodeId, compared: &Compared) -> String {
 }
 
 impl Driver {
-    /// Proposes to compare, if it is time and there is something new.
+    /// Whether others differed when all compared last, and it was not told who is wrong. Who has taken over another state
+    /// since cannot say what it was then: only the next record decides.
+    fn is_undecided(&self) -> bool {
+        self.compare.told.values().next_back().is_some_and(|told| {
+            let verdict = judge(told, self.node(), self.consensus.configuration());
+            matches!(verdict, Verdict::Disputed | Verdict::Split(_))
+        })
+    }
+
+    /// Proposes to compare, if it is time and there is something new, or something undecided.
     pub(crate) fn propose_compare(&mut self, now: Time) {
         let Some(interval) = self.config.compare.interval else {
             return;
@@ -209,7 +218,7 @@ impl Driver {
         let halted = self.is_halted();
         let sound = self.compare.is_sound() && self.knows_sessions();
         let news = sound && self.applied.position > self.compare.position;
-        if now < self.compare.next || !(news || halted) {
+        if now < self.compare.next || !(news || halted || (sound && self.is_undecided())) {
             return;
         }
         // Others may have gone on meanwhile, and this node only hears of it where they compare.

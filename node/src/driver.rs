@@ -242,6 +242,7 @@ impl Driver {
                 self.consensus.step(now, Event::SendDropped(peer));
                 self.forwards.resend_soon(peer, now);
             }
+            Input::PeerGone(peer) => self.consensus.step(now, Event::PeerGone(peer)),
             Input::Request(Request { token, deadline, ask }) => {
                 self.take_request(now, token, deadline, ask, ports)
             }

@@ -58,6 +58,8 @@ pub enum Input {
     },
     /// A message to this peer was dropped, or its connection was lost.
     SendDropped(NodeId),
+    /// The process of this peer seems to have ended. A hint: it may be false.
+    PeerGone(NodeId),
     /// A client asks.
     Request(Request),
 }

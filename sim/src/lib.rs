@@ -15,6 +15,7 @@ pub mod disk;
 pub mod entries;
 pub mod faults;
 pub mod hash;
+mod hints;
 pub mod ledger;
 pub mod linearizability;
 pub mod lives;

@@ -95,6 +95,12 @@ impl World {
         Ok(())
     }
 
+    /// Whether a node is in this life.
+    pub(crate) fn is_live(&self, node: usize, life: u64) -> bool {
+        let replica = &self.replicas[node];
+        replica.life == life && replica.process.is_some()
+    }
+
     /// The process is gone, whatever it was doing.
     pub(crate) fn take_down(&mut self, node: usize) {
         let (now, id) = (self.now(), self.replicas[node].node);
@@ -110,6 +116,7 @@ impl World {
         let led = process.is_some_and(|p| p.driver.consensus().role() == Role::Leader);
         self.checks.counters.hit_if(led, Sometimes::LeaderCrashed);
         self.openings[node] = None;
+        self.hint_of_death(node);
         self.clients.down(id);
         self.checks.down(id);
         let none_up = self.replicas.iter().all(|r| r.process.is_none());

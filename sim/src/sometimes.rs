@@ -42,6 +42,8 @@ paths! {
     Resent = "records were sent again after a loss",
     Backtracked = "replication went back to where the logs agree",
     SendDropped = "a sender was told that a message was dropped",
+    ToldOfDeath = "a follower was told that its leader had died",
+    ToldFalsely = "a follower was told falsely that its leader had died",
     OneWayCut = "a link was cut in one direction only",
     Paused = "a node stood still and went on",
     Assigned = "a forwarded append was given its place",

@@ -8,6 +8,7 @@ use crate::checkers::memory::Allowance;
 use crate::checks::{Checks, View};
 use crate::clients::Clients;
 use crate::disk::SimDisk;
+use crate::hints::{Hint, Hints};
 use crate::ledger::Ledger;
 use crate::machine::Health;
 use crate::network::Network;
@@ -69,6 +70,8 @@ pub(crate) enum Event {
     Mend(u64),
     /// There is room on a disk again.
     Room(usize),
+    /// A node is told that another's process has ended.
+    Hint(Hint),
 }
 
 /// A log that was opened, by a process that has yet to begin.
@@ -92,6 +95,7 @@ pub(crate) struct World {
     pub(crate) trace: Trace,
     pub(crate) transitions: Transitions,
     pub(crate) random: Random,
+    pub(crate) hints: Hints,
     /// Which partition is in force; an older one that ends mends nothing.
     pub(crate) partition: u64,
     /// Whether faults come and clients ask.
@@ -172,6 +176,7 @@ impl World {
             replicas,
             swarm,
             random,
+            hints: Hints::draw(seed),
         };
         world.schedule_beginnings();
         Ok(world)
@@ -189,6 +194,7 @@ impl World {
         for plan in 0..self.swarm.plans.len() {
             self.schedule_fault(plan);
         }
+        self.schedule_false_hint();
     }
 
     /// Lets everything happen that happens until then.
@@ -241,6 +247,7 @@ impl World {
             Event::Start { node } => self.start(node),
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
+            Event::Hint(hint) => self.hint(hint),
             Event::Fault(plan) => self.fault(plan),
             Event::Nap(leader) => {
                 self.nap(leader);
@@ -259,12 +266,6 @@ impl World {
                 Ok(())
             }
         }
-    }
-
-    /// Whether a node is in this life.
-    fn is_live(&self, node: usize, life: u64) -> bool {
-        let replica = &self.replicas[node];
-        replica.life == life && replica.process.is_some()
     }
 
     /// Does something with the process of a node, if it is up.

@@ -6,7 +6,8 @@ use crate::{
     credentials::server_name,
     greet::{GreetError, greet},
     peer::Peer,
-    reason::describe,
+    presence,
+    reason::{Close, describe},
     transport::Shared,
     warnings::Source,
 };
@@ -162,12 +163,19 @@ async fn serve(shared: &Shared, peer: &Peer, outbound: Outbound) {
         error = peer.bulk.write_to(bulk) => write_failed(&connection, &error),
         error = peer.background.write_to(background) => write_failed(&connection, &error),
         error = connection.closed() => describe(&error),
+        never = presence::watch(shared, peer, remote) => match never {},
     };
     peer.down(&reason);
     let text = format!("the connection to {remote} was lost: {reason}");
     shared.warnings.tell(Source::To(peer.node), &text);
-    let gone = TransportEvent::Disconnected(peer.node, reason);
-    tell(shared, [gone, TransportEvent::Dropped(peer.node)]);
+    if connection
+        .close_reason()
+        .is_some_and(|why| Close::Shutdown.was_said(&why))
+    {
+        tell(shared, [TransportEvent::Gone(peer.node)]);
+    }
+    let lost = TransportEvent::Disconnected(peer.node, reason);
+    tell(shared, [lost, TransportEvent::Dropped(peer.node)]);
 }
 
 /// The connection knows best why a stream failed.

@@ -19,6 +19,8 @@ pub enum TransportEvent {
     Connected(NodeId, Incarnation),
     /// The connection to this peer is gone, and why. [`Dropped`](Self::Dropped) follows.
     Disconnected(NodeId, String),
+    /// The process of this peer seems to have ended, or says that it does. Only a hint: it may be false, or missing.
+    Gone(NodeId),
 }
 
 /// Where events go. Called on the transport's thread. The transport holds its sink for as long as it lives: a

@@ -17,6 +17,7 @@ mod inbound;
 mod lane;
 mod options;
 mod peer;
+mod presence;
 mod reason;
 mod socket;
 mod tls;

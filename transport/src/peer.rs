@@ -39,6 +39,8 @@ pub(crate) struct Peer {
     pub(crate) background: Lane,
     /// Told when the peer has shown itself, so that it is dialed without further waiting.
     pub(crate) seen: Notify,
+    /// Whether a connection stands by whose end the death of its process would be known.
+    pub(crate) watched: Cell<bool>,
     link: RefCell<Link>,
     incarnation: Cell<Option<Incarnation>>,
     /// The connection it sends on.
@@ -54,6 +56,7 @@ impl Peer {
             // A peer asks for one part at a time, and that is one packet.
             background: Lane::new(limits, limits.packet_bytes_max.0 as usize),
             seen: Notify::new(),
+            watched: Cell::new(false),
             link: RefCell::new(Link {
                 node,
                 address,
@@ -105,6 +108,7 @@ impl Peer {
     /// There is none (any more).
     pub(crate) fn down(&self, reason: &str) {
         self.lanes().into_iter().for_each(Lane::close);
+        self.watched.set(false);
         let mut link = self.link.borrow_mut();
         if link.connected {
             link.since = Instant::now();

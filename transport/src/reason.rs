@@ -34,6 +34,11 @@ impl Close {
         VarInt::from_u32(self as u32)
     }
 
+    /// Whether the other side closed the connection for this reason.
+    pub(crate) fn was_said(self, error: &ConnectionError) -> bool {
+        matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == self.code())
+    }
+
     /// Closes a connection for this reason and tells the other side.
     pub(crate) fn close(self, connection: &Connection, reason: &str) {
         connection.close(

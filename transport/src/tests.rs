@@ -5,6 +5,7 @@
 mod exchange;
 mod hostile;
 mod lanes;
+mod presence;
 mod refusal;
 mod restart;
 

@@ -1,8 +1,8 @@
 //! The transport: starting, sending, status, stopping.
 
 use crate::{
-    Limits, Link, Options, Sink, StartError, accept, dial, events::Dropped, peer::Peer, reason::Close,
-    socket, tls::Configs, warnings::Warnings,
+    Limits, Link, Options, Sink, StartError, accept, dial, events::Dropped, peer::Peer, presence,
+    reason::Close, socket, tls::Configs, warnings::Warnings,
 };
 use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, Packet, handshake::Hello};
@@ -94,6 +94,10 @@ impl Transport {
             tasks.spawn_local(dial::keep_connected(shared.clone(), *node, seed));
         }
         tasks.spawn_local(accept::accept(shared.clone()));
+        let listener = shared.endpoint.local_addr().ok().and_then(presence::listen);
+        if let Some(listener) = listener {
+            tasks.spawn_local(presence::hold(shared.clone(), listener));
+        }
         let shared = shared.clone();
         tasks.spawn_local(async move { shared.dropped.report(&*shared.sink).await });
         tasks
@@ -129,6 +133,15 @@ impl Transport {
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.shared.warnings.all()
+    }
+
+    /// Whether the death of a peer's process would be known at once.
+    #[cfg(test)]
+    pub(crate) fn watches(&self, node: NodeId) -> bool {
+        self.shared
+            .peers
+            .get(&node)
+            .is_some_and(|peer| peer.watched.get())
     }
 
     /// How many bytes wait for a peer.

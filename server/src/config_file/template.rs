@@ -92,7 +92,7 @@ http = "{http}"
 # than so many millionths. The same on every node, as election_timeout_min then is too; to change either, stop all nodes.
 # lease_drift_ppm = 1000
 
-# The UDP address of every node, this one's too. Host names are allowed. The same on every node.
+# The UDP address of every node, this one's too; host names too; the same on all. With TCP to the same ports failover is faster.
 [peers]
 {peer_lines}"#,
         batch = size_line("batch_bytes_max", sizes.batch_bytes_max, "4MiB"),
