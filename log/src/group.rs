@@ -195,13 +195,16 @@ impl Group {
         self.terms.last().map_or(self.base.last.term, |t| t.term)
     }
 
-    /// The term of the last record before `index`.
+    /// The term of the last record before `index`; zero if that is not known. What a segment tells in its header of the log
+    /// before it says nothing of records before the last.
     pub(crate) fn term_before(&self, index: Index) -> Term {
         let before = self.terms.partition_point(|t| t.index < index);
-        before
-            .checked_sub(1)
-            .and_then(|n| self.terms.get(n))
-            .map_or(self.base.last.term, |t| t.term)
+        let known = before.checked_sub(1).and_then(|n| self.terms.get(n));
+        match known {
+            Some(start) => start.term,
+            None if self.base_in == 0 && index <= self.base.last.index => Term::ZERO,
+            None => self.base.last.term,
+        }
     }
 
     fn append(&mut self, place: Place, runs: &[Run]) {

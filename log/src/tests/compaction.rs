@@ -5,7 +5,7 @@ use super::disk::{Chance, Crash, TestDisk};
 use super::model::{GROUP, Node, entries, identity, made, members};
 use crate::Log;
 use bytes::Bytes;
-use kontiki_consensus::{Base, Index, LogId, Position, Run, Term};
+use kontiki_consensus::{Base, HardState, Index, LogId, Position, Run, Term};
 use kontiki_wire::snapshot::SnapshotHeader;
 use std::sync::Arc;
 
@@ -168,6 +168,43 @@ fn a_snapshot_that_is_installed_takes_the_place_of_the_whole_log() {
         node.crash(Crash::LoseAll);
         node.reopen();
         assert_eq!((node.last(), node.position()), (index + 2, 402));
+        node.check(4000);
+    }
+}
+
+/// Its header tells of a record of a later term, which the first frame removes again: nothing else is known of what was before.
+#[test]
+fn a_segment_that_begins_with_an_older_term_can_be_the_first() {
+    for before in 1..5 {
+        let disk = TestDisk::new(0);
+        made(&disk);
+        let mut node = Node::new(disk);
+        for _ in 0..before {
+            node.append(&[17_000]);
+            node.settle();
+        }
+        let (index, term, position) = (node.last() + 1, node.term(), node.position() + 1);
+        let in_term = |term| {
+            Some(HardState {
+                term: Term(term),
+                vote: None,
+            })
+        };
+        node.write(
+            in_term(term + 5),
+            None,
+            vec![entries(index, term + 5, position, &[17_000])],
+        );
+        node.settle();
+        let older = entries(index, term, position, &[17_000]);
+        node.write(in_term(term + 6), Some(index), vec![older]);
+        node.settle();
+        node.append(&[10]);
+        node.settle();
+        node.purge(index, vec![]);
+        node.settle();
+        node.crash(Crash::LoseAll);
+        node.reopen();
         node.check(4000);
     }
 }
