@@ -212,7 +212,9 @@ fn what_is_not_raft_is_refused() {
         let (mut other, term) = (lines[late].clone(), lines[leader]["term"].clone());
         other["event"] = json!("role");
         other["role"] = json!("leader");
-        other["node"] = json!(if lines[leader]["node"] == 1 { 2 } else { 1 });
+        // One that is up: it has just said something.
+        let is_other = |l: &&Value| l["event"] == "state" && l["node"] != lines[leader]["node"];
+        other["node"] = lines.iter().rfind(is_other).expect("there is another")["node"].clone();
         other["term"] = term;
         other["seq"] = json!(NEVER);
         other["us"] = lines[lines.len() - 1]["us"].clone();
