@@ -21,10 +21,24 @@ fn live_until(socket: UdpSocket, peer: SocketAddr, end: std::sync::mpsc::Receive
     });
 }
 
+/// A socket, and the listener with its number: another process may have that of the first ones.
+fn both() -> (UdpSocket, SocketAddr, TcpListener) {
+    let free = || {
+        let (socket, address) = socket();
+        Some((socket, address, TcpListener::bind(address).ok()?))
+    };
+    std::iter::repeat_with(free)
+        .take(100)
+        .flatten()
+        .next()
+        .expect("a number that is free")
+}
+
 #[test]
 fn a_process_that_was_killed_is_told_of_while_quic_still_hopes() {
     run(async {
-        let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+        let ((socket1, address1), (socket2, address2, number)) = (socket(), both());
+        drop(number);
         let one = Setup::new(1, &[(2, address2)]).start(socket1);
         let (end, ended) = std::sync::mpsc::channel();
         let life = thread::spawn(move || live_until(socket2, address1, ended));
@@ -52,10 +66,7 @@ fn a_farewell_is_a_hint_too() {
 #[test]
 fn a_taken_tcp_port_costs_the_hint_and_nothing_else() {
     run(async {
-        let (free, address1) = socket();
-        let Ok(_taken) = TcpListener::bind(address1) else {
-            return;
-        };
+        let (free, address1, _taken) = both();
         let (socket2, address2) = socket();
         let one = Setup::new(1, &[(2, address2)]).start(free);
         let two = Setup::new(2, &[(1, address1)]).start(socket2);
@@ -70,11 +81,8 @@ fn a_taken_tcp_port_costs_the_hint_and_nothing_else() {
 fn who_cuts_connections_and_takes_new_ones_is_not_gone() {
     run(async {
         let (socket1, address1) = socket();
-        let (socket2, address2) = socket();
         // Stands in the place of node 2's listener, and cuts whatever comes.
-        let Ok(cutter) = TcpListener::bind(address2) else {
-            return;
-        };
+        let (socket2, address2, cutter) = both();
         let one = Setup::new(1, &[(2, address2)]).start(socket1);
         let two = Setup::new(2, &[(1, address1)]).start(socket2);
         one.connected(2).await;
