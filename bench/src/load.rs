@@ -24,6 +24,17 @@ pub(crate) struct Stretch {
     pub(crate) run: Duration,
 }
 
+impl Stretch {
+    /// Of two words, each in ms.
+    pub(crate) fn parse(warm: &str, run: &str) -> Result<Self, Failed> {
+        let (warm, run) = (
+            warm.parse().map(Duration::from_millis)?,
+            run.parse().map(Duration::from_millis)?,
+        );
+        Ok(Self { warm, run })
+    }
+}
+
 /// What clients saw.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Figures {

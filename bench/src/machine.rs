@@ -181,12 +181,6 @@ pub(crate) fn run(mut config: Config, shape: Shape) -> Result<(), Failed> {
 }
 
 fn answer(handle: &MachineHandle<Pages>, shape: Shape, words: &[&str]) -> Result<String, Failed> {
-    let stretch = |warm: &str, run: &str| -> Result<Stretch, Failed> {
-        Ok(Stretch {
-            warm: Duration::from_millis(warm.parse()?),
-            run: Duration::from_millis(run.parse()?),
-        })
-    };
     match *words {
         ["status"] => {
             let status = handle.status();
@@ -198,11 +192,11 @@ fn answer(handle: &MachineHandle<Pages>, shape: Shape, words: &[&str]) -> Result
         ["append", clients, first, bytes, warm, run] => {
             let (first, clients, bytes): (u64, u64, _) = (first.parse()?, clients.parse()?, bytes.parse()?);
             let clients = (first..first + clients).map(|client| Writer::new(handle, shape, client, bytes));
-            Ok(measured(closed_loop(clients.collect(), stretch(warm, run)?))?.to_string())
+            Ok(measured(closed_loop(clients.collect(), Stretch::parse(warm, run)?))?.to_string())
         }
         ["paced", per_second, client, bytes, warm, run] => {
             let mut writer = Writer::new(handle, shape, client.parse()?, bytes.parse()?);
-            let paced = paced(per_second.parse()?, stretch(warm, run)?, || {
+            let paced = paced(per_second.parse()?, Stretch::parse(warm, run)?, || {
                 let apply = handle.apply(writer.next());
                 async move { Ok(apply.await.map(drop)?) }
             });

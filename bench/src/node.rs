@@ -310,12 +310,6 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
 }
 
 fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
-    let stretch = |warm: &str, run: &str| -> Result<Stretch, Failed> {
-        Ok(Stretch {
-            warm: Duration::from_millis(warm.parse()?),
-            run: Duration::from_millis(run.parse()?),
-        })
-    };
     match *words {
         ["status"] => {
             let status = handle.status();
@@ -330,7 +324,7 @@ fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
         ["append", clients, first, bytes, warm, run] => {
             let (first, bytes): (u32, usize) = (first.parse()?, bytes.parse()?);
             let clients = appenders(handle, first, clients.parse()?, bytes);
-            Ok(measured(closed_loop(clients, stretch(warm, run)?))?.to_string())
+            Ok(measured(closed_loop(clients, Stretch::parse(warm, run)?))?.to_string())
         }
         ["read", clients, consistency, warm, run] => {
             let consistency = match consistency {
@@ -340,7 +334,7 @@ fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
                 other => return Err(format!("no reads are {other}").into()),
             };
             let clients = readers(handle, consistency, clients.parse()?);
-            Ok(measured(closed_loop(clients, stretch(warm, run)?))?.to_string())
+            Ok(measured(closed_loop(clients, Stretch::parse(warm, run)?))?.to_string())
         }
         ["paced", per_second, client, bytes, warm, run] => {
             let (client, bytes): (u32, usize) = (client.parse()?, bytes.parse()?);
@@ -350,7 +344,7 @@ fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
                 number += 1;
                 async move { Ok(append.await.map(drop)?) }
             };
-            let paced = paced(per_second.parse()?, stretch(warm, run)?, append);
+            let paced = paced(per_second.parse()?, Stretch::parse(warm, run)?, append);
             Ok(measured(paced)?.to_string())
         }
         ["probe", clients, first, bytes, time] => {
