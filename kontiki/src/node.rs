@@ -23,7 +23,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     rc::Rc,
     sync::{
         Arc,
@@ -31,7 +31,10 @@ use std::{
     },
     thread,
 };
-use tokio::{runtime, task::LocalSet};
+use tokio::{
+    runtime::{self, LocalOptions},
+    task::spawn_local,
+};
 
 /// A node that is not yet started. `M` says what it does with its log: [`LogOnly`] keeps it, a [`StateMachine`] applies it.
 pub struct RaftNode<M> {
@@ -155,21 +158,32 @@ fn live(
     shared: &Arc<Shared>,
     ready: Sender<Result<(), Error>>,
 ) {
-    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return tell(&ready, Err(Error::Io(format!("cannot start a node: {error}")))),
     };
-    let local = LocalSet::new();
-    local.block_on(&runtime, async {
+    runtime.block_on(async {
         let replica = match open(config, machine, shared) {
             Ok(replica) => replica,
             Err(error) => return tell(&ready, Err(error)),
         };
         tell(&ready, Ok(()));
         drop(ready);
-        let end = replica.live().await;
-        tracing::info!(node = %shared.node, why = end.why, "stopped");
-        replica.leave(&end).await;
+        // A task: what wakes the future that a runtime blocks on does so by a call to the system, even on its own thread.
+        let shared = shared.clone();
+        let life = spawn_local(async move {
+            let end = replica.live().await;
+            tracing::info!(node = %shared.node, why = end.why, "stopped");
+            replica.leave(&end).await;
+        });
+        if let Err(error) = life.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            resume_unwind(panic);
+        }
     });
 }
 

@@ -563,27 +563,34 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{runtime, task::LocalSet};
+    use tokio::{
+        runtime::{self, LocalOptions},
+        task::spawn_local,
+    };
 
     #[test]
     fn the_network_has_its_turn_however_often_clients_ask() {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
-            .build()
+            .build_local(LocalOptions::default())
             .unwrap();
-        let (signal, turns) = (Notify::new(), Rc::new(Cell::new(0)));
-        LocalSet::new().block_on(&runtime, async {
-            let count = turns.clone();
-            tokio::task::spawn_local(async move {
+        let turns = Rc::new(Cell::new(0));
+        let count = turns.clone();
+        runtime.block_on(async move {
+            spawn_local(async move {
                 loop {
                     count.set(count.get() + 1);
                     yield_now().await;
                 }
             });
-            for _ in 0..100 {
-                signal.notify_one();
-                assert!(!woken(&signal, None).await);
-            }
+            let asks = spawn_local(async {
+                let signal = Notify::new();
+                for _ in 0..100 {
+                    signal.notify_one();
+                    assert!(!woken(&signal, None).await);
+                }
+            });
+            asks.await.unwrap();
         });
         assert!(turns.get() >= 50, "{} turns", turns.get());
     }

@@ -22,7 +22,7 @@ use std::{
     rc::Rc,
     time::Duration,
 };
-use tokio::{sync::Notify, task::LocalSet};
+use tokio::{runtime::LocalOptions, sync::Notify};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 const SEED: [u8; 32] = [7; 32];
@@ -33,14 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .unwrap();
     let bounded = async {
         tokio::time::timeout(PATIENCE, test)
             .await
             .expect("the test hangs")
     };
-    LocalSet::new().block_on(&runtime, bounded);
+    runtime.block_on(bounded);
 }
 
 /// Keeps events until the test asks for them.

@@ -42,8 +42,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Starts on `socket`. To be called within a `LocalSet` on a current-thread tokio runtime with time and
-    /// I/O enabled: its tasks are local to that thread, and the sink is called there.
+    /// Starts on `socket`. To be called on a tokio `LocalRuntime` with time and I/O enabled: its tasks are local to
+    /// that thread, and the sink is called there.
     ///
     /// # Errors
     /// If socket, credentials or limits cannot be used; the error says which and why.
