@@ -60,7 +60,7 @@ pub struct Config {
     pub peers: BTreeMap<u64, String>,
     /// Where to listen, if not at this node's own address in `peers`.
     pub listen: Option<SocketAddr>,
-    /// How often a leader says that it leads. 1 ms to 10 s; 50 ms unless set.
+    /// How often a leader says that it leads. 1 ms to 10 s; 100 ms unless set.
     pub heartbeat_interval: Duration,
     /// The shortest a node waits for its leader before it asks for an election (paper §5.2). At least twice
     /// `heartbeat_interval`; 300 ms unless set.
@@ -135,7 +135,7 @@ impl Config {
                 .map(|(id, address)| (id, address.into()))
                 .collect(),
             listen: None,
-            heartbeat_interval: Duration::from_millis(50),
+            heartbeat_interval: Duration::from_millis(100),
             election_timeout_min: Duration::from_millis(300),
             election_timeout_max: Duration::from_millis(600),
             request_timeout: Duration::from_secs(10),

@@ -66,7 +66,7 @@ http = "{http}"
 # listen = "0.0.0.0:{port}"
 
 # Larger for nodes that are far apart: an election timeout is many heartbeats, and a heartbeat more than a round trip.
-# heartbeat_interval = "50ms"
+# heartbeat_interval = "100ms"
 # election_timeout_min = "300ms"
 # election_timeout_max = "600ms"
 

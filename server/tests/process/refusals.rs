@@ -165,7 +165,7 @@ fn a_mistake_in_the_file_is_named_by_line() {
     );
     laid.edit("htpp = ", "http = ");
     laid.edit(
-        "# heartbeat_interval = \"50ms\"",
+        "# heartbeat_interval = \"100ms\"",
         "heartbeat_interval = \"50 days\"",
     );
     tells(
