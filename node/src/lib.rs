@@ -4,7 +4,6 @@
 //! done goes out through [`Ports`]. No thread, no clock and no chance of its own, so that production
 //! and the simulator run the same code.
 
-mod answers;
 mod apply;
 mod clock;
 mod compare;
@@ -18,6 +17,7 @@ pub mod ports;
 mod proposals;
 mod reads;
 pub mod request;
+mod rising;
 mod route;
 pub mod session;
 mod sessions;

@@ -151,7 +151,7 @@ impl Meta {
             Body::Records(_) => {
                 for (header, payload) in records(run) {
                     let outputs = outputs.next().unwrap_or_default();
-                    self.take_record(&header, &payload, outputs, changes);
+                    self.take_record(&header, payload, outputs, changes);
                 }
             }
             // Their bytes follow from place and content.
@@ -174,7 +174,7 @@ impl Meta {
         self.position = run.last_position();
     }
 
-    fn take_record(&mut self, header: &RecordHeader, payload: &Bytes, outputs: Bytes, changes: &mut Changes) {
+    fn take_record(&mut self, header: &RecordHeader, payload: &[u8], outputs: Bytes, changes: &mut Changes) {
         let index = header.index.0;
         let content = u64::from(header.payload_crc) << 32 | u64::from(header.payload_len);
         self.mix_log([index, header.term.0, content]);

@@ -334,12 +334,11 @@ impl Driver {
     /// The record waited for is applied, or another term's record was committed at its index or before,
     /// and then it never will be: terms do not fall along a log.
     fn answer_applied(&self, at: LogId, waiter: Waiter, ports: &mut impl Ports) {
-        // What is remembered is applied, even where the log no longer reaches back to it.
-        let remembered = self.applied.remembered(at, waiter.session).is_some();
-        let applied = if remembered {
-            Some(true)
-        } else {
-            self.has_applied(at)
+        let applied = match self.has_applied(at) {
+            Some(true) => Some(true),
+            // What is remembered is applied, even where the log no longer reaches back to it.
+            _ if self.applied.remembered(at, waiter.session).is_some() => Some(true),
+            applied => applied,
         };
         let reply = if applied.is_none() {
             Reply::Failed(Failure::Unknown(

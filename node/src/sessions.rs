@@ -5,7 +5,7 @@
 //! opened it, and never comes back once it is gone; a number below `settled` has no answer any more; every bound
 //! is one that the record which opened the session named, and what is dropped for it is decided by the log.
 
-use crate::answers::Answers;
+use crate::rising::Rising;
 use bytes::Bytes;
 use kontiki_consensus::{Index, LogId, Position};
 use kontiki_wire::{InSession, SessionLimits};
@@ -53,7 +53,7 @@ pub(crate) struct Row {
     /// The client's lowest number without an answer, or the first one that was not dropped for room.
     settled: u64,
     /// The answers from `settled` on.
-    answers: Answers,
+    answers: Rising<Stored>,
     answers_bytes: u64,
 }
 
@@ -178,7 +178,7 @@ impl Sessions {
             answers_bytes_max: limits.answers_bytes_max,
             expires: expiry(self.clock, limits.ttl),
             settled: 1,
-            answers: Answers::default(),
+            answers: Rising::default(),
             answers_bytes: 0,
         };
         self.put(session, row);

@@ -4,7 +4,7 @@
 //! committed log, so whoever stands at or before the applied record in that order can be answered:
 //! its record is applied, or never will be.
 
-use crate::request::Token;
+use crate::{request::Token, rising::Rising};
 use kontiki_consensus::{Index, LogId, Position, Time};
 use kontiki_wire::{InSession, Session};
 use std::collections::{BTreeMap, VecDeque};
@@ -34,8 +34,8 @@ pub(crate) struct Waiters {
     /// What this leader took in and has not committed: index and bytes.
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
-    /// Those of sessions among it, by session and number, until they have passed by.
-    in_sessions: BTreeMap<(u64, u64), Place>,
+    /// Those of sessions among it, until they have passed by. No session is there without one.
+    in_sessions: BTreeMap<u64, Rising<Place>>,
     /// The sessions that are opened by what it has in flight, until that has passed by.
     opening: VecDeque<Index>,
 }
@@ -63,7 +63,8 @@ impl Waiters {
 
     /// And it is this append of a session.
     pub(crate) fn carry_in_session(&mut self, of: InSession, place: Place) {
-        self.in_sessions.insert((of.session, of.sequence), place);
+        let in_session = self.in_sessions.entry(of.session).or_default();
+        in_session.insert(of.sequence, place);
     }
 
     /// And it opens a session.
@@ -83,18 +84,22 @@ impl Waiters {
 
     /// Where an append of a session stands, if this leader has it in flight.
     pub(crate) fn in_session(&self, of: InSession) -> Option<Place> {
-        self.in_sessions.get(&(of.session, of.sequence)).copied()
+        self.in_sessions.get(&of.session)?.get(of.sequence).copied()
     }
 
     /// Whether anything of a session is in flight.
     pub(crate) fn uses_session(&self, session: u64) -> bool {
-        let all = (session, 0)..=(session, u64::MAX);
-        self.in_sessions.range(all).next().is_some()
+        self.in_sessions.contains_key(&session)
     }
 
     /// This append of a session is known to the table.
-    pub(crate) fn lands_in_session(&mut self, key: (u64, u64)) {
-        self.in_sessions.remove(&key);
+    pub(crate) fn lands_in_session(&mut self, (session, sequence): (u64, u64)) {
+        if let Some(in_session) = self.in_sessions.get_mut(&session) {
+            in_session.remove(sequence);
+            if in_session.is_empty() {
+                self.in_sessions.remove(&session);
+            }
+        }
     }
 
     /// Bytes put into the log by this leader and not yet committed.

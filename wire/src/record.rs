@@ -85,20 +85,16 @@ pub enum RecordError {
 /// The header and the payload of each record of users in a run; control records give none.
 ///
 /// The run was checked where it came in: at the door of a peer, and when read from disk.
-pub fn records(run: &Run) -> impl Iterator<Item = (RecordHeader, Bytes)> + '_ {
-    let mut rest = match run.body() {
-        Body::Records(records) => records.bytes().clone(),
-        _ => Bytes::new(),
+pub fn records(run: &Run) -> impl Iterator<Item = (RecordHeader, &[u8])> {
+    let mut rest: &[u8] = match run.body() {
+        Body::Records(records) => records.bytes(),
+        _ => &[],
     };
     std::iter::from_fn(move || {
-        let header = RecordHeader::peek(&rest)?;
-        if header.record_len() > rest.len() {
-            return None;
-        }
-        let payload = rest
-            .split_to(header.record_len())
-            .slice(usize::from(header.header_len)..);
-        Some((header, payload))
+        let header = RecordHeader::peek(rest)?;
+        let (record, others) = rest.split_at_checked(header.record_len())?;
+        rest = others;
+        Some((header, record.get(usize::from(header.header_len)..)?))
     })
 }
 

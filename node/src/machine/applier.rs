@@ -318,12 +318,12 @@ impl Content {
     pub(super) fn of(runs: &[Run]) -> Result<Self, MachineError> {
         let mut all = Self::default();
         for run in runs {
-            let expected = match run.body() {
-                Body::Records(records) => all.counts.len() + records.len(),
-                _ => all.counts.len(),
+            let Body::Records(bytes) = run.body() else {
+                continue;
             };
+            let expected = all.counts.len() + bytes.len();
             for (header, payload) in records(run) {
-                all.add(&header, &payload);
+                all.add(&header, &bytes.bytes().slice_ref(payload));
             }
             if all.counts.len() != expected {
                 return Err(MachineError::new(format!("a run that is not sound: {run:?}")));

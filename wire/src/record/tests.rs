@@ -116,7 +116,7 @@ fn a_record_says_which_append_of_which_session_it_is() {
     assert_eq!(found(&runs[0]).len(), 2);
     let all: Vec<_> = records(&runs[0]).collect();
     assert_eq!((all[0].0.kind, all[0].0.in_session()), (Kind::Session, None));
-    assert_eq!(SessionLimits::of(&all[0].1), Some(limits));
+    assert_eq!(SessionLimits::of(all[0].1), Some(limits));
     assert_eq!((all[1].0.kind, all[1].0.in_session()), (Kind::Entries, Some(of)));
     assert_eq!(all.len(), 2);
 }
