@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 /// Packages of others in `Cargo.lock`, for all platforms and with tests. Lower it when one goes; raising it
-/// needs a reason. The last to come was redb, for an example alone: a state machine on disk is best shown on a store
-/// that people use.
-const PACKAGES_MAX: usize = 161;
+/// needs a reason. The last to come were rustix and its tables, for a call to the system that cannot be made without `unsafe`
+/// otherwise; before them redb, for an example alone: a state machine on disk is best shown on a store that people use.
+const PACKAGES_MAX: usize = 163;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 

@@ -3,7 +3,7 @@
 use crate::{memory::MemoryDisk, pace::Pace};
 use kontiki_log::{
     OsDisk,
-    disk::{Completion, Disk, Op, OpId},
+    disk::{Completion, Disk, FileId, Op, OpId},
 };
 use std::{io::Read, time::Instant};
 
@@ -61,6 +61,13 @@ impl Disk for Storage {
         match self {
             Self::Os(disk) => disk.wait(),
             Self::Memory(disk) => disk.wait(),
+        }
+    }
+
+    fn cool(&mut self, file: FileId) {
+        match self {
+            Self::Os(disk) => disk.cool(file),
+            Self::Memory(disk) => disk.cool(file),
         }
     }
 

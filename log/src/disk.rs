@@ -152,6 +152,10 @@ pub trait Disk {
     /// What the directory is called in messages to the operator.
     fn name(&self) -> String;
 
+    /// A hint: what this file holds is on disk and will hardly be read again soon, so that the system need not keep it in
+    /// memory. Nothing is completed for it, and a disk that keeps nothing in memory has nothing to do.
+    fn cool(&mut self, _file: FileId) {}
+
     /// A file as it is, to be read from its beginning to its end by another thread, which waits for the disk there. It is
     /// opened with the first read at the latest, and must have its name until then; whatever is wrong, a read tells.
     fn reader(&self, name: &str) -> Box<dyn Read + Send>;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// How many files are kept open.
 const OPEN_MAX: usize = 64;
+/// How many full segments stay in the system's memory, for followers and readers that are a little behind.
+const WARM: u64 = 2;
 
 #[derive(Debug)]
 struct Open {
@@ -57,6 +59,12 @@ impl Files {
         closes
     }
 
+    /// The file that has just become too old to be read again soon, if it is open: it is asked for once for each segment.
+    pub(crate) fn cold(&self) -> Option<FileId> {
+        let segment = self.written.checked_sub(WARM + 1)?;
+        self.open.get(&segment).map(|open| open.file)
+    }
+
     /// A segment is removed; gives the operation that closes it, if it is open.
     pub(crate) fn forget(&mut self, segment: u64) -> Option<Op> {
         self.open.remove(&segment).map(|o| Op::Close { file: o.file })
@@ -76,5 +84,25 @@ impl Files {
         if let Some(open) = self.open.get_mut(&segment) {
             open.reads = open.reads.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_cold_when_others_are_full_behind_it() {
+        let mut files = Files::default();
+        let cold: Vec<Option<FileId>> = (1..=5)
+            .map(|segment| {
+                files.begin(segment, FileId(10 + segment as u32));
+                files.cold()
+            })
+            .collect();
+        assert_eq!(cold, [None, None, None, Some(FileId(11)), Some(FileId(12))]);
+        files.forget(3);
+        files.begin(6, FileId(16));
+        assert_eq!(files.cold(), None, "it is gone");
     }
 }

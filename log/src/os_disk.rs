@@ -230,6 +230,13 @@ impl Disk for OsDisk {
         self.poll()
     }
 
+    fn cool(&mut self, file: FileId) {
+        if let Some(file) = self.files.get(&file) {
+            let work = Work::Cool(Arc::clone(file));
+            self.aside.queue.push(Job { id: OpId(0), work });
+        }
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }

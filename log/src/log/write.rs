@@ -115,6 +115,9 @@ impl<D: Disk> Log<D> {
             self.seal(full);
             // The full one may be among them: what is written into it comes first.
             closes.into_iter().for_each(|op| self.submit(op, Purpose::Close));
+            if let Some(cold) = self.files.cold() {
+                self.disk.cool(cold);
+            }
             self.make_room();
         }
     }

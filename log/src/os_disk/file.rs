@@ -183,6 +183,15 @@ impl OpenFile {
             .map_err(|e| failed(format!("sync {}", self.path.display()), &e))
     }
 
+    /// The system need not keep its bytes in memory. What would be kept instead of them is what the program and others
+    /// need, and a page that the system has at hand is much cheaper to fill than one it has to find.
+    pub(super) fn cool(&self) {
+        #[cfg(target_os = "linux")]
+        if let Err(error) = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::debug!(path = %self.path.display(), %error, "the system does not take a hint");
+        }
+    }
+
     /// Up to `bytes` bytes; fewer only at the end.
     pub(super) fn read(&self, offset: u64, bytes: u64) -> Result<Bytes, DiskError> {
         let bytes = bytes.min(self.bytes().saturating_sub(offset));

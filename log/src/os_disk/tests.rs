@@ -211,6 +211,20 @@ fn a_file_in_the_folder_of_those_that_grow_grows() {
 }
 
 #[test]
+fn what_is_cold_is_as_it_was() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    let (file, _) = opened(&mut disk, create("seg-1", 8));
+    done(&mut disk, write(file, 0, &[b"synced"], true));
+    disk.cool(file);
+    done(&mut disk, write(file, 6, &[b"!"], false));
+    disk.cool(file);
+    disk.cool(FileId(99));
+    assert_eq!(read(&mut disk, file, 0, 8), b"synced!\0");
+    assert!(disk.poll().is_none(), "nobody is answered for a hint");
+}
+
+#[test]
 fn a_read_ends_with_the_file() {
     let place = Place::new();
     let mut disk = place.disk();

@@ -39,6 +39,8 @@ pub(super) enum Work {
     },
     /// Held until its turn comes, behind what was submitted before.
     Close(Arc<OpenFile>),
+    /// A hint, which nobody is answered for.
+    Cool(Arc<OpenFile>),
     /// An operation on names, not on an open file.
     Names(Op),
     Refuse(DiskError),
@@ -48,7 +50,7 @@ impl Work {
     /// Whether it must not hold up the writes of the log.
     pub(super) fn goes_aside(&self) -> bool {
         match self {
-            Self::Create { .. } | Self::Read { .. } | Self::Names(Op::Remove { .. }) => true,
+            Self::Create { .. } | Self::Read { .. } | Self::Cool(_) | Self::Names(Op::Remove { .. }) => true,
             Self::Write { file, .. } | Self::Close(file) => file.grows(),
             Self::Names(Op::MakeDirectory { name } | Op::Open { name }) => is_growing(name),
             Self::Names(Op::SyncDirectory { name } | Op::List { name }) => is_growing(name),
@@ -115,6 +117,10 @@ pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
         let Some(Job { id, work }) = jobs.pop_front() else {
             continue;
         };
+        if let Work::Cool(file) = &work {
+            file.cool();
+            continue;
+        }
         let result = guarded(|| match work {
             Work::Create { name, bytes } => writer.create(&name, bytes, &mut || {
                 let goes_on = queue.glance(&mut jobs);
@@ -220,7 +226,7 @@ impl Writer {
             }
             Work::Names(op) => return self.names(op),
             Work::Refuse(error) => return Err(error),
-            Work::Read { .. } | Work::Create { .. } => return Err(misplaced()),
+            Work::Read { .. } | Work::Create { .. } | Work::Cool(_) => return Err(misplaced()),
         };
         Ok(Effect::Done(done))
     }
