@@ -11,6 +11,8 @@ use kontiki_wire::frame::SECTOR as SECTOR_BYTES;
 pub(crate) const FOLDER: &str = "log";
 /// What a device writes whole or not at all.
 pub(crate) const SECTOR: u64 = SECTOR_BYTES as u64;
+/// What a system keeps in memory whole or not at all. A segment is so many of them.
+pub(crate) const PAGE: usize = 4096;
 /// The longest segment: offsets in it are 32-bit numbers.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 const SEGMENT_BYTES_MIN: u64 = 64 << 10;
@@ -70,7 +72,7 @@ pub(crate) fn frame_bytes_max(segment_bytes: u64) -> usize {
 
 /// Whether a segment can be so long.
 pub(crate) fn is_segment_length(bytes: u64) -> bool {
-    (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(4096)
+    (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(PAGE as u64)
 }
 
 /// Whether the options are possible.

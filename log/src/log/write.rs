@@ -6,7 +6,7 @@ use crate::api::{LogError, LogEvent, SegmentStart};
 use crate::batch::{Batch, Part, gather};
 use crate::disk::{Disk, Op};
 use crate::group::{Groups, apply_frame};
-use crate::layout::{SECTOR, align, frame_bytes_max, reserve, stride};
+use crate::layout::{PAGE, SECTOR, align, frame_bytes_max, reserve, stride};
 use crate::room::Step;
 use bytes::Bytes;
 use kontiki_consensus::{Base, Body, GroupId, Run, Write};
@@ -212,6 +212,8 @@ impl<D: Disk> Log<D> {
         let header = batch.header(number, offset.max(SECTOR), self.sequence);
         buffers.push(header.encode(self.identity.cluster));
         batch.encode_body(self.identity.cluster, &mut buffers);
+        let written: u64 = buffers.iter().map(|b| b.len() as u64).sum();
+        buffers.extend(padding(offset, offset + written, bytes));
         self.under_way = Some((batch, header));
         self.submit(
             Op::Write {
@@ -297,6 +299,16 @@ impl<D: Disk> Log<D> {
     }
 }
 
+/// The zeros behind a frame that are written with it: up to the end of the page, where the frame begins that page. What is
+/// there is free room, and a system that has not the page in memory need not read it first.
+fn padding(from: u64, end: u64, bytes: u64) -> Option<Bytes> {
+    static ZEROS: [u8; PAGE] = [0; PAGE];
+    let page_begin = end - end % PAGE as u64;
+    let page_end = (page_begin + PAGE as u64).min(bytes);
+    let zeros = ZEROS.get(..usize::try_from(page_end.checked_sub(end)?).ok()?)?;
+    (from <= page_begin && end > page_begin).then_some(Bytes::from_static(zeros))
+}
+
 /// The largest record of a run, in bytes.
 fn largest_record(run: &Run) -> usize {
     match run.body() {
@@ -347,4 +359,21 @@ pub(crate) fn index_of(
         groups,
     }
     .encode(cluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::padding;
+
+    #[test]
+    fn a_page_is_filled_up_by_the_frame_that_begins_it() {
+        let len = |from, end| padding(from, end, 65_536).map_or(0, |zeros| zeros.len());
+        assert_eq!(len(0, 700), 3_396);
+        assert_eq!(len(4_096, 4_097), 4_095);
+        assert_eq!(len(1_024, 1_500), 0, "another has begun it");
+        assert_eq!(len(3_584, 4_500), 3_692);
+        assert_eq!(len(3_584, 4_096), 0, "nothing in the next one");
+        assert_eq!(len(0, 8_192), 0);
+        assert_eq!(len(61_440, 65_000), 536);
+    }
 }

@@ -15,10 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a file is, whatever its name: device and number on it.
 pub(super) type Inode = (u64, u64);
 
-/// How much of a new file is written and synced at once, with reads served in between. An append that is synced
+/// How much of a new file is written at once, with reads served in between. An append that is synced
 /// meanwhile waits for what the device has in hand: with this it is about a millisecond; with 8 MiB
 /// it was about 20, for a file made a third faster.
 const CHUNK: usize = 256 << 10;
+/// Where writes past the system's memory begin and end, and their bytes in ours: whatever the device wants, it is no more.
+const DIRECT: usize = 4 << 10;
 
 pub(super) struct OpenFile {
     file: File,
@@ -61,7 +63,7 @@ pub(super) fn create(
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
     let file = options.open(&path).map_err(|e| error(&e))?;
-    match fill(&file, bytes, meanwhile).and_then(|()| file.metadata()) {
+    match fill(&path, &file, bytes, meanwhile).and_then(|()| file.metadata()) {
         Ok(found) => Ok(OpenFile::new(file, path, &found, grows)),
         Err(e) => {
             let error = error(&e);
@@ -72,22 +74,54 @@ pub(super) fn create(
 
 /// Every byte is written, not only promised: a write into it later changes no metadata, hence its sync
 /// is one flush, and the room is taken.
-fn fill(mut file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> bool) -> io::Result<()> {
-    let zeros = vec![0; CHUNK];
-    let mut left = bytes;
-    while left > 0 {
+fn fill(path: &Path, file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> bool) -> io::Result<()> {
+    let memory = vec![0; CHUNK + DIRECT];
+    let aligned = memory.as_ptr().align_offset(DIRECT);
+    let zeros = memory.get(aligned..aligned + CHUNK).unwrap_or(&memory);
+    let mut direct = if bytes > 0 { open_direct(path) } else { None };
+    let mut done = 0;
+    while done < bytes {
         if !meanwhile() {
             return Err(io::Error::new(
                 ErrorKind::Interrupted,
                 "the directory is given free",
             ));
         }
-        let step = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        file.write_all(zeros.get(..step).unwrap_or(&zeros))?;
-        file.sync_data()?;
-        left -= step as u64;
+        let step = usize::try_from(bytes - done).map_or(CHUNK, |left| left.min(CHUNK));
+        let zeros = zeros.get(..step).unwrap_or(zeros);
+        let whole = step.is_multiple_of(DIRECT);
+        match direct
+            .as_ref()
+            .filter(|_| whole)
+            .map(|d| d.write_all_at(zeros, done))
+        {
+            Some(Ok(())) => {}
+            // Not here, or not like this: the other way says what is wrong, if anything is.
+            Some(Err(error)) if error.kind() == ErrorKind::InvalidInput => {
+                direct = None;
+                continue;
+            }
+            Some(Err(error)) => return Err(error),
+            None => {
+                file.write_all_at(zeros, done)?;
+                file.sync_data()?;
+            }
+        }
+        done += step as u64;
     }
     file.sync_all()
+}
+
+/// The file once more, for writes that go past the system's memory, where that is possible: filling 64 MiB took 5 ms of the
+/// processor in place of 66, and a third of the time.
+fn open_direct(path: &Path) -> Option<File> {
+    #[cfg(target_os = "linux")]
+    let flags = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).ok()?;
+    #[cfg(not(target_os = "linux"))]
+    let flags = 0;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(flags);
+    options.open(path).ok().filter(|_| flags != 0)
 }
 
 fn remove_partial(path: &Path, mut error: DiskError) -> DiskError {

@@ -149,8 +149,9 @@ fn an_old_record_in_the_very_place_of_a_new_one_is_not_taken_for_it() {
     let disk = TestDisk::new(1);
     made(&disk);
     let mut node = Node::new(disk);
-    // Segment 1: record 1 at 512; a frame at 1024 and one at 2048, whose second record begins at a sector.
-    node.write(None, None, vec![entries(2, 8, 1, &[700])]);
+    // Segment 1: record 1 at 512; a frame at 1024 and one at 4096, whose second record begins at a sector. A page that another
+    // frame has begun holds nothing old.
+    node.write(None, None, vec![entries(2, 8, 1, &[2748])]);
     node.settle();
     node.write(None, None, vec![entries(3, 8, 2, &[832, 3000])]);
     node.settle();
@@ -165,12 +166,11 @@ fn an_old_record_in_the_very_place_of_a_new_one_is_not_taken_for_it() {
     while up(&node).segment() < 4 {
         vote(&mut node);
     }
-    vote(&mut node);
-    vote(&mut node);
+    (0..6).for_each(|_| vote(&mut node));
     node.write(None, None, vec![entries(3, 7, 2, &[832, 3000])]);
     let (down, segment, before, after) = interrupted(&mut node);
     assert_eq!(segment, 4);
-    assert!(after[2048..].starts_with(b"KTKF") && before[2048..].starts_with(b"KTKF"));
+    assert!(after[4096..].starts_with(b"KTKF") && before[4096..].starts_with(b"KTKF"));
     for (lost, last) in [(0, 4), (1 << 8, 3), (0x1fc, 3), (0x1fe, 2), (0x1ff, 2)] {
         let lose = |n: usize| lost & 1u32 << n.min(9) != 0;
         let mut node = down.twin(down.disk.copy());
