@@ -3,7 +3,7 @@
 //! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
 //! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
 
-use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
+use crate::{ClusterKey, Error, SnapshotPolicy, local::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};

@@ -77,6 +77,7 @@ mod entry;
 mod error;
 mod handle;
 mod key;
+mod local;
 mod machine;
 mod memory;
 mod network;
@@ -93,6 +94,7 @@ mod shared;
 mod status;
 mod storage;
 mod tail;
+mod turns;
 mod worker;
 
 pub use blocking::{BlockingHandle, BlockingMachine, BlockingTail};

@@ -3,13 +3,15 @@
 use crate::{
     Channels, Config, Error, Handle, LogEntry, LogOnly, MachineHandle, StateMachine,
     channels::channels,
+    local::{LocalNetwork, LocalNode},
     memory::MemoryDisk,
-    network::Network,
+    network::{Network, Quic},
     owner::Node,
     random,
-    replica::{Replica, panic_text},
+    replica::{Door, OwnPlace, Place, Replica},
     shared::{Limits, Shared},
     storage::Storage,
+    turns::{Core, panic_text},
     worker::{MakeApplier, Worker},
 };
 use kontiki_consensus::{Incarnation, NodeId};
@@ -104,19 +106,7 @@ impl<M: StateMachine> RaftNode<M> {
 
 /// Starts a node's thread, and waits until it has opened everything.
 fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
-    let limits = Limits {
-        entry_bytes_max: config.entry_bytes_max,
-        batch_bytes_max: config.batch_bytes_max,
-        in_flight_bytes_max: config.in_flight_bytes_max,
-        read_bytes_max: config.read_bytes_max,
-        request_timeout: config.request_timeout,
-        sessions: config.sessions,
-    };
-    let shared = Arc::new(Shared::new(
-        config.node_id(),
-        config.cluster_key.cluster(),
-        limits,
-    ));
+    let shared = shared_of(&config);
     let (ready, started) = mpsc::channel();
     let own = shared.clone();
     let thread = thread::Builder::new()
@@ -136,6 +126,23 @@ fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
             Err(Error::Stopped(shared.closed().unwrap_or_default()))
         }
     }
+}
+
+/// What a node's thread and its handles are to have in common.
+fn shared_of(config: &Config) -> Arc<Shared> {
+    let limits = Limits {
+        entry_bytes_max: config.entry_bytes_max,
+        batch_bytes_max: config.batch_bytes_max,
+        in_flight_bytes_max: config.in_flight_bytes_max,
+        read_bytes_max: config.read_bytes_max,
+        request_timeout: config.request_timeout,
+        sessions: config.sessions,
+    };
+    Arc::new(Shared::new(
+        config.node_id(),
+        config.cluster_key.cluster(),
+        limits,
+    ))
 }
 
 /// The raft thread from its beginning to its end.
@@ -161,16 +168,27 @@ fn live(
     };
     let local = LocalSet::new();
     local.block_on(&runtime, async {
-        let replica = match open(config, machine, shared) {
-            Ok(replica) => replica,
-            Err(error) => return tell(&ready, Err(error)),
-        };
-        tell(&ready, Ok(()));
-        drop(ready);
-        let end = replica.live().await;
-        tracing::info!(node = %shared.node, why = end.why, "stopped");
-        replica.leave(&end).await;
+        match config.memory.clone() {
+            None => dwell(open_quic(config, machine, shared), shared, ready).await,
+            Some(network) => dwell(open_local(config, machine, shared, &network), shared, ready).await,
+        }
     });
+}
+
+async fn dwell<P: Place>(
+    opened: Result<Rc<Replica<P>>, Error>,
+    shared: &Shared,
+    ready: Sender<Result<(), Error>>,
+) {
+    let replica = match opened {
+        Ok(replica) => replica,
+        Err(error) => return tell(&ready, Err(error)),
+    };
+    tell(&ready, Ok(()));
+    drop(ready);
+    let end = replica.live().await;
+    tracing::info!(node = %shared.node, why = end.why, "stopped");
+    replica.leave(&end).await;
 }
 
 fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
@@ -178,12 +196,39 @@ fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
     let _ = ready.send(result);
 }
 
+/// A node that reaches the others by QUIC.
+fn open_quic(
+    config: Config,
+    machine: Option<MakeApplier>,
+    shared: &Arc<Shared>,
+) -> Result<Rc<Replica<OwnPlace>>, Error> {
+    let replica = Rc::new(Replica::new(shared.clone(), OwnPlace::default()));
+    let join = |config: &mut Config, incarnation| join_quic(config, &replica, incarnation);
+    replica.put(open(config, machine, shared, join)?);
+    Ok(replica)
+}
+
+/// A node in a network of this process.
+fn open_local(
+    config: Config,
+    machine: Option<MakeApplier>,
+    shared: &Arc<Shared>,
+    network: &Arc<LocalNetwork>,
+) -> Result<Rc<Replica<Arc<LocalNode>>>, Error> {
+    let node = LocalNode::new(shared.signal.clone());
+    let replica = Rc::new(Replica::new(shared.clone(), node.clone()));
+    let join = |_: &mut Config, _| Ok(network.join(shared.node, &node));
+    replica.put(open(config, machine, shared, join)?);
+    Ok(replica)
+}
+
 /// Opens the log, and joins the network with what it holds.
-fn open(
+fn open<N: Network>(
     mut config: Config,
     machine: Option<MakeApplier>,
     shared: &Arc<Shared>,
-) -> Result<Rc<Replica>, Error> {
+    join: impl FnOnce(&mut Config, Incarnation) -> Result<N, Error>,
+) -> Result<Core<N>, Error> {
     let (log, recovered) = open_log(&config, shared)?;
     let Recovered {
         incarnation,
@@ -216,9 +261,9 @@ fn open(
     if let Some(why) = driver.stopped() {
         return Err(Error::Stopped(why.to_owned()));
     }
-    let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log, worker);
-    replica.connect(join(&mut config, shared, &replica, incarnation)?);
-    Ok(replica)
+    let network = join(&mut config, incarnation)?;
+    let identity = config.identity(incarnation);
+    Ok(Core::new(shared.clone(), identity, driver, log, worker, network))
 }
 
 fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {
@@ -254,17 +299,11 @@ fn check_addresses(config: &Config, members: &[NodeId]) -> Result<(), Error> {
     }
 }
 
-fn join(
+fn join_quic(
     config: &mut Config,
-    shared: &Arc<Shared>,
-    replica: &Rc<Replica>,
+    replica: &Rc<Replica<OwnPlace>>,
     incarnation: Incarnation,
-) -> Result<Network, Error> {
-    if let Some(network) = &config.memory {
-        return Ok(Network::Local(
-            network.join(config.node_id(), shared.signal.clone()),
-        ));
-    }
+) -> Result<Quic, Error> {
     let socket = config.bind()?;
     let (cluster, node) = (config.cluster_key.cluster(), config.node_id());
     let credentials = NodeCredentials::derive(cluster, node, config.cluster_key.seed())
@@ -281,7 +320,10 @@ fn join(
         seed: random::number()?,
         limits: config.limits(),
     };
-    Ok(Network::Quic(Transport::start(options, socket, replica.door())?))
+    let inbox = Rc::default();
+    let door = Rc::new(Door::new(replica, Rc::clone(&inbox)));
+    let transport = Transport::start(options, socket, door)?;
+    Ok(Quic { transport, inbox })
 }
 
 #[cfg(test)]
