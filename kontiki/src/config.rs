@@ -158,7 +158,8 @@ impl Config {
         }
     }
 
-    /// A cluster in this process, without disk and without network: for tests and benches. All is lost with the nodes.
+    /// A cluster in this process, without disk and without network: for tests and benches. All is lost with the nodes. What is
+    /// asked by a caller who is alone is done by all nodes on that caller's thread, within the call.
     ///
     /// # Errors
     /// [`Error::Io`] if the system has no randomness.

@@ -78,6 +78,7 @@ mod error;
 mod handle;
 mod key;
 mod local;
+mod lone;
 mod machine;
 mod memory;
 mod network;

@@ -129,7 +129,7 @@ fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
 }
 
 /// What a node's thread and its handles are to have in common.
-fn shared_of(config: &Config) -> Arc<Shared> {
+pub(crate) fn shared_of(config: &Config) -> Arc<Shared> {
     let limits = Limits {
         entry_bytes_max: config.entry_bytes_max,
         batch_bytes_max: config.batch_bytes_max,
@@ -209,7 +209,7 @@ fn open_quic(
 }
 
 /// A node in a network of this process.
-fn open_local(
+pub(crate) fn open_local(
     config: Config,
     machine: Option<MakeApplier>,
     shared: &Arc<Shared>,
@@ -219,6 +219,7 @@ fn open_local(
     let replica = Rc::new(Replica::new(shared.clone(), node.clone()));
     let join = |_: &mut Config, _| Ok(network.join(shared.node, &node));
     replica.put(open(config, machine, shared, join)?);
+    shared.join(node);
     Ok(replica)
 }
 
@@ -331,8 +332,8 @@ mod tests {
     use super::*;
     use crate::{BlockingHandle, Code, Role, memory::Broken};
 
-    /// What becomes of an append to a node whose disk breaks, and why the node stopped.
-    fn broken(how: Broken) -> (Error, String, BlockingHandle<String>) {
+    /// What becomes of an append to a node whose disk breaks after so many, and why the node stopped.
+    fn broken(how: Broken, sound: u32) -> (Error, String, BlockingHandle<String>) {
         let config = Config::in_memory(1).unwrap().remove(0);
         let network = config.memory.clone().unwrap();
         let node = RaftNode::<LogOnly<String>>::new(config)
@@ -340,7 +341,9 @@ mod tests {
             .start()
             .unwrap()
             .blocking();
-        node.append("sound".to_owned()).unwrap();
+        for _ in 0..sound {
+            node.append("sound".to_owned()).unwrap();
+        }
         network.disks.lock().unwrap()[&NodeId(1)].break_it(how);
         let error = node.append("lost".to_owned()).unwrap_err();
         (error, node.stopped(), node)
@@ -357,32 +360,39 @@ mod tests {
         assert!(error.to_string().contains("a test wants a panic"), "{error}");
     }
 
+    /// After one append the next is the raft thread's, after several the caller's.
+    const SOUND: [u32; 2] = [1, 5];
+
     #[test]
     fn a_failed_write_stops_the_node_and_not_the_program() {
-        let (error, why, node) = broken(Broken::Fails);
-        assert!(
-            matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
-            "{error}"
-        );
-        assert!(why.contains("write"), "{why}");
-        let status = node.status();
-        assert_eq!((status.role, status.stopped.as_ref()), (Role::Fatal, Some(&why)));
-        assert_eq!(
-            node.append("more".to_owned()).unwrap_err(),
-            Error::Stopped(why.clone())
-        );
-        node.shutdown().unwrap();
-        assert_eq!(node.stopped(), why, "the first reason stays");
+        for sound in SOUND {
+            let (error, why, node) = broken(Broken::Fails, sound);
+            assert!(
+                matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
+                "{error}"
+            );
+            assert!(why.contains("write"), "{why}");
+            let status = node.status();
+            assert_eq!((status.role, status.stopped.as_ref()), (Role::Fatal, Some(&why)));
+            assert_eq!(
+                node.append("more".to_owned()).unwrap_err(),
+                Error::Stopped(why.clone())
+            );
+            node.shutdown().unwrap();
+            assert_eq!(node.stopped(), why, "the first reason stays");
+        }
     }
 
     #[test]
     fn a_panic_stops_the_node_and_not_the_program() {
-        let (error, why, node) = broken(Broken::Panics);
-        assert!(
-            matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
-            "{error}"
-        );
-        assert!(why.contains("a test wants a panic"), "{why}");
-        node.shutdown().unwrap();
+        for sound in SOUND {
+            let (error, why, node) = broken(Broken::Panics, sound);
+            assert!(
+                matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
+                "{error}"
+            );
+            assert!(why.contains("a test wants a panic"), "{why}");
+            node.shutdown().unwrap();
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The raft thread: receives, decides, writes and sends on one thread, and never waits for any of it.
 //!
-//! It gives the node a turn as soon as the transport has delivered what a datagram brought, whenever it is woken, and when
-//! the time has come that the node wants. Invariants: it sleeps no
-//! longer than the node wants to; what the node owned is closed by this thread, before it ends.
+//! It gives the node a turn as soon as the transport has delivered what a datagram brought, whenever it is woken, and when the
+//! time has come that the node wants; in a network of this process callers give turns as well (`local`). Invariants: it sleeps
+//! no longer than the node wants to; what the node owned is closed by this thread, before it ends.
 
 use crate::{
     network::{Network, Quic},
