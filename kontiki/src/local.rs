@@ -13,7 +13,7 @@
 
 #[cfg(test)]
 use crate::memory::{Broken, MemoryDisk};
-use crate::{lone::Lone, network::Network, replica::Place, shared::lock, status::Link, turns::Core};
+use crate::{network::Network, replica::Place, shared::lock, status::Link, turns::Core};
 use kontiki_consensus::NodeId;
 use kontiki_node::Input;
 use kontiki_wire::Packet;
@@ -50,7 +50,6 @@ pub(crate) struct LocalNode {
     signal: Arc<Notify>,
     /// None before it has begun, and after it has ended.
     core: Mutex<Option<Core<LocalLink>>>,
-    pub(crate) lone: Lone,
     #[cfg(test)]
     wakes: std::sync::atomic::AtomicUsize,
 }
@@ -97,7 +96,6 @@ impl LocalNode {
             packets: Mutex::default(),
             signal,
             core: Mutex::default(),
-            lone: Lone::default(),
             #[cfg(test)]
             wakes: Default::default(),
         })
@@ -455,6 +453,11 @@ mod tests {
             "the first cannot know of those to come"
         );
         for append in &mut appends[1..] {
+            cluster.finish(append).unwrap();
+        }
+        let mut appends: Vec<Append> = (0..10).map(|_| cluster.append(0)).collect();
+        assert!(appends.iter_mut().all(|append| polled(append).is_pending()));
+        for append in &mut appends {
             cluster.finish(append).unwrap();
         }
     }

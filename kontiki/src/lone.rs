@@ -6,7 +6,10 @@
 //! nothing but speed depends. Invariant: a request is out from when it is made until its answer is taken or given up.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
     task::Waker,
 };
 
@@ -16,56 +19,79 @@ const STREAK: u32 = 2;
 /// would have none.
 const YIELD: u32 = 64;
 
-/// Who has asked of late.
+/// Who asks a node.
 #[derive(Debug, Default)]
 pub(crate) struct Lone {
-    /// Requests that are out.
-    out: AtomicUsize,
-    /// Who awaited the last one.
-    caller: AtomicUsize,
-    /// How many in a row.
+    /// Beside this one there is one for each request that is out.
+    callers: Arc<Callers>,
+}
+
+/// A request that is out.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    callers: Arc<Callers>,
+    /// Others were out when it was made.
+    others: bool,
+    alone: bool,
+}
+
+/// Who has asked of late. On a line of its own in the caches: callers write it, and nobody else.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Callers {
+    /// Who awaited the last answer.
+    last: AtomicUsize,
+    /// How many in a row that were asked while no other request was out.
     streak: AtomicU32,
 }
 
 impl Lone {
-    /// A request is made; true if whoever makes it is alone.
-    pub(crate) fn asked(&self) -> bool {
-        if self.out.fetch_add(1, Relaxed) > 0 {
-            self.streak.store(0, Relaxed);
-            return false;
+    /// A request is made.
+    pub(crate) fn ask(&self) -> Asked {
+        let callers = self.callers.clone();
+        let others = Arc::strong_count(&callers) > 2;
+        let streak = callers.streak.load(Relaxed);
+        if others && streak > 0 {
+            callers.streak.store(0, Relaxed);
         }
-        self.is_alone()
+        let alone = !others && streak >= STREAK;
+        Asked {
+            callers,
+            others,
+            alone,
+        }
+    }
+}
+
+impl Asked {
+    /// Whether whoever made it is alone.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
     }
 
-    /// Its answer was awaited by this one.
-    pub(crate) fn awaited(&self, waker: &Waker) {
-        let caller = waker.data().addr();
-        let streak = if self.caller.load(Relaxed) == caller {
-            self.streak.load(Relaxed).wrapping_add(1)
-        } else {
-            self.caller.store(caller, Relaxed);
-            1
-        };
-        self.streak.store(streak, Relaxed);
-    }
-
-    /// It is out no more.
-    pub(crate) fn settled(&self) {
-        self.out.fetch_sub(1, Relaxed);
-    }
-
-    /// Whether others are to have their turn before the next answer is looked for. They are now.
+    /// Whether others are to have their turn before its answer is looked for. Not twice for one answer.
     pub(crate) fn yields(&self) -> bool {
-        let streak = self.streak.load(Relaxed);
+        let streak = self.callers.streak.load(Relaxed);
         let yields = streak > 0 && streak.is_multiple_of(YIELD);
         if yields {
-            self.streak.store(streak.wrapping_add(1), Relaxed);
+            self.callers.streak.store(streak.wrapping_add(1), Relaxed);
         }
         yields
     }
 
-    fn is_alone(&self) -> bool {
-        self.streak.load(Relaxed) >= STREAK
+    /// Its answer was awaited by this one.
+    pub(crate) fn awaited(self, waker: &Waker) {
+        let Callers { last, streak } = &*self.callers;
+        let caller = waker.data().addr();
+        let row = if self.others {
+            0
+        } else if last.load(Relaxed) == caller {
+            streak.load(Relaxed).wrapping_add(1)
+        } else {
+            1
+        };
+        last.store(caller, Relaxed);
+        streak.store(row, Relaxed);
     }
 }
 
@@ -87,9 +113,9 @@ mod tests {
     /// One request after the other; whether each came from somebody who was alone.
     fn in_turn(lone: &Lone, callers: &[&Waker]) -> Vec<bool> {
         let ask = |caller: &&Waker| {
-            let alone = lone.asked();
-            lone.awaited(caller);
-            lone.settled();
+            let asked = lone.ask();
+            let alone = asked.is_alone();
+            asked.awaited(caller);
             alone
         };
         callers.iter().map(ask).collect()
@@ -100,7 +126,7 @@ mod tests {
         let (lone, one, other) = (Lone::default(), task(), task());
         assert_eq!(in_turn(&lone, &[&one; 4]), [false, false, true, true]);
         // The first of another's cannot be told from the next of the same.
-        assert_eq!(in_turn(&lone, &[&other; 3]), [true, false, true]);
+        assert_eq!(in_turn(&lone, &[&other; 4]), [true, false, true, true]);
         assert_eq!(
             in_turn(&lone, &[&one, &other, &one, &other]),
             [true, false, false, false]
@@ -111,23 +137,26 @@ mod tests {
     fn nobody_is_alone_while_something_is_out() {
         let (lone, one) = (Lone::default(), task());
         in_turn(&lone, &[&one; 3]);
-        assert!(lone.asked());
-        // One task that asks several things at once.
-        assert!(!lone.asked() && !lone.asked());
-        for _ in 0..3 {
-            lone.awaited(&one);
-            lone.settled();
-            assert!(!lone.asked());
+        // One task that asks several things at once, and each again as soon as it is answered.
+        let mut out = vec![lone.ask(), lone.ask(), lone.ask()];
+        let alone: Vec<bool> = out.iter().map(Asked::is_alone).collect();
+        assert_eq!(alone, [true, false, false]);
+        for _ in 0..9 {
+            out.remove(0).awaited(&one);
+            out.push(lone.ask());
+            assert!(!out[2].is_alone());
         }
+        // The first to ask when all of them are answered.
+        out.drain(..).for_each(|asked| asked.awaited(&one));
+        assert!(!lone.ask().is_alone());
     }
 
     #[test]
     fn an_answer_that_is_given_up_is_out_no_more() {
         let (lone, one) = (Lone::default(), task());
         in_turn(&lone, &[&one; 3]);
-        assert!(lone.asked());
-        lone.settled();
-        assert!(lone.asked());
+        drop(lone.ask());
+        assert!(lone.ask().is_alone());
     }
 
     #[test]
@@ -135,9 +164,10 @@ mod tests {
         let (lone, one) = (Lone::default(), task());
         let mut yields = 0;
         for _ in 0..10 * YIELD {
-            in_turn(&lone, &[&one]);
-            yields += u32::from(lone.yields());
-            assert!(!lone.yields(), "twice for one answer");
+            let asked = lone.ask();
+            yields += u32::from(asked.yields());
+            assert!(!asked.yields(), "twice for one answer");
+            asked.awaited(&one);
         }
         assert_eq!(yields, 10);
     }

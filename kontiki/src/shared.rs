@@ -5,7 +5,12 @@
 //! bytes of what was taken and not yet answered never exceed the limit, appends and reads each, so that neither keeps the
 //! other out; the thread is woken once for all that waits.
 
-use crate::{Error, local::LocalNode, status::Snapshot};
+use crate::{
+    Error,
+    local::LocalNode,
+    lone::{Asked, Lone},
+    status::Snapshot,
+};
 use kontiki_consensus::{NodeId, Time};
 use kontiki_node::{Ask, Failure, Reply};
 use kontiki_wire::{ClusterId, Refusal};
@@ -42,31 +47,22 @@ pub(crate) struct Limits {
 #[derive(Debug)]
 pub(crate) struct Answer {
     reply: oneshot::Receiver<Reply>,
-    /// The node that was asked, where it matters who asks (`lone`).
-    asked: Option<Arc<LocalNode>>,
+    /// That it was asked, where it matters who asks.
+    asked: Option<Asked>,
 }
 
 impl Answer {
     /// The reply, or `None` if there will be none.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Reply>> {
-        if self.asked.as_ref().is_some_and(|node| node.lone.yields()) {
+        if self.asked.as_ref().is_some_and(Asked::yields) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         let reply = ready!(Pin::new(&mut self.reply).poll(context));
-        if let Some(node) = self.asked.take() {
-            node.lone.awaited(context.waker());
-            node.lone.settled();
+        if let Some(asked) = self.asked.take() {
+            asked.awaited(context.waker());
         }
         Poll::Ready(reply.ok())
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if let Some(node) = &self.asked {
-            node.lone.settled();
-        }
     }
 }
 
@@ -108,8 +104,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Wakes the raft thread.
     pub(crate) signal: Arc<Notify>,
-    /// The node within a network of this process, if it is in one.
-    local: OnceLock<Arc<LocalNode>>,
+    /// The node within a network of this process, if it is in one, and who asks it.
+    local: OnceLock<(Arc<LocalNode>, Lone)>,
     origin: Instant,
     queue: Mutex<Queue>,
     appends_bytes: AtomicUsize,
@@ -163,7 +159,7 @@ impl Shared {
     /// The node is in a network of this process.
     pub(crate) fn join(&self, node: Arc<LocalNode>) {
         // It joins once.
-        let _ = self.local.set(node);
+        let _ = self.local.set((node, Lone::default()));
     }
 
     /// Monotonic time since this node was started.
@@ -205,14 +201,14 @@ impl Shared {
         });
         let first = first.inspect_err(|_| self.let_go(is_append, bytes))?;
         // Whoever waits for what is still to come is not one who asks.
-        let asked = self.local.get().filter(|_| !waits);
-        let alone = asked.filter(|node| node.lone.asked());
-        match alone {
-            Some(node) if first => node.carry(),
-            None if first => self.signal.notify_one(),
-            _ => {}
+        let local = self.local.get().filter(|_| !waits);
+        let asked = local.map(|(node, lone)| (node, lone.ask()));
+        match &asked {
+            _ if !first => {}
+            Some((node, asked)) if asked.is_alone() => node.carry(),
+            _ => self.signal.notify_one(),
         }
-        let asked = asked.cloned();
+        let asked = asked.map(|(_, asked)| asked);
         Ok(Answer { reply, asked })
     }
 
