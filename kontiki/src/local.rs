@@ -419,6 +419,21 @@ mod tests {
     }
 
     #[test]
+    fn a_raft_thread_that_would_sleep_too_long_is_woken() {
+        let cluster = cluster();
+        let leader = &cluster.nodes[0].node;
+        // Its timer has rung, and is not set anew: it has looked before the turn that the caller gives.
+        leader.with(Core::rang);
+        let before = leader.wakes();
+        assert!(is_answered(cluster.append(0)));
+        assert!(leader.wakes() > before, "its timer is to be set");
+        let Some(crate::turns::Next::Sleep { until, earlier }) = leader.with(Core::next) else {
+            panic!("it has nothing else to do")
+        };
+        assert!(until.is_some() && earlier);
+    }
+
+    #[test]
     fn several_callers_are_left_to_the_raft_threads() {
         struct Other;
         impl Wake for Other {
