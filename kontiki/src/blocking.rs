@@ -207,10 +207,20 @@ impl<T: LogEntry> Iterator for BlockingTail<T> {
     }
 }
 
+thread_local! {
+    /// Wakes this thread. Always the same one: a node knows by it who asks again.
+    static WAKER: Waker = waker();
+}
+
+fn waker() -> Waker {
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
 /// Runs a future on this thread, which sleeps while it waits.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    // Where the thread is ending it has no such things any more.
+    let waker = WAKER.try_with(Waker::clone).unwrap_or_else(|_| waker());
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {

@@ -3,7 +3,7 @@
 //! Invariant: the limits of log, driver and transport are all derived here, from a few sizes, so that what one part lets
 //! in the next can carry: entry ≤ batch ≤ packet ≤ queue, batch ≤ segment.
 
-use crate::{ClusterKey, Error, SnapshotPolicy, memory::LocalNetwork, random};
+use crate::{ClusterKey, Error, SnapshotPolicy, local::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
@@ -158,7 +158,8 @@ impl Config {
         }
     }
 
-    /// A cluster in this process, without disk and without network: for tests and benches. All is lost with the nodes.
+    /// A cluster in this process, without disk and without network: for tests and benches. All is lost with the nodes. What is
+    /// asked by a caller who is alone is done by all nodes on that caller's thread, within the call.
     ///
     /// # Errors
     /// [`Error::Io`] if the system has no randomness.

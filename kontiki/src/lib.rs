@@ -77,6 +77,8 @@ mod entry;
 mod error;
 mod handle;
 mod key;
+mod local;
+mod lone;
 mod machine;
 mod memory;
 mod network;
@@ -93,6 +95,7 @@ mod shared;
 mod status;
 mod storage;
 mod tail;
+mod turns;
 mod worker;
 
 pub use blocking::{BlockingHandle, BlockingMachine, BlockingTail};

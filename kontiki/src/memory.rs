@@ -1,21 +1,15 @@
-//! A disk and a network that are nothing but memory: for clusters within one process, in tests and benches.
+//! A disk that is nothing but memory: for clusters within one process, in tests and benches.
 //!
-//! Invariants: the disk completes every operation at once, and is as strict as a real one about names and lengths; the
-//! network loses what finds a mailbox full or nobody there, and says so to the sender.
+//! Invariant: it completes every operation at once, and is as strict as a real one about names and lengths.
 
+use crate::shared::lock;
 use bytes::Bytes;
-use kontiki_consensus::NodeId;
 use kontiki_log::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId, is_growing};
-use kontiki_wire::Packet;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::{self, ErrorKind, Read},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
-use tokio::sync::Notify;
-
-/// How many packets may wait for a node.
-const MAILBOX_PACKETS_MAX: usize = 16 << 10;
 
 /// What is in the memory of one node. Clones share it.
 #[derive(Clone, Debug)]
@@ -266,98 +260,6 @@ impl Content {
             .filter_map(|(name, file)| Some((inside(name)?, length(file))))
             .collect()
     }
-}
-
-/// The mailboxes of all nodes of a cluster in memory.
-#[derive(Debug, Default)]
-pub(crate) struct LocalNetwork {
-    mailboxes: Mutex<BTreeMap<NodeId, Arc<Mailbox>>>,
-    /// The disks, for tests that break them.
-    #[cfg(test)]
-    pub(crate) disks: Mutex<BTreeMap<NodeId, MemoryDisk>>,
-    /// How new disks are broken.
-    #[cfg(test)]
-    pub(crate) broken: Mutex<Broken>,
-}
-
-#[cfg(test)]
-impl LocalNetwork {
-    /// Keeps the disk of a node for tests, and breaks it.
-    pub(crate) fn equip(&self, node: NodeId, disk: &MemoryDisk) {
-        disk.break_it(*lock(&self.broken));
-        lock(&self.disks).insert(node, disk.clone());
-    }
-}
-
-/// What waits for a node.
-#[derive(Debug)]
-struct Mailbox {
-    packets: Mutex<Vec<Packet>>,
-    signal: Arc<Notify>,
-}
-
-/// One node's place in the network. Dropping it closes the mailbox.
-#[derive(Debug)]
-pub(crate) struct LocalLink {
-    node: NodeId,
-    network: Arc<LocalNetwork>,
-    mailbox: Arc<Mailbox>,
-}
-
-impl LocalNetwork {
-    /// Opens the mailbox of a node, which is woken by `signal`.
-    pub(crate) fn join(self: &Arc<Self>, node: NodeId, signal: Arc<Notify>) -> LocalLink {
-        let mailbox = Arc::new(Mailbox {
-            packets: Mutex::default(),
-            signal,
-        });
-        lock(&self.mailboxes).insert(node, mailbox.clone());
-        LocalLink {
-            node,
-            network: self.clone(),
-            mailbox,
-        }
-    }
-}
-
-impl LocalLink {
-    /// Puts a packet into the mailbox of the node it is for; false if it was dropped.
-    pub(crate) fn send(&self, packet: Packet) -> bool {
-        let Some(mailbox) = lock(&self.network.mailboxes).get(&packet.to).cloned() else {
-            return false;
-        };
-        let mut packets = lock(&mailbox.packets);
-        let (room, first) = (packets.len() < MAILBOX_PACKETS_MAX, packets.is_empty());
-        if room {
-            packets.push(packet);
-        }
-        drop(packets);
-        if first {
-            mailbox.signal.notify_one();
-        }
-        room
-    }
-
-    /// Takes what has come.
-    pub(crate) fn receive(&self) -> Vec<Packet> {
-        std::mem::take(&mut *lock(&self.mailbox.packets))
-    }
-
-    /// Whether a node is there.
-    pub(crate) fn reaches(&self, node: NodeId) -> bool {
-        lock(&self.network.mailboxes).contains_key(&node)
-    }
-}
-
-impl Drop for LocalLink {
-    fn drop(&mut self) {
-        lock(&self.network.mailboxes).remove(&self.node);
-    }
-}
-
-/// A panic elsewhere leaves these whole: nothing is half done under the lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,49 +1,58 @@
-//! How a node reaches the others: QUIC, or memory if all are in one process.
+//! How a node reaches the others: QUIC, or mailboxes if all are in one process (`local`).
 
-use crate::{memory::LocalLink, status::Link};
+use crate::status::Link;
 use kontiki_consensus::NodeId;
+use kontiki_node::Input;
 use kontiki_transport::Transport;
-use std::collections::BTreeMap;
+use kontiki_wire::Packet;
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 /// A node's end of the network.
-#[derive(Debug, Default)]
-pub(crate) enum Network {
-    /// Not yet, or no longer.
-    #[default]
-    None,
-    /// QUIC over a UDP socket.
-    Quic(Transport),
-    /// Mailboxes in this process.
-    Local(LocalLink),
+pub(crate) trait Network {
+    /// Sends a packet; false if it was dropped and nothing else will tell of that.
+    fn send(&mut self, packet: Packet) -> bool;
+
+    /// Takes what has come.
+    fn receive(&mut self, inbox: &mut Vec<Input>);
+
+    /// How things stand with the other nodes.
+    fn links(&self, members: &[NodeId]) -> BTreeMap<NodeId, Link>;
+
+    /// Tells the others that this node goes.
+    async fn farewell(&mut self);
 }
 
-/// How things stand with the other nodes.
-pub(crate) fn links(network: &Network, members: &[NodeId], own: NodeId) -> BTreeMap<NodeId, Link> {
-    let local = |id: &NodeId| {
-        let connected = matches!(network, Network::Local(link) if link.reaches(*id));
-        (
-            *id,
-            Link {
-                address: format!("memory:{id}"),
-                connected,
-                last_error: None,
-            },
-        )
-    };
-    match network {
-        Network::None => BTreeMap::new(),
-        Network::Local(_) => members.iter().filter(|id| **id != own).map(local).collect(),
-        Network::Quic(transport) => transport
-            .status()
-            .into_iter()
-            .map(|link| {
-                let known = Link {
-                    address: link.address,
-                    connected: link.connected,
-                    last_error: link.last_error,
-                };
-                (link.node, known)
-            })
-            .collect(),
+/// QUIC over a UDP socket.
+pub(crate) struct Quic {
+    pub(crate) transport: Transport,
+    /// What it has delivered.
+    pub(crate) inbox: Rc<RefCell<Vec<Input>>>,
+}
+
+impl Network for Quic {
+    fn send(&mut self, packet: Packet) -> bool {
+        // It tells itself what it drops.
+        self.transport.send(&packet);
+        true
+    }
+
+    fn receive(&mut self, inbox: &mut Vec<Input>) {
+        inbox.append(&mut self.inbox.borrow_mut());
+    }
+
+    fn links(&self, _: &[NodeId]) -> BTreeMap<NodeId, Link> {
+        let link = |link: kontiki_transport::Link| {
+            let known = Link {
+                address: link.address,
+                connected: link.connected,
+                last_error: link.last_error,
+            };
+            (link.node, known)
+        };
+        self.transport.status().into_iter().map(link).collect()
+    }
+
+    async fn farewell(&mut self) {
+        self.transport.shutdown().await;
     }
 }

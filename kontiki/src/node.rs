@@ -3,13 +3,15 @@
 use crate::{
     Channels, Config, Error, Handle, LogEntry, LogOnly, MachineHandle, StateMachine,
     channels::channels,
+    local::{LocalNetwork, LocalNode},
     memory::MemoryDisk,
-    network::Network,
+    network::{Network, Quic},
     owner::Node,
     random,
-    replica::{Replica, panic_text},
+    replica::{Door, OwnPlace, Place, Replica},
     shared::{Limits, Shared},
     storage::Storage,
+    turns::{Core, panic_text},
     worker::{MakeApplier, Worker},
 };
 use kontiki_consensus::{Incarnation, NodeId};
@@ -107,19 +109,7 @@ impl<M: StateMachine> RaftNode<M> {
 
 /// Starts a node's thread, and waits until it has opened everything.
 fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
-    let limits = Limits {
-        entry_bytes_max: config.entry_bytes_max,
-        batch_bytes_max: config.batch_bytes_max,
-        in_flight_bytes_max: config.in_flight_bytes_max,
-        read_bytes_max: config.read_bytes_max,
-        request_timeout: config.request_timeout,
-        sessions: config.sessions,
-    };
-    let shared = Arc::new(Shared::new(
-        config.node_id(),
-        config.cluster_key.cluster(),
-        limits,
-    ));
+    let shared = shared_of(&config);
     let (ready, started) = mpsc::channel();
     let own = shared.clone();
     let thread = thread::Builder::new()
@@ -139,6 +129,23 @@ fn start(config: Config, machine: Option<MakeApplier>) -> Result<Node, Error> {
             Err(Error::Stopped(shared.closed().unwrap_or_default()))
         }
     }
+}
+
+/// What a node's thread and its handles are to have in common.
+pub(crate) fn shared_of(config: &Config) -> Arc<Shared> {
+    let limits = Limits {
+        entry_bytes_max: config.entry_bytes_max,
+        batch_bytes_max: config.batch_bytes_max,
+        in_flight_bytes_max: config.in_flight_bytes_max,
+        read_bytes_max: config.read_bytes_max,
+        request_timeout: config.request_timeout,
+        sessions: config.sessions,
+    };
+    Arc::new(Shared::new(
+        config.node_id(),
+        config.cluster_key.cluster(),
+        limits,
+    ))
 }
 
 /// The raft thread from its beginning to its end.
@@ -166,25 +173,36 @@ fn live(
         Err(error) => return tell(&ready, Err(Error::Io(format!("cannot start a node: {error}")))),
     };
     runtime.block_on(async {
-        let replica = match open(config, machine, shared) {
-            Ok(replica) => replica,
-            Err(error) => return tell(&ready, Err(error)),
-        };
-        tell(&ready, Ok(()));
-        drop(ready);
-        // A task: what wakes the future that a runtime blocks on does so by a call to the system, even on its own thread.
-        let shared = shared.clone();
-        let life = spawn_local(async move {
-            let end = replica.live().await;
-            tracing::info!(node = %shared.node, why = end.why, "stopped");
-            replica.leave(&end).await;
-        });
-        if let Err(error) = life.await
-            && let Ok(panic) = error.try_into_panic()
-        {
-            resume_unwind(panic);
+        match config.memory.clone() {
+            None => dwell(open_quic(config, machine, shared), shared, ready).await,
+            Some(network) => dwell(open_local(config, machine, shared, &network), shared, ready).await,
         }
     });
+}
+
+async fn dwell<P: Place + 'static>(
+    opened: Result<Rc<Replica<P>>, Error>,
+    shared: &Arc<Shared>,
+    ready: Sender<Result<(), Error>>,
+) {
+    let replica = match opened {
+        Ok(replica) => replica,
+        Err(error) => return tell(&ready, Err(error)),
+    };
+    tell(&ready, Ok(()));
+    drop(ready);
+    // A task: what wakes the future that a runtime blocks on does so by a call to the system, even on its own thread.
+    let shared = shared.clone();
+    let life = spawn_local(async move {
+        let end = replica.live().await;
+        tracing::info!(node = %shared.node, why = end.why, "stopped");
+        replica.leave(&end).await;
+    });
+    if let Err(error) = life.await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        resume_unwind(panic);
+    }
 }
 
 fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
@@ -192,12 +210,40 @@ fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
     let _ = ready.send(result);
 }
 
+/// A node that reaches the others by QUIC.
+fn open_quic(
+    config: Config,
+    machine: Option<MakeApplier>,
+    shared: &Arc<Shared>,
+) -> Result<Rc<Replica<OwnPlace>>, Error> {
+    let replica = Rc::new(Replica::new(shared.clone(), OwnPlace::default()));
+    let join = |config: &mut Config, incarnation| join_quic(config, &replica, incarnation);
+    replica.put(open(config, machine, shared, join)?);
+    Ok(replica)
+}
+
+/// A node in a network of this process.
+pub(crate) fn open_local(
+    config: Config,
+    machine: Option<MakeApplier>,
+    shared: &Arc<Shared>,
+    network: &Arc<LocalNetwork>,
+) -> Result<Rc<Replica<Arc<LocalNode>>>, Error> {
+    let node = LocalNode::new(shared.signal.clone());
+    let replica = Rc::new(Replica::new(shared.clone(), node.clone()));
+    let join = |_: &mut Config, _| Ok(network.join(shared.node, &node));
+    replica.put(open(config, machine, shared, join)?);
+    shared.join(node);
+    Ok(replica)
+}
+
 /// Opens the log, and joins the network with what it holds.
-fn open(
+fn open<N: Network>(
     mut config: Config,
     machine: Option<MakeApplier>,
     shared: &Arc<Shared>,
-) -> Result<Rc<Replica>, Error> {
+    join: impl FnOnce(&mut Config, Incarnation) -> Result<N, Error>,
+) -> Result<Core<N>, Error> {
     let (log, recovered) = open_log(&config, shared)?;
     let Recovered {
         incarnation,
@@ -230,9 +276,9 @@ fn open(
     if let Some(why) = driver.stopped() {
         return Err(Error::Stopped(why.to_owned()));
     }
-    let replica = Replica::new(shared.clone(), config.identity(incarnation), driver, log, worker);
-    replica.connect(join(&mut config, shared, &replica, incarnation)?);
-    Ok(replica)
+    let network = join(&mut config, incarnation)?;
+    let identity = config.identity(incarnation);
+    Ok(Core::new(shared.clone(), identity, driver, log, worker, network))
 }
 
 fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {
@@ -268,17 +314,11 @@ fn check_addresses(config: &Config, members: &[NodeId]) -> Result<(), Error> {
     }
 }
 
-fn join(
+fn join_quic(
     config: &mut Config,
-    shared: &Arc<Shared>,
-    replica: &Rc<Replica>,
+    replica: &Rc<Replica<OwnPlace>>,
     incarnation: Incarnation,
-) -> Result<Network, Error> {
-    if let Some(network) = &config.memory {
-        return Ok(Network::Local(
-            network.join(config.node_id(), shared.signal.clone()),
-        ));
-    }
+) -> Result<Quic, Error> {
     let socket = config.bind()?;
     let (cluster, node) = (config.cluster_key.cluster(), config.node_id());
     let credentials = NodeCredentials::derive(cluster, node, config.cluster_key.seed())
@@ -295,7 +335,10 @@ fn join(
         seed: random::number()?,
         limits: config.limits(),
     };
-    Ok(Network::Quic(Transport::start(options, socket, replica.door())?))
+    let inbox = Rc::default();
+    let door = Rc::new(Door::new(replica, Rc::clone(&inbox)));
+    let transport = Transport::start(options, socket, door)?;
+    Ok(Quic { transport, inbox })
 }
 
 #[cfg(test)]
@@ -303,8 +346,8 @@ mod tests {
     use super::*;
     use crate::{BlockingHandle, Code, Role, memory::Broken};
 
-    /// What becomes of an append to a node whose disk breaks, and why the node stopped.
-    fn broken(how: Broken) -> (Error, String, BlockingHandle<String>) {
+    /// What becomes of an append to a node whose disk breaks after so many, and why the node stopped.
+    fn broken(how: Broken, sound: u32) -> (Error, String, BlockingHandle<String>) {
         let config = Config::in_memory(1).unwrap().remove(0);
         let network = config.memory.clone().unwrap();
         let node = RaftNode::<LogOnly<String>>::new(config)
@@ -312,7 +355,9 @@ mod tests {
             .start()
             .unwrap()
             .blocking();
-        node.append("sound".to_owned()).unwrap();
+        for _ in 0..sound {
+            node.append("sound".to_owned()).unwrap();
+        }
         network.disks.lock().unwrap()[&NodeId(1)].break_it(how);
         let error = node.append("lost".to_owned()).unwrap_err();
         (error, node.stopped(), node)
@@ -329,32 +374,39 @@ mod tests {
         assert!(error.to_string().contains("a test wants a panic"), "{error}");
     }
 
+    /// After one append the next is the raft thread's, after several the caller's.
+    const SOUND: [u32; 2] = [1, 5];
+
     #[test]
     fn a_failed_write_stops_the_node_and_not_the_program() {
-        let (error, why, node) = broken(Broken::Fails);
-        assert!(
-            matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
-            "{error}"
-        );
-        assert!(why.contains("write"), "{why}");
-        let status = node.status();
-        assert_eq!((status.role, status.stopped.as_ref()), (Role::Fatal, Some(&why)));
-        assert_eq!(
-            node.append("more".to_owned()).unwrap_err(),
-            Error::Stopped(why.clone())
-        );
-        node.shutdown().unwrap();
-        assert_eq!(node.stopped(), why, "the first reason stays");
+        for sound in SOUND {
+            let (error, why, node) = broken(Broken::Fails, sound);
+            assert!(
+                matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
+                "{error}"
+            );
+            assert!(why.contains("write"), "{why}");
+            let status = node.status();
+            assert_eq!((status.role, status.stopped.as_ref()), (Role::Fatal, Some(&why)));
+            assert_eq!(
+                node.append("more".to_owned()).unwrap_err(),
+                Error::Stopped(why.clone())
+            );
+            node.shutdown().unwrap();
+            assert_eq!(node.stopped(), why, "the first reason stays");
+        }
     }
 
     #[test]
     fn a_panic_stops_the_node_and_not_the_program() {
-        let (error, why, node) = broken(Broken::Panics);
-        assert!(
-            matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
-            "{error}"
-        );
-        assert!(why.contains("a test wants a panic"), "{why}");
-        node.shutdown().unwrap();
+        for sound in SOUND {
+            let (error, why, node) = broken(Broken::Panics, sound);
+            assert!(
+                matches!(error.code(), Code::UnknownOutcome | Code::Stopped),
+                "{error}"
+            );
+            assert!(why.contains("a test wants a panic"), "{why}");
+            node.shutdown().unwrap();
+        }
     }
 }

@@ -113,7 +113,7 @@ impl State {
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Reply>, Error>> {
         match self {
             Self::Refused(error) => Poll::Ready(error.take().map_or(Ok(None), Err)),
-            Self::Waiting(answer) => Pin::new(answer).poll(context).map(|reply| Ok(reply.ok())),
+            Self::Waiting(answer) => answer.poll(context).map(Ok),
         }
     }
 }

@@ -5,15 +5,22 @@
 //! bytes of what was taken and not yet answered never exceed the limit, appends and reads each, so that neither keeps the
 //! other out; the thread is woken once for all that waits.
 
-use crate::{Error, status::Snapshot};
+use crate::{
+    Error,
+    local::LocalNode,
+    lone::{Asked, Lone},
+    status::Snapshot,
+};
 use kontiki_consensus::{NodeId, Time};
 use kontiki_node::{Ask, Failure, Reply};
 use kontiki_wire::{ClusterId, Refusal};
 use std::{
+    pin::Pin,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 use tokio::sync::{Notify, oneshot, watch};
@@ -36,8 +43,28 @@ pub(crate) struct Limits {
     pub(crate) sessions: bool,
 }
 
-/// What becomes of the answer to a request.
-pub(crate) type Answer = oneshot::Receiver<Reply>;
+/// What becomes of the answer to a request. Dropping it gives the answer up.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    reply: oneshot::Receiver<Reply>,
+    /// That it was asked, where it matters who asks.
+    asked: Option<Asked>,
+}
+
+impl Answer {
+    /// The reply, or `None` if there will be none.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Reply>> {
+        if self.asked.as_ref().is_some_and(Asked::yields) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let reply = ready!(Pin::new(&mut self.reply).poll(context));
+        if let Some(asked) = self.asked.take() {
+            asked.awaited(context.waker());
+        }
+        Poll::Ready(reply.ok())
+    }
+}
 
 /// A request on its way to the raft thread.
 #[derive(Debug)]
@@ -77,6 +104,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Wakes the raft thread.
     pub(crate) signal: Arc<Notify>,
+    /// The node within a network of this process, if it is in one, and who asks it.
+    local: OnceLock<(Arc<LocalNode>, Lone)>,
     origin: Instant,
     queue: Mutex<Queue>,
     appends_bytes: AtomicUsize,
@@ -111,6 +140,7 @@ impl Shared {
             cluster,
             limits,
             signal: Arc::default(),
+            local: OnceLock::new(),
             origin: Instant::now(),
             queue: Mutex::default(),
             appends_bytes: AtomicUsize::new(0),
@@ -126,6 +156,12 @@ impl Shared {
         }
     }
 
+    /// The node is in a network of this process.
+    pub(crate) fn join(&self, node: Arc<LocalNode>) {
+        // It joins once.
+        let _ = self.local.set((node, Lone::default()));
+    }
+
     /// Monotonic time since this node was started.
     pub(crate) fn now(&self) -> Time {
         Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
@@ -136,8 +172,9 @@ impl Shared {
         Duration::from_nanos(moment.since(self.now()).0)
     }
 
-    /// Hands a request to the raft thread; what it is answered comes out of the receiver.
+    /// Hands a request to the raft thread, or carries it through on this one if it comes from somebody who is alone.
     pub(crate) fn submit(&self, ask: Ask, timeout: Duration) -> Result<Answer, Error> {
+        let waits = matches!(ask, Ask::Read { wait: true, .. });
         let (is_append, payload) = match &ask {
             Ask::Append { payload, .. } => (true, payload.bytes.len()),
             Ask::OpenSession => (true, 0),
@@ -146,7 +183,7 @@ impl Shared {
         };
         let bytes = payload.saturating_add(REQUEST_BYTES);
         self.take_in(is_append, bytes)?;
-        let (answer, receiver) = oneshot::channel();
+        let (answer, reply) = oneshot::channel();
         let deadline = Time(
             self.now()
                 .0
@@ -157,15 +194,22 @@ impl Shared {
             bytes,
             is_append,
         };
-        if let Err(error) = self.enqueue(Submission {
+        let first = self.enqueue(Submission {
             ask,
             deadline,
             waiter,
-        }) {
-            self.let_go(is_append, bytes);
-            return Err(error);
+        });
+        let first = first.inspect_err(|_| self.let_go(is_append, bytes))?;
+        // Whoever waits for what is still to come is not one who asks.
+        let local = self.local.get().filter(|_| !waits);
+        let asked = local.map(|(node, lone)| (node, lone.ask()));
+        match &asked {
+            _ if !first => {}
+            Some((node, asked)) if asked.is_alone() => node.carry(),
+            _ => self.signal.notify_one(),
         }
-        Ok(receiver)
+        let asked = asked.map(|(_, asked)| asked);
+        Ok(Answer { reply, asked })
     }
 
     fn in_flight(&self, is_append: bool) -> &AtomicUsize {
@@ -191,7 +235,8 @@ impl Shared {
         self.in_flight(is_append).fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    fn enqueue(&self, submission: Submission) -> Result<(), Error> {
+    /// Puts a request into the queue. True if it is the first: then the node is to be given a turn.
+    fn enqueue(&self, submission: Submission) -> Result<bool, Error> {
         let mut queue = lock(&self.queue);
         if let Some(why) = &queue.closed {
             return Err(Error::Stopped(why.clone()));
@@ -201,11 +246,7 @@ impl Shared {
         }
         let first = queue.waiting.is_empty();
         queue.waiting.push(submission);
-        drop(queue);
-        if first {
-            self.signal.notify_one();
-        }
-        Ok(())
+        Ok(first)
     }
 
     /// Takes all requests that wait, into the empty `out`.
@@ -411,7 +452,10 @@ mod tests {
         let shared = shared(10_000);
         let mut waiting = shared.submit(append(), Duration::from_secs(1)).unwrap();
         shared.close("the disk failed", true);
-        assert!(matches!(waiting.try_recv(), Ok(Reply::Failed(Failure::Stopped))));
+        assert!(matches!(
+            waiting.reply.try_recv(),
+            Ok(Reply::Failed(Failure::Stopped))
+        ));
         let error = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
         assert_eq!(error, Error::Stopped("the disk failed".into()));
         shared.close("shut down", false);

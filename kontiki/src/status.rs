@@ -184,8 +184,12 @@ impl Snapshot {
         self.term = consensus.term().0;
         self.leader = consensus.leader();
         self.first = driver.first();
-        let known = consensus.position_at(consensus.commit());
-        self.commit = self.commit.max(known.unwrap_or(driver.applied().1));
+        let ((applied, position), commit) = (driver.applied(), consensus.commit());
+        // As a rule all is applied that is committed, and nothing has to be looked up.
+        let known = (applied != commit)
+            .then(|| consensus.position_at(commit))
+            .flatten();
+        self.commit = self.commit.max(known.unwrap_or(position));
         self.last = consensus.last_position();
         self.raft_index = consensus.last().index;
         self.raft_commit = consensus.commit();

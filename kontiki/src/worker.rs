@@ -4,7 +4,7 @@
 //! thread is woken once for all that has piled up; a panic anywhere in the machine is told like any other failure, and
 //! nothing is done after it. Dropping the worker ends its thread: what was not begun is not done.
 
-use crate::{Error, replica::panic_text, shared::lock};
+use crate::{Error, shared::lock, turns::panic_text};
 use kontiki_node::machine::{Applier, Done, MachineError, Task};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
