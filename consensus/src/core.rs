@@ -8,6 +8,7 @@ use crate::{
     Position, ReadId, Restored, Role, Run, Term, Time,
     log::Log,
     outbox::Outbox,
+    patience::Wait,
     random::Random,
     role::{Follower, State},
     writes::Writes,
@@ -36,6 +37,8 @@ pub struct Consensus {
     pub(crate) installing: Option<LogId>,
     /// When a follower or candidate gives up waiting.
     pub(crate) election_deadline: Time,
+    /// From which range that is drawn, as it was last worked out.
+    pub(crate) wait: Option<Wait>,
     /// When a leader was last heard from; votes are refused for a while after.
     pub(crate) heard_at: Option<Time>,
     /// How often it has stood since then.
@@ -79,6 +82,7 @@ impl Consensus {
             incoming: None,
             installing: None,
             election_deadline: now,
+            wait: None,
             // Before it died it may have promised a leader not to vote for so long.
             heard_at: config.lease_drift_ppm.map(|_| now),
             tries: 0,
