@@ -5,7 +5,7 @@
 
 use crate::{
     Admission, Call, Config, Configuration, Event, HardState, Index, LogId, Message, NodeId, Note, Output,
-    Position, ReadId, Restored, Role, Run, Term, Time,
+    Position, ReadId, Restored, Role, Run, Runs, Term, Time,
     log::Log,
     outbox::Outbox,
     patience::Wait,
@@ -486,7 +486,7 @@ impl Consensus {
     /// Runs from `from` to `to` out of memory, about `bytes_max` bytes; `None` if they are only on disk.
     #[must_use]
     pub fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Vec<Run>> {
-        self.log.runs(from, to, bytes_max)
+        self.log.runs(from, to, bytes_max).map(Runs::into_vec)
     }
 
     /// Records holding the user entries from `from` on and before `to`, no further than record `limit`,
@@ -499,7 +499,9 @@ impl Consensus {
         limit: Index,
         bytes_max: usize,
     ) -> Option<Vec<Run>> {
-        self.log.runs_between(from, to, limit, bytes_max)
+        self.log
+            .runs_between(from, to, limit, bytes_max)
+            .map(Runs::into_vec)
     }
 
     /// The first record that is still in memory.

@@ -5,8 +5,8 @@
 //! rises in index and term from there and covers the whole log; `tail` is consecutive and
 //! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
-use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
-use alloc::{collections::VecDeque, sync::Arc, vec, vec::Vec};
+use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Runs, Term, TermStart, run::Body};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -234,7 +234,7 @@ impl Log {
     }
 
     /// Runs from `from` to `to`, at most `bytes_max` bytes but at least a record; `None` if they are no longer in memory.
-    pub(crate) fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Vec<Run>> {
+    pub(crate) fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Runs> {
         if from < self.tail_first() {
             return None;
         }
@@ -242,7 +242,7 @@ impl Log {
         let start = match self.tail.back() {
             // Nearly always all of it, and nothing else.
             Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
-                return Some(vec![newest.clone()]);
+                return Some(newest.clone().into());
             }
             Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
             _ => self.tail.partition_point(|r| r.last() < from),
@@ -271,7 +271,7 @@ impl Log {
                 break;
             }
         }
-        Some(runs)
+        Some(runs.into())
     }
 
     /// Records that hold the user entries from `from` on, before `to` and up to record `limit`, about
@@ -282,7 +282,7 @@ impl Log {
         to: Position,
         limit: Index,
         bytes_max: usize,
-    ) -> Option<Vec<Run>> {
+    ) -> Option<Runs> {
         let holding = |position| {
             let n = self.tail.partition_point(|r| r.last_position() < position);
             self.tail.get(n).and_then(|r| r.index_of(position))
@@ -343,6 +343,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::{Mark, Records};
+    use alloc::vec;
 
     /// Records of ten bytes and one entry each.
     fn run(first: u64, records: u32) -> Run {

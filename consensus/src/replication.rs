@@ -5,7 +5,7 @@
 //! are known to be on its disk is an old story and is ignored.
 
 use crate::{
-    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Output, Round, Run, Time, progress::Mode,
+    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Output, Round, Run, Runs, Time, progress::Mode,
     role::State,
 };
 use alloc::vec::Vec;
@@ -88,7 +88,7 @@ impl Consensus {
             // Asking again at once would only turn in circles.
             peer.pause(now);
         } else if from == peer.next {
-            self.send_runs(now, id, runs);
+            self.send_runs(now, id, runs.into());
         }
     }
 
@@ -157,7 +157,7 @@ impl Consensus {
         let Some(peer) = leader.peer(id) else { return false };
         if matches!(peer.mode, Mode::Probe { .. }) {
             // The place where the logs agree is found without records: the disk is read once, from there.
-            self.send_runs(now, id, Vec::new());
+            self.send_runs(now, id, Runs::new());
             return true;
         }
         peer.fetching = Some(next);
@@ -170,7 +170,7 @@ impl Consensus {
         false
     }
 
-    fn send_runs(&mut self, now: Time, id: NodeId, runs: Vec<Run>) {
+    fn send_runs(&mut self, now: Time, id: NodeId, runs: Runs) {
         let (commit, log) = (self.commit, &self.log);
         let State::Leader(leader) = &mut self.state else {
             return;
@@ -219,7 +219,7 @@ impl Consensus {
                 prev,
                 commit,
                 round,
-                runs: Vec::new(),
+                runs: Runs::new(),
             },
         );
     }

@@ -6,7 +6,7 @@
 //! Invariants: a run is never empty and never changes; all its records have one term; control records (no-op,
 //! configuration) stand alone in a run of their own and have no user entries.
 
-use crate::{Configuration, Index, LogId, Position, Term};
+use crate::{Configuration, Few, Index, LogId, Position, Term};
 use ::core::fmt;
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
@@ -35,6 +35,9 @@ struct Inner {
     weight: usize,
     body: Body,
 }
+
+/// Consecutive runs, as messages and writes carry them.
+pub type Runs = Few<Run>;
 
 /// What a run holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,11 +76,11 @@ impl Marks {
     }
 }
 
-impl From<Vec<Mark>> for Marks {
-    fn from(marks: Vec<Mark>) -> Self {
+impl From<Few<Mark>> for Marks {
+    fn from(marks: Few<Mark>) -> Self {
         match marks[..] {
             [mark] => Self::One(mark),
-            _ => Self::Many(marks.into()),
+            _ => Self::Many(marks.into_vec().into()),
         }
     }
 }
@@ -86,6 +89,12 @@ impl Records {
     /// Records from their bytes and marks. `None` if there is no mark, the marks do not rise or the last is not the end.
     #[must_use]
     pub fn new(bytes: Bytes, marks: Vec<Mark>) -> Option<Self> {
+        Self::gathered(bytes, marks.into())
+    }
+
+    /// The same of a list that was gathered mark by mark.
+    #[must_use]
+    pub fn gathered(bytes: Bytes, marks: Few<Mark>) -> Option<Self> {
         let rising = marks
             .windows(2)
             .all(|w| w[0].end < w[1].end && w[0].entries <= w[1].entries);

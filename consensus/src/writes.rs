@@ -4,8 +4,8 @@
 //! writes complete in order; `persisted` never covers a record that a later write removes, for a
 //! truncation or a new base lowers what every earlier write may still claim.
 
-use crate::{Base, HardState, Index, Run, Write, WriteId};
-use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
+use crate::{Base, HardState, Index, Run, Runs, Write, WriteId};
+use alloc::{boxed::Box, collections::VecDeque};
 
 #[derive(Debug)]
 pub(crate) struct Writes {
@@ -13,7 +13,7 @@ pub(crate) struct Writes {
     hard_state: Option<HardState>,
     truncate: Option<Index>,
     install: Option<Box<Base>>,
-    runs: Vec<Run>,
+    runs: Runs,
     purge: Option<Box<Base>>,
     /// The end of the log as the gathered write will leave it.
     end: Index,
@@ -34,7 +34,7 @@ impl Writes {
             hard_state: None,
             truncate: None,
             install: None,
-            runs: Vec::new(),
+            runs: Runs::new(),
             purge: None,
             end: persisted,
             under_way: VecDeque::new(),
@@ -63,35 +63,21 @@ impl Writes {
 
     pub(crate) fn append(&mut self, run: Run) {
         self.end = run.last();
-        if self.runs.capacity() == 0 {
-            // Most writes have one run.
-            self.runs = vec![run];
-        } else {
-            self.runs.push(run);
-        }
+        self.runs.push(run);
     }
 
     /// The same for consecutive runs; their list becomes the write's if that has none yet.
-    pub(crate) fn append_all(&mut self, mut runs: Vec<Run>) {
+    pub(crate) fn append_all(&mut self, runs: Runs) {
         let Some(last) = runs.last() else { return };
         self.end = last.last();
-        if self.runs.is_empty() {
-            self.runs = runs;
-        } else {
-            self.runs.append(&mut runs);
-        }
+        self.runs.append(runs);
     }
 
     pub(crate) fn truncate(&mut self, from: Index) {
         let keep = from.prev();
         let gathered_from = self.runs.first().map_or(self.end.next(), Run::first);
-        self.runs.retain_mut(|run| match run.slice(run.first(), keep) {
-            Some(rest) => {
-                *run = rest;
-                true
-            }
-            None => false,
-        });
+        let kept = ::core::mem::take(&mut self.runs).into_iter();
+        self.runs = kept.filter_map(|run| run.slice(run.first(), keep)).collect();
         if from < gathered_from {
             self.truncate = Some(self.truncate.map_or(from, |t| t.min(from)));
         }
@@ -101,7 +87,7 @@ impl Writes {
 
     /// The log begins anew after `base`. Until that is on disk, only what is up to `keep` counts.
     pub(crate) fn install(&mut self, base: Base, keep: Index) {
-        self.runs.clear();
+        self.runs = Runs::new();
         (self.truncate, self.purge) = (None, None);
         self.claim_at_most(keep);
         self.end = base.last.index;
