@@ -13,9 +13,7 @@ impl Consensus {
         &mut self,
         now: Time,
         from: NodeId,
-        prev: LogId,
-        commit: Index,
-        round: Round,
+        (prev, commit, round): (LogId, Index, Round),
         runs: Runs,
     ) {
         if !self.follow(now, from) {
@@ -62,12 +60,15 @@ impl Consensus {
             }
             _ => self.become_follower(now, self.hard_state.term, Some(from)),
         }
-        self.heard(now);
+        self.heard(now, from);
         true
     }
 
     /// Appends what is new, removing what conflicts, if there is room. Gives how far the log now equals the leader's.
     fn take_runs(&mut self, prev: LogId, runs: Runs) -> Index {
+        if runs.is_empty() {
+            return prev.index;
+        }
         if prev.index == self.log.last().index && !self.disk_full {
             return self.take_new_runs(prev.index, runs);
         }
@@ -90,11 +91,17 @@ impl Consensus {
 
     /// Nothing here to compare with: the log ends at `end`. The message's own list goes on into the write.
     fn take_new_runs(&mut self, mut end: Index, mut runs: Runs) -> Index {
-        let follows = |run: &&Run| ::core::mem::replace(&mut end, run.last()).next() == run.first();
-        let consecutive = runs.iter().take_while(follows).count();
-        runs.truncate(consecutive);
+        let mut consecutive = 0;
         for run in &runs {
+            if run.first() != end.next() {
+                break;
+            }
+            end = run.last();
+            consecutive += 1;
             self.log.append(run.clone());
+        }
+        if consecutive < runs.len() {
+            runs.truncate(consecutive);
         }
         self.writes.append_all(runs);
         self.log.last().index

@@ -234,16 +234,23 @@ impl Log {
     }
 
     /// Runs from `from` to `to`, at most `bytes_max` bytes but at least a record; `None` if they are no longer in memory.
+    #[inline]
     pub(crate) fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Runs> {
+        match self.tail.back() {
+            // A follower that keeps up is sent the newest run, nearly always all of it and nothing else.
+            Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
+                Some(newest.clone().into())
+            }
+            newest => self.some_runs(newest, from, to, bytes_max),
+        }
+    }
+
+    fn some_runs(&self, newest: Option<&Run>, from: Index, to: Index, bytes_max: usize) -> Option<Runs> {
         if from < self.tail_first() {
             return None;
         }
-        // A follower that keeps up is sent the newest run: no search through all that memory holds.
-        let start = match self.tail.back() {
-            // Nearly always all of it, and nothing else.
-            Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
-                return Some(newest.clone().into());
-            }
+        // No search through all that memory holds.
+        let start = match newest {
             Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
             _ => self.tail.partition_point(|r| r.last() < from),
         };
@@ -309,7 +316,8 @@ impl Log {
             .or_else(|| (run.first() == index.next()).then(|| run.first_position().prev()))
     }
 
-    /// Whether the terms rise from the base and end at the end: checked after each step that has changed anything.
+    /// Whether the terms rise from the base and end at the end, and the configuration in use at the base is known:
+    /// checked after each step that has changed anything.
     #[inline]
     pub(crate) fn is_sound(&mut self) -> bool {
         !::core::mem::take(&mut self.changed) || self.holds_together()
@@ -328,6 +336,7 @@ impl Log {
             && last_term.is_none_or(|t| t.index <= self.last.index)
             && self.base.index <= self.last.index
             && self.base_position <= self.last_position
+            && self.has_configuration_at_base()
             && self.tail.front().is_none_or(|r| r.first() > self.base.index)
             && self.tail.back().is_none_or(|r| r.last_id() == self.last)
     }

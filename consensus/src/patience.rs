@@ -32,7 +32,11 @@ pub(crate) struct Wait {
 impl Consensus {
     /// Waits anew: by rank behind a known leader, else by chance alone.
     pub(crate) fn restart_election_timer(&mut self, now: Time) {
-        let leader = self.leader();
+        self.restart_election_timer_behind(now, self.leader());
+    }
+
+    #[inline]
+    fn restart_election_timer_behind(&mut self, now: Time, leader: Option<NodeId>) {
         let (from, to) = match &self.wait {
             Some(wait)
                 if wait.leader == leader && Arc::ptr_eq(&wait.configuration, self.log.configuration()) =>
@@ -44,6 +48,7 @@ impl Consensus {
         self.election_deadline = now.after(self.random.between(from, to));
     }
 
+    #[inline(never)]
     /// From when on, and until when, this server stands behind `leader`.
     fn wait_anew(&mut self, leader: Option<NodeId>) -> (Duration, Duration) {
         let (min, max) = (self.config.election_timeout_min, self.config.election_timeout_max);
@@ -90,10 +95,11 @@ impl Consensus {
     }
 
     /// A leader was heard.
-    pub(crate) fn heard(&mut self, now: Time) {
+    #[inline]
+    pub(crate) fn heard(&mut self, now: Time, leader: NodeId) {
         self.heard_at = Some(now);
         self.tries = 0;
-        self.restart_election_timer(now);
+        self.restart_election_timer_behind(now, Some(leader));
     }
 
     /// The process of this peer seems to be gone: if it leads, ask at once whether another would be elected.
