@@ -1,7 +1,7 @@
-//! Lists that mostly have one element: the runs of a message or of a write, the records of a run.
+//! Lists that mostly have one element: the runs of a message or of a write.
 //!
-//! Where little is going on there is one, and a list is made for each follower, each write and each run. Invariant:
-//! a list of one needs no memory of its own, unless it was longer before or had room for more.
+//! Where little is going on there is one, and a list is made for each follower and each write. Invariant:
+//! a list of one needs no memory of its own, unless it was longer before.
 
 use ::core::{fmt, iter::Chain, mem, ops::Deref, option, slice};
 use alloc::{vec, vec::Vec};
@@ -21,15 +21,6 @@ impl<T> Few<T> {
     #[must_use]
     pub const fn new() -> Self {
         Self(List::Many(Vec::new()))
-    }
-
-    /// Nothing yet, with room for so many.
-    #[must_use]
-    pub fn with_capacity(expected: usize) -> Self {
-        match expected {
-            0 | 1 => Self::new(),
-            _ => Self(List::Many(Vec::with_capacity(expected))),
-        }
     }
 
     /// Adds one at the end.
@@ -161,7 +152,7 @@ mod tests {
     fn a_list_that_grew_in_any_way_is_what_a_vector_would_be() {
         let lengths = (0..4_usize).flat_map(|first| (0..4_usize).map(move |more| (first, more)));
         for (first, more, kept) in lengths.flat_map(|(f, m)| (0..9_usize).map(move |k| (f, m, k))) {
-            let mut few = Few::with_capacity(first);
+            let mut few = Few::new();
             (0..first).for_each(|n| few.push(n));
             let mut others = Few::new();
             (first..first + more).for_each(|n| others.push(n));

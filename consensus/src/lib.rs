@@ -40,7 +40,7 @@ pub use configuration::Configuration;
 pub use event::{Admission, Base, Event, Note, Output, Restored, TermStart, Write};
 pub use few::Few;
 pub use message::{Call, Conflict, Message};
-pub use run::{Body, Mark, Records, Run, Runs};
+pub use run::{Body, Mark, MarkList, Records, Run, Runs};
 pub use types::{
     Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, Term, Time,
     WriteId,

@@ -76,12 +76,74 @@ impl Marks {
     }
 }
 
-impl From<Few<Mark>> for Marks {
-    fn from(marks: Few<Mark>) -> Self {
+impl From<Vec<Mark>> for Marks {
+    fn from(marks: Vec<Mark>) -> Self {
         match marks[..] {
             [mark] => Self::One(mark),
-            _ => Self::Many(marks.into_vec().into()),
+            _ => Self::Many(marks.into()),
         }
+    }
+}
+
+/// Where the records of a run end, as they are gathered. One alone needs no memory of its own.
+#[derive(Clone, Debug, Default)]
+pub struct MarkList {
+    /// The only one, while there are no more and none were expected.
+    one: Option<Mark>,
+    many: Vec<Mark>,
+}
+
+impl MarkList {
+    /// None yet, with room for so many.
+    #[must_use]
+    pub fn with_capacity(expected: usize) -> Self {
+        Self {
+            one: None,
+            many: if expected > 1 {
+                Vec::with_capacity(expected)
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// Adds one at the end.
+    #[inline]
+    pub fn push(&mut self, mark: Mark) {
+        if self.many.capacity() > 0 {
+            self.many.push(mark);
+        } else {
+            self.push_early(mark);
+        }
+    }
+
+    #[inline(never)]
+    fn push_early(&mut self, mark: Mark) {
+        match self.one.take() {
+            None => self.one = Some(mark),
+            Some(first) => self.many = [first, mark].into(),
+        }
+    }
+
+    /// The last one.
+    #[must_use]
+    #[inline]
+    pub fn last(&self) -> Option<Mark> {
+        self.many.last().copied().or(self.one)
+    }
+
+    /// How many.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.many.len() + usize::from(self.one.is_some())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
@@ -89,12 +151,6 @@ impl Records {
     /// Records from their bytes and marks. `None` if there is no mark, the marks do not rise or the last is not the end.
     #[must_use]
     pub fn new(bytes: Bytes, marks: Vec<Mark>) -> Option<Self> {
-        Self::gathered(bytes, marks.into())
-    }
-
-    /// The same of a list that was gathered mark by mark.
-    #[must_use]
-    pub fn gathered(bytes: Bytes, marks: Few<Mark>) -> Option<Self> {
         let rising = marks
             .windows(2)
             .all(|w| w[0].end < w[1].end && w[0].entries <= w[1].entries);
@@ -106,6 +162,20 @@ impl Records {
             marks: marks.into(),
             from: 0,
             to,
+        })
+    }
+
+    /// The same of marks that were gathered one by one.
+    #[must_use]
+    pub fn gathered(bytes: Bytes, marks: MarkList) -> Option<Self> {
+        let Some(mark) = marks.one else {
+            return Self::new(bytes, marks.many);
+        };
+        (mark.end > 0 && mark.end as usize == bytes.len()).then(|| Self {
+            bytes,
+            marks: Marks::One(mark),
+            from: 0,
+            to: 1,
         })
     }
 
@@ -370,5 +440,38 @@ impl fmt::Debug for Run {
             self.first_position(),
             self.body()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn records_are_the_same_however_their_marks_were_gathered() {
+        for (records, expected) in (0..6_u32).flat_map(|records| (0..4).map(move |e| (records, e))) {
+            let marks = (1..=records).map(|n| Mark {
+                end: 3 * n,
+                entries: n,
+            });
+            let mut list = MarkList::with_capacity(expected);
+            marks.clone().for_each(|mark| list.push(mark));
+            assert_eq!(
+                (list.len(), list.last()),
+                (records as usize, marks.clone().next_back())
+            );
+            for len in [0, 3 * records as usize, 3 * records as usize + 1] {
+                let bytes = Bytes::from(vec![0; len]);
+                let gathered = Records::gathered(bytes.clone(), list.clone());
+                let at_once = Records::new(bytes, marks.clone().collect());
+                assert_eq!(
+                    gathered, at_once,
+                    "{records} records, {expected} expected, {len} bytes"
+                );
+                let own = gathered.map(|r| r.own_marks().to_vec());
+                assert_eq!(own, at_once.map(|r| r.own_marks().to_vec()));
+            }
+        }
     }
 }

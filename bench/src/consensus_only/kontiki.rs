@@ -8,7 +8,7 @@ use super::cluster::Replica;
 use super::entries::{Fingerprint, Source};
 use bytes::{BufMut, BytesMut};
 use kontiki_consensus::{
-    Body, Config, Configuration, Consensus, Event, Few, HardState, Index, LogId, Mark, Message, NodeId, Output,
+    Body, Config, Configuration, Consensus, Event, HardState, Index, LogId, Mark, MarkList, Message, NodeId, Output,
     Position, Records, Restored, Role, Run, Runs, Term, TermStart, Time,
 };
 
@@ -91,7 +91,7 @@ impl Replica for Kontiki {
     fn propose(&mut self, source: &mut Source, n: usize) {
         let place = self.consensus.admission().expect("it leads");
         let mut bytes = BytesMut::with_capacity(n * source.entry_len());
-        let mut marks = Few::with_capacity(n);
+        let mut marks = MarkList::with_capacity(n);
         for entries in 1..=n as u32 {
             bytes.put_slice(source.next());
             marks.push(Mark {

@@ -3,7 +3,7 @@
 use super::{Codec, InSession, Kind, Payload, RecordHeader, Session, Stamp, TrimPoint, control, header};
 use crate::ClusterId;
 use bytes::{BufMut, Bytes, BytesMut};
-use kontiki_consensus::{Admission, Body, Few, GroupId, Index, Mark, Position, Records, Run};
+use kontiki_consensus::{Admission, Body, GroupId, Index, Mark, MarkList, Position, Records, Run};
 
 /// A run is cut here unless a single record is larger: memory is freed and sent by the run.
 const RUN_BYTES_MAX: usize = 4 << 20;
@@ -19,7 +19,7 @@ pub struct RunBuilder {
     group: GroupId,
     at: Admission,
     bytes: BytesMut,
-    marks: Few<Mark>,
+    marks: MarkList,
     entries: u32,
 }
 
@@ -45,7 +45,7 @@ impl RunBuilder {
             group,
             at,
             bytes: BytesMut::with_capacity(bytes.min(RUN_BYTES_MAX)),
-            marks: Few::with_capacity(records),
+            marks: MarkList::with_capacity(records),
             entries: 0,
         }
     }
