@@ -22,9 +22,9 @@ impl Consensus {
             return;
         }
         self.commit = reached;
-        let early = leader.reads.take_early();
-        for reader in early {
-            self.begin_read(reader);
+        if leader.reads.has_early() {
+            let early = leader.reads.take_early();
+            early.into_iter().for_each(|reader| self.begin_read(reader));
         }
     }
 }

@@ -5,14 +5,41 @@
 
 use crate::{
     Admission, Call, Config, Configuration, Event, HardState, Index, LogId, Message, NodeId, Note, Output,
-    Position, ReadId, Restored, Role, Run, Term, Time,
+    Position, ReadId, Restored, Role, Run, Runs, Term, Time,
     log::Log,
     outbox::Outbox,
+    patience::Wait,
     random::Random,
     role::{Follower, State},
     writes::Writes,
 };
 use alloc::{string::String, sync::Arc, vec::Vec};
+
+/// What a message of a later term says of that term.
+#[derive(Clone, Copy)]
+enum Claim {
+    /// Nothing: somebody would stand in it.
+    PreVote,
+    /// Somebody stands in it, and no leader has asked for that.
+    Vote,
+    /// Somebody is in it.
+    Other,
+}
+
+impl Claim {
+    #[inline]
+    fn of(call: &Call) -> Self {
+        match call {
+            Call::RequestVote { pre: true, .. }
+            | Call::RequestVoteReply {
+                pre: true,
+                granted: true,
+            } => Self::PreVote,
+            Call::RequestVote { transfer: false, .. } => Self::Vote,
+            _ => Self::Other,
+        }
+    }
+}
 
 /// One server of a Raft cluster (Figure 2), without clock, disk or network.
 #[derive(Debug)]
@@ -36,6 +63,8 @@ pub struct Consensus {
     pub(crate) installing: Option<LogId>,
     /// When a follower or candidate gives up waiting.
     pub(crate) election_deadline: Time,
+    /// From which range that is drawn, as it was last worked out.
+    pub(crate) wait: Option<Wait>,
     /// When a leader was last heard from; votes are refused for a while after.
     pub(crate) heard_at: Option<Time>,
     /// How often it has stood since then.
@@ -79,6 +108,7 @@ impl Consensus {
             incoming: None,
             installing: None,
             election_deadline: now,
+            wait: None,
             // Before it died it may have promised a leader not to vote for so long.
             heard_at: config.lease_drift_ppm.map(|_| now),
             tries: 0,
@@ -151,17 +181,20 @@ impl Consensus {
         // What is on disk can be read again, committed or not: before a new leader has committed in its
         // own term, a follower may have to take in any amount that nobody can apply yet.
         self.log.evict(self.writes.persisted());
-        self.replicate(now);
-        self.reply_to_leader();
-        if let Some(write) = self.writes.take() {
-            outputs.push(Output::Persist(write));
+        match &self.state {
+            State::Leader(_) => self.replicate(now),
+            State::Follower(_) => self.reply_to_leader(),
+            _ => {}
         }
+        self.writes.flush(outputs);
         self.outbox.flush(
             self.writes.hard_state_is_persisted(),
             self.hard_state.term,
             outputs,
         );
-        self.drop_needless_snapshot();
+        if self.incoming.is_some() {
+            self.drop_needless_snapshot();
+        }
         self.release(outputs);
         if !self.said.is_empty() {
             outputs.append(&mut self.said);
@@ -220,12 +253,14 @@ impl Consensus {
         if message.to != self.config.node || message.from == self.config.node {
             return;
         }
-        if message.term > self.hard_state.term && !self.adopt_term_of(now, &message) {
+        if message.term > self.hard_state.term
+            && !self.adopt_term_of(now, message.term, Claim::of(&message.call))
+        {
             return;
         }
-        let Message { from, term, call, .. } = message;
+        let (from, term) = (message.from, message.term);
         let current = term == self.hard_state.term;
-        match call {
+        match message.call {
             Call::RequestVote { pre, transfer, last } => {
                 self.on_request_vote(now, from, term, pre, transfer, last)
             }
@@ -240,7 +275,7 @@ impl Consensus {
                 round,
                 runs,
             } => {
-                self.on_append_entries(now, from, prev, commit, round, runs);
+                self.on_append_entries(now, from, (prev, commit, round), runs);
             }
             Call::AppendEntriesReply {
                 round,
@@ -257,18 +292,14 @@ impl Consensus {
     }
 
     /// Takes over a later term, unless the message does not speak for one. False if it is to be ignored.
-    fn adopt_term_of(&mut self, now: Time, message: &Message) -> bool {
-        match message.call {
+    fn adopt_term_of(&mut self, now: Time, term: Term, claim: Claim) -> bool {
+        match claim {
             // Nobody is in that term yet (dissertation §9.6).
-            Call::RequestVote { pre: true, .. }
-            | Call::RequestVoteReply {
-                pre: true,
-                granted: true,
-            } => true,
+            Claim::PreVote => true,
             // A disturber that a live leader's followers do not heed (dissertation §4.2.3).
-            Call::RequestVote { transfer: false, .. } if self.hears_a_leader(now) => false,
+            Claim::Vote if self.hears_a_leader(now) => false,
             _ => {
-                self.become_follower(now, message.term, None);
+                self.become_follower(now, term, None);
                 true
             }
         }
@@ -281,10 +312,12 @@ impl Consensus {
     }
 
     /// Sends a message in the current term, through the gate.
+    #[inline]
     pub(crate) fn send(&mut self, to: NodeId, call: Call) {
         self.send_in(self.hard_state.term, to, call);
     }
 
+    #[inline]
     pub(crate) fn send_in(&mut self, term: Term, to: NodeId, call: Call) {
         let message = Message {
             from: self.config.node,
@@ -292,7 +325,7 @@ impl Consensus {
             term,
             call,
         };
-        if let Err(broken) = self.outbox.push(message, self.writes.persisted()) {
+        if let Err(broken) = self.outbox.push(Output::Send(message), self.writes.persisted()) {
             self.fail(broken);
         }
     }
@@ -342,18 +375,18 @@ impl Consensus {
             "the log begins after what is persisted"
         } else if self.released > self.commit {
             "more may be applied than is committed"
-        } else if !self.log.has_configuration_at_base() {
-            "the configuration in use where the log begins is not known"
         } else if self.commit > last.index {
             "more is committed than the log holds"
         } else if self.writes.persisted() > last.index {
             "more is persisted than the log holds"
         } else if last.term > self.hard_state.term {
             "the log holds a record of a later term"
-        } else if !self.log.is_sound() {
-            "the terms of the log do not rise to its end"
-        } else {
+        } else if self.log.is_sound() {
             return;
+        } else if !self.log.has_configuration_at_base() {
+            "the configuration in use where the log begins is not known"
+        } else {
+            "the terms of the log do not rise to its end"
         };
         self.fail(broken);
     }
@@ -482,7 +515,7 @@ impl Consensus {
     /// Runs from `from` to `to` out of memory, about `bytes_max` bytes; `None` if they are only on disk.
     #[must_use]
     pub fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Vec<Run>> {
-        self.log.runs(from, to, bytes_max)
+        self.log.runs(from, to, bytes_max).map(Runs::into_vec)
     }
 
     /// Records holding the user entries from `from` on and before `to`, no further than record `limit`,
@@ -495,7 +528,9 @@ impl Consensus {
         limit: Index,
         bytes_max: usize,
     ) -> Option<Vec<Run>> {
-        self.log.runs_between(from, to, limit, bytes_max)
+        self.log
+            .runs_between(from, to, limit, bytes_max)
+            .map(Runs::into_vec)
     }
 
     /// The first record that is still in memory.

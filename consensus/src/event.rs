@@ -1,7 +1,7 @@
 //! What goes into consensus and what comes out of it: plain data, each one readable line.
 
 use crate::{
-    Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Term, WriteId,
+    Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Runs, Term, WriteId,
 };
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
@@ -132,7 +132,7 @@ pub enum Output {
 }
 
 /// One write: everything in it becomes durable together, in the order vote, truncation or new base, runs, purge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Write {
     /// Its name; they rise by one.
     pub id: WriteId,
@@ -143,7 +143,7 @@ pub struct Write {
     /// Remove the whole log; it begins anew just after this base. Never together with a truncation.
     pub install: Option<Box<Base>>,
     /// Append these; the first begins where the log then ends.
-    pub runs: Vec<Run>,
+    pub runs: Runs,
     /// The log begins after this base, which lies in it; what is before may be removed whenever it suits.
     pub purge: Option<Box<Base>>,
 }

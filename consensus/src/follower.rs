@@ -5,8 +5,7 @@
 //! known to equal the leader's log *in this term* and is on disk. While the disk is full nothing new is taken:
 //! the log could not write it, and what waits behind it, terms and votes too, would wait with it.
 
-use crate::{Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Time, role::State};
-use alloc::vec::Vec;
+use crate::{Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Runs, Time, role::State};
 
 impl Consensus {
     /// AppendEntries of the current term.
@@ -14,10 +13,8 @@ impl Consensus {
         &mut self,
         now: Time,
         from: NodeId,
-        prev: LogId,
-        commit: Index,
-        round: Round,
-        runs: Vec<Run>,
+        (prev, commit, round): (LogId, Index, Round),
+        runs: Runs,
     ) {
         if !self.follow(now, from) {
             return;
@@ -63,12 +60,15 @@ impl Consensus {
             }
             _ => self.become_follower(now, self.hard_state.term, Some(from)),
         }
-        self.heard(now);
+        self.heard(now, from);
         true
     }
 
     /// Appends what is new, removing what conflicts, if there is room. Gives how far the log now equals the leader's.
-    fn take_runs(&mut self, prev: LogId, runs: Vec<Run>) -> Index {
+    fn take_runs(&mut self, prev: LogId, runs: Runs) -> Index {
+        if runs.is_empty() {
+            return prev.index;
+        }
         if prev.index == self.log.last().index && !self.disk_full {
             return self.take_new_runs(prev.index, runs);
         }
@@ -90,12 +90,18 @@ impl Consensus {
     }
 
     /// Nothing here to compare with: the log ends at `end`. The message's own list goes on into the write.
-    fn take_new_runs(&mut self, mut end: Index, mut runs: Vec<Run>) -> Index {
-        let follows = |run: &&Run| ::core::mem::replace(&mut end, run.last()).next() == run.first();
-        let consecutive = runs.iter().take_while(follows).count();
-        runs.truncate(consecutive);
+    fn take_new_runs(&mut self, mut end: Index, mut runs: Runs) -> Index {
+        let mut consecutive = 0;
         for run in &runs {
+            if run.first() != end.next() {
+                break;
+            }
+            end = run.last();
+            consecutive += 1;
             self.log.append(run.clone());
+        }
+        if consecutive < runs.len() {
+            runs.truncate(consecutive);
         }
         self.writes.append_all(runs);
         self.log.last().index

@@ -17,6 +17,7 @@ mod configuration;
 mod core;
 mod election;
 mod event;
+mod few;
 mod follower;
 mod lease;
 mod log;
@@ -37,8 +38,9 @@ pub use self::core::Consensus;
 pub use config::Config;
 pub use configuration::Configuration;
 pub use event::{Admission, Base, Event, Note, Output, Restored, TermStart, Write};
+pub use few::Few;
 pub use message::{Call, Conflict, Message};
-pub use run::{Body, Mark, Records, Run};
+pub use run::{Body, Mark, MarkList, Records, Run, Runs};
 pub use types::{
     Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, Term, Time,
     WriteId,

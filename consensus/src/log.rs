@@ -5,8 +5,8 @@
 //! rises in index and term from there and covers the whole log; `tail` is consecutive and
 //! ends where the log ends (or is empty); nothing that is not yet on disk is evicted from it.
 
-use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Term, TermStart, run::Body};
-use alloc::{collections::VecDeque, sync::Arc, vec, vec::Vec};
+use crate::{Base, Configuration, Index, LogId, Position, Restored, Run, Runs, Term, TermStart, run::Body};
+use alloc::{collections::VecDeque, sync::Arc, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -234,16 +234,23 @@ impl Log {
     }
 
     /// Runs from `from` to `to`, at most `bytes_max` bytes but at least a record; `None` if they are no longer in memory.
-    pub(crate) fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Vec<Run>> {
+    #[inline]
+    pub(crate) fn runs(&self, from: Index, to: Index, bytes_max: usize) -> Option<Runs> {
+        match self.tail.back() {
+            // A follower that keeps up is sent the newest run, nearly always all of it and nothing else.
+            Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
+                Some(newest.clone().into())
+            }
+            newest => self.some_runs(newest, from, to, bytes_max),
+        }
+    }
+
+    fn some_runs(&self, newest: Option<&Run>, from: Index, to: Index, bytes_max: usize) -> Option<Runs> {
         if from < self.tail_first() {
             return None;
         }
-        // A follower that keeps up is sent the newest run: no search through all that memory holds.
-        let start = match self.tail.back() {
-            // Nearly always all of it, and nothing else.
-            Some(newest) if newest.first() == from && newest.last() <= to && newest.weight() <= bytes_max => {
-                return Some(vec![newest.clone()]);
-            }
+        // No search through all that memory holds.
+        let start = match newest {
             Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
             _ => self.tail.partition_point(|r| r.last() < from),
         };
@@ -271,7 +278,7 @@ impl Log {
                 break;
             }
         }
-        Some(runs)
+        Some(runs.into())
     }
 
     /// Records that hold the user entries from `from` on, before `to` and up to record `limit`, about
@@ -282,7 +289,7 @@ impl Log {
         to: Position,
         limit: Index,
         bytes_max: usize,
-    ) -> Option<Vec<Run>> {
+    ) -> Option<Runs> {
         let holding = |position| {
             let n = self.tail.partition_point(|r| r.last_position() < position);
             self.tail.get(n).and_then(|r| r.index_of(position))
@@ -309,7 +316,8 @@ impl Log {
             .or_else(|| (run.first() == index.next()).then(|| run.first_position().prev()))
     }
 
-    /// Whether the terms rise from the base and end at the end: checked after each step that has changed anything.
+    /// Whether the terms rise from the base and end at the end, and the configuration in use at the base is known:
+    /// checked after each step that has changed anything.
     #[inline]
     pub(crate) fn is_sound(&mut self) -> bool {
         !::core::mem::take(&mut self.changed) || self.holds_together()
@@ -328,6 +336,7 @@ impl Log {
             && last_term.is_none_or(|t| t.index <= self.last.index)
             && self.base.index <= self.last.index
             && self.base_position <= self.last_position
+            && self.has_configuration_at_base()
             && self.tail.front().is_none_or(|r| r.first() > self.base.index)
             && self.tail.back().is_none_or(|r| r.last_id() == self.last)
     }
@@ -343,6 +352,7 @@ impl Log {
 mod tests {
     use super::*;
     use crate::{Mark, Records};
+    use alloc::vec;
 
     /// Records of ten bytes and one entry each.
     fn run(first: u64, records: u32) -> Run {

@@ -1,8 +1,7 @@
 //! The remote procedure calls of the paper, as plain data.
 
-use crate::{Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
+use crate::{Index, LogId, NodeId, Position, ReadId, Round, Runs, Term};
 use ::core::fmt;
-use alloc::vec::Vec;
 
 /// A message from one server to another.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub enum Call {
         /// The latest heartbeat round; the answer echoes it (dissertation §6.4).
         round: Round,
         /// Consecutive runs, the first beginning just after `prev`.
-        runs: Vec<Run>,
+        runs: Runs,
     },
     /// The answer to AppendEntries.
     AppendEntriesReply {

@@ -20,44 +20,58 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Hands a message to the door. `Err` if it would promise what is not on disk: a broken invariant.
-    pub(crate) fn push(&mut self, message: Message, persisted: Index) -> Result<(), &'static str> {
+    /// Hands a message to the door, as the output it is to become. `Err` if it would promise what is not on disk: a
+    /// broken invariant.
+    // Of what is written in one place only one kind of message can come of it, and it need not be moved twice.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, send: Output, persisted: Index) -> Result<(), &'static str> {
+        let Output::Send(message) = &send else {
+            return Err("something else than a message was to be sent");
+        };
         if let Call::AppendEntriesReply {
             persisted: promised, ..
-        } = &message.call
-            && *promised > persisted
+        } = message.call
+            && promised > persisted
         {
             return Err("an acknowledgement would name records that are not on disk");
         }
-        if !self.waiting.is_empty()
-            && !matches!(
-                message.call,
-                Call::AppendEntries { .. } | Call::ReadIndex { .. } | Call::ReadIndexReply { .. }
-            )
-        {
-            let kind = discriminant(&message.call);
-            let same = |m: &Message| {
-                m.to == message.to && discriminant(&m.call) == kind && is_pre(m) == is_pre(&message)
-            };
-            self.waiting.retain(|o| !matches!(o, Output::Send(m) if same(m)));
+        if !self.waiting.is_empty() {
+            self.make_way_for(message);
         }
-        self.waiting.push(Output::Send(message));
+        self.waiting.push(send);
         Ok(())
+    }
+
+    /// Drops what this message takes the place of.
+    fn make_way_for(&mut self, message: &Message) {
+        if matches!(
+            message.call,
+            Call::AppendEntries { .. } | Call::ReadIndex { .. } | Call::ReadIndexReply { .. }
+        ) {
+            return;
+        }
+        let kind = discriminant(&message.call);
+        let same =
+            |m: &Message| m.to == message.to && discriminant(&m.call) == kind && is_pre(m) == is_pre(message);
+        self.waiting.retain(|o| !matches!(o, Output::Send(m) if same(m)));
     }
 
     /// Lets out what may leave: everything once term and vote are on disk, nothing before.
     #[inline]
     pub(crate) fn flush(&mut self, hard_state_is_persisted: bool, term: Term, outputs: &mut Vec<Output>) {
-        if !self.waiting.is_empty() {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if hard_state_is_persisted && outputs.is_empty() {
+            // Nothing is before them: the list goes as it is, and an empty one comes back to be filled.
+            ::core::mem::swap(outputs, &mut self.waiting);
+        } else {
             self.let_out(hard_state_is_persisted, term, outputs);
         }
     }
 
     fn let_out(&mut self, hard_state_is_persisted: bool, term: Term, outputs: &mut Vec<Output>) {
-        if hard_state_is_persisted && outputs.is_empty() {
-            // Nothing is before them: the list goes as it is, and an empty one comes back to be filled.
-            ::core::mem::swap(outputs, &mut self.waiting);
-        } else if hard_state_is_persisted {
+        if hard_state_is_persisted {
             outputs.append(&mut self.waiting);
         } else {
             self.waiting

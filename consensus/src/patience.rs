@@ -11,18 +11,48 @@
 //! soon as the leader is heard, and obeyed once an election timeout for the same leader; where leases are on it is ignored,
 //! for a lease counts on votes that are withheld. Without it nobody stands before the shortest election timeout is over.
 
-use crate::{Consensus, Duration, NodeId, Time, role::State};
+use crate::{Configuration, Consensus, Duration, NodeId, Time, role::State};
+use alloc::sync::Arc;
 
 /// How often refused pre-votes are asked for again at once, until a leader is heard again.
 const TRIES_MAX: u8 = 5;
 /// The longest distance between two who were told at the same time that their leader is gone.
 const STAGGER_MAX: Duration = Duration::from_millis(15);
 
+/// How long is waited behind one leader: asked for with each message of it, and the same for as long as the
+/// configuration is.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    leader: Option<NodeId>,
+    configuration: Arc<Configuration>,
+    from: Duration,
+    to: Duration,
+}
+
 impl Consensus {
     /// Waits anew: by rank behind a known leader, else by chance alone.
     pub(crate) fn restart_election_timer(&mut self, now: Time) {
+        self.restart_election_timer_behind(now, self.leader());
+    }
+
+    #[inline]
+    fn restart_election_timer_behind(&mut self, now: Time, leader: Option<NodeId>) {
+        let (from, to) = match &self.wait {
+            Some(wait)
+                if wait.leader == leader && Arc::ptr_eq(&wait.configuration, self.log.configuration()) =>
+            {
+                (wait.from, wait.to)
+            }
+            _ => self.wait_anew(leader),
+        };
+        self.election_deadline = now.after(self.random.between(from, to));
+    }
+
+    #[inline(never)]
+    /// From when on, and until when, this server stands behind `leader`.
+    fn wait_anew(&mut self, leader: Option<NodeId>) -> (Duration, Duration) {
         let (min, max) = (self.config.election_timeout_min, self.config.election_timeout_max);
-        let (from, to) = match self.leader().and_then(|leader| self.rank_without(leader)) {
+        let (from, to) = match leader.and_then(|leader| self.rank_without(leader)) {
             None => (min, max),
             Some((rank, others)) => {
                 let slot = max.0.saturating_sub(min.0) / others;
@@ -35,7 +65,13 @@ impl Consensus {
                 }
             }
         };
-        self.election_deadline = now.after(self.random.between(from, to));
+        self.wait = Some(Wait {
+            leader,
+            configuration: self.log.configuration().clone(),
+            from,
+            to,
+        });
+        (from, to)
     }
 
     /// The place of this server among the voters but for this one, and how many these are. None if it is no voter.
@@ -59,10 +95,11 @@ impl Consensus {
     }
 
     /// A leader was heard.
-    pub(crate) fn heard(&mut self, now: Time) {
+    #[inline]
+    pub(crate) fn heard(&mut self, now: Time, leader: NodeId) {
         self.heard_at = Some(now);
         self.tries = 0;
-        self.restart_election_timer(now);
+        self.restart_election_timer_behind(now, Some(leader));
     }
 
     /// The process of this peer seems to be gone: if it leads, ask at once whether another would be elected.

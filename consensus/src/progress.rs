@@ -97,6 +97,11 @@ impl Progress {
         }
     }
 
+    /// Whether it lacks what is not in the log, which begins after `base`, or lacked it when last looked at.
+    pub(crate) fn may_need_snapshot(&self, base: Index) -> bool {
+        self.next <= base || matches!(self.mode, Mode::Snapshot { .. })
+    }
+
     /// From now on it is told of this snapshot.
     pub(crate) fn offer(&mut self, (last, position): (LogId, Position)) -> bool {
         self.probe(self.next);
@@ -149,6 +154,11 @@ impl Progress {
             Mode::Replicate { bytes, .. } => *bytes < window_bytes_max && self.fetching.is_none(),
             Mode::Snapshot { .. } => false,
         }
+    }
+
+    /// Whether it was sent all records there are, of a log that begins after `base`.
+    pub(crate) fn keeps_up(&self, last: Index, base: Index) -> bool {
+        matches!(self.mode, Mode::Replicate { .. }) && self.next > last && self.next > base
     }
 
     /// Whether it keeps up and was sent and told all there is: what would be done for it comes to nothing.

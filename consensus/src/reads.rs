@@ -36,6 +36,10 @@ impl Reads {
         self.waiting.push_back((reader, index, round));
     }
 
+    pub(crate) fn has_early(&self) -> bool {
+        !self.early.is_empty()
+    }
+
     pub(crate) fn take_early(&mut self) -> Vec<Reader> {
         ::core::mem::take(&mut self.early)
     }

@@ -5,7 +5,8 @@
 //! are known to be on its disk is an old story and is ignored.
 
 use crate::{
-    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Output, Round, Run, Time, progress::Mode,
+    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Output, Round, Run, Runs, Time,
+    progress::{Mode, Progress},
     role::State,
 };
 use alloc::vec::Vec;
@@ -78,9 +79,11 @@ impl Consensus {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        let Some(peer) = leader.peer(id).filter(|p| p.fetching == Some(from)) else {
+        let asked = |p: &Progress| p.id == id && p.fetching == Some(from);
+        let Some(n) = leader.peers.iter().position(asked) else {
             return;
         };
+        let peer = &mut leader.peers[n];
         peer.fetching = None;
         let genuine = runs.first().is_some_and(|r| r.first() == from)
             && runs.iter().all(|r| self.log.holds(r.last_id()));
@@ -88,7 +91,7 @@ impl Consensus {
             // Asking again at once would only turn in circles.
             peer.pause(now);
         } else if from == peer.next {
-            self.send_runs(now, id, runs);
+            self.send_runs(now, n, runs.into());
         }
     }
 
@@ -104,88 +107,102 @@ impl Consensus {
                 leader.lease.begin(leader.round, now, apart);
             }
         }
-        for n in 0..leader.peers.len() {
-            self.replicate_to(now, n);
+        let (base, last, round) = (self.log.base().index, self.log.last().index, leader.round);
+        let (commit, patience) = (self.commit, self.config.election_timeout_min);
+        let lacks = |peer: &Progress| !peer.is_served(last, round, commit) || peer.is_lost(now, patience);
+        let mut n = 0;
+        while let State::Leader(leader) = &self.state
+            && let Some(ahead) = leader.peers.get(n..)
+            && let Some(next) = ahead.iter().position(lacks)
+        {
+            n += next;
+            if leader.peers[n].keeps_up(last, base) && !leader.peers[n].is_lost(now, patience) {
+                self.keep_informed(n);
+            } else {
+                self.replicate_to(now, n);
+            }
+            n += 1;
         }
         // A leader that is a quorum by itself has nobody's answer to wait for.
         self.confirm_round();
     }
 
+    #[inline(never)]
     fn replicate_to(&mut self, now: Time, n: usize) {
-        let last = self.log.last().index;
+        let (last, base) = (self.log.last().index, self.log.base().index);
         let (window, patience) = (self.config.window_bytes_max, self.config.election_timeout_min);
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        let round = leader.round;
         let peer = &mut leader.peers[n];
         if peer.is_lost(now, patience) {
             peer.give_up();
-        } else if peer.is_served(last, round, self.commit) {
-            return;
         }
-        self.tell_of_snapshot(now, n);
-        let State::Leader(leader) = &mut self.state else {
-            return;
-        };
-        let peer = &mut leader.peers[n];
-        let (id, probing) = (peer.id, matches!(peer.mode, Mode::Probe { .. }));
+        if peer.may_need_snapshot(base) {
+            self.tell_of_snapshot(now, n);
+        }
         while let State::Leader(leader) = &self.state
-            && leader.peers[n].may_send(window)
-            && (leader.peers[n].next <= last || probing)
-            && self.send_from_log(now, id, leader.peers[n].next)
+            && let peer = &leader.peers[n]
+            && let probing = matches!(peer.mode, Mode::Probe { .. })
+            && peer.may_send(window)
+            && (peer.next <= last || probing)
+            && self.send_from_log(now, n)
             && !probing
         {}
-        self.keep_informed(n, round);
+        self.keep_informed(n);
     }
 
-    /// Sends what memory holds from `next` on; asks the disk if it does not. False if nothing more can be sent.
-    fn send_from_log(&mut self, now: Time, id: NodeId, next: Index) -> bool {
-        let (window, message) = (self.config.window_bytes_max, self.config.message_bytes_max);
+    /// Sends what memory holds from the next record on; asks the disk if it does not. False if nothing more can be sent.
+    #[inline]
+    fn send_from_log(&mut self, now: Time, n: usize) -> bool {
         let State::Leader(leader) = &mut self.state else {
             return false;
         };
-        let bytes_max = leader.peer(id).map_or(0, |p| p.room(window)).min(message);
-        let last = self.log.last().index;
-        if let Some(runs) = self.log.runs(next, last, bytes_max) {
-            self.send_runs(now, id, runs);
-            return true;
-        }
-        let State::Leader(leader) = &mut self.state else {
-            return false;
-        };
-        let Some(peer) = leader.peer(id) else { return false };
-        if matches!(peer.mode, Mode::Probe { .. }) {
+        let peer = &mut leader.peers[n];
+        let (next, last) = (peer.next, self.log.last().index);
+        let bytes_max = peer
+            .room(self.config.window_bytes_max)
+            .min(self.config.message_bytes_max);
+        let runs = match self.log.runs(next, last, bytes_max) {
+            Some(runs) => runs,
             // The place where the logs agree is found without records: the disk is read once, from there.
-            self.send_runs(now, id, Vec::new());
-            return true;
-        }
-        peer.fetching = Some(next);
-        self.said.push(Output::Fetch {
-            peer: id,
-            from: next,
-            to: last,
-            bytes_max,
-        });
-        false
+            None if matches!(peer.mode, Mode::Probe { .. }) => Runs::new(),
+            None => {
+                peer.fetching = Some(next);
+                let (peer, from, to) = (peer.id, next, last);
+                self.said.push(Output::Fetch {
+                    peer,
+                    from,
+                    to,
+                    bytes_max,
+                });
+                return false;
+            }
+        };
+        self.send_runs(now, n, runs);
+        true
     }
 
-    fn send_runs(&mut self, now: Time, id: NodeId, runs: Vec<Run>) {
-        let (commit, log) = (self.commit, &self.log);
+    #[inline]
+    fn send_runs(&mut self, now: Time, n: usize, runs: Runs) {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        let round = leader.round;
-        let Some(peer) = leader.peer(id) else { return };
+        let (commit, round, peer) = (self.commit, leader.round, &mut leader.peers[n]);
         let index = peer.next.prev();
-        let Some(term) = log.term_at(index) else { return };
-        peer.sent(
-            runs.last().map_or(index, Run::last),
-            runs.iter().map(Run::weight).sum(),
-            now,
-        );
+        let Some(term) = self.log.term_at(index) else {
+            return;
+        };
+        let (last, weight) = match &runs[..] {
+            [run] => (run.last(), run.weight()),
+            runs => (
+                runs.last().map_or(index, Run::last),
+                runs.iter().map(Run::weight).sum(),
+            ),
+        };
+        peer.sent(last, weight, now);
         (peer.told_round, peer.told_commit) = (round, commit);
-        let prev = LogId::new(term, index);
+        let (id, prev) = (peer.id, LogId::new(term, index));
         self.send(
             id,
             Call::AppendEntries {
@@ -198,12 +215,12 @@ impl Consensus {
     }
 
     /// A new round or commit index that no record carried goes alone, just after what is known to agree.
-    fn keep_informed(&mut self, n: usize, round: Round) {
+    fn keep_informed(&mut self, n: usize) {
         let (commit, log) = (self.commit, &self.log);
         let State::Leader(leader) = &mut self.state else {
             return;
         };
-        let peer = &mut leader.peers[n];
+        let (round, peer) = (leader.round, &mut leader.peers[n]);
         if peer.told_round >= round && peer.told_commit >= commit {
             return;
         }
@@ -219,7 +236,7 @@ impl Consensus {
                 prev,
                 commit,
                 round,
-                runs: Vec::new(),
+                runs: Runs::new(),
             },
         );
     }

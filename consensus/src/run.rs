@@ -3,10 +3,10 @@
 //! Consensus never looks into a record. It knows of each where its bytes end and how many user
 //! entries it holds, which is what it needs to cut a run at a window's edge or at a conflict.
 //!
-//! Invariants: a run is never empty; all its records have one term; control records (no-op,
+//! Invariants: a run is never empty and never changes; all its records have one term; control records (no-op,
 //! configuration) stand alone in a run of their own and have no user entries.
 
-use crate::{Configuration, Index, LogId, Position, Term};
+use crate::{Configuration, Few, Index, LogId, Position, Term};
 use ::core::fmt;
 use alloc::{sync::Arc, vec::Vec};
 use bytes::Bytes;
@@ -20,14 +20,24 @@ pub struct Mark {
     pub entries: u32,
 }
 
-/// Consecutive records of one term.
+/// Consecutive records of one term. A clone costs a count: log, writes and messages hold the same one.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Run {
+pub struct Run(Arc<Inner>);
+
+#[derive(PartialEq, Eq)]
+struct Inner {
     first: Index,
     term: Term,
     first_position: Position,
+    /// These follow from the body and are asked for again and again.
+    last: Index,
+    last_position: Position,
+    weight: usize,
     body: Body,
 }
+
+/// Consecutive runs, as messages and writes carry them.
+pub type Runs = Few<Run>;
 
 /// What a run holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +85,68 @@ impl From<Vec<Mark>> for Marks {
     }
 }
 
+/// Where the records of a run end, as they are gathered. One alone needs no memory of its own.
+#[derive(Clone, Debug, Default)]
+pub struct MarkList {
+    /// The only one, while there are no more and none were expected.
+    one: Option<Mark>,
+    many: Vec<Mark>,
+}
+
+impl MarkList {
+    /// None yet, with room for so many.
+    #[must_use]
+    pub fn with_capacity(expected: usize) -> Self {
+        Self {
+            one: None,
+            many: if expected > 1 {
+                Vec::with_capacity(expected)
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// Adds one at the end.
+    #[inline]
+    pub fn push(&mut self, mark: Mark) {
+        if self.many.capacity() > 0 {
+            self.many.push(mark);
+        } else {
+            self.push_early(mark);
+        }
+    }
+
+    #[inline(never)]
+    fn push_early(&mut self, mark: Mark) {
+        match self.one.take() {
+            None => self.one = Some(mark),
+            Some(first) => self.many = [first, mark].into(),
+        }
+    }
+
+    /// The last one.
+    #[must_use]
+    #[inline]
+    pub fn last(&self) -> Option<Mark> {
+        self.many.last().copied().or(self.one)
+    }
+
+    /// How many.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.many.len() + usize::from(self.one.is_some())
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 impl Records {
     /// Records from their bytes and marks. `None` if there is no mark, the marks do not rise or the last is not the end.
     #[must_use]
@@ -90,6 +162,20 @@ impl Records {
             marks: marks.into(),
             from: 0,
             to,
+        })
+    }
+
+    /// The same of marks that were gathered one by one.
+    #[must_use]
+    pub fn gathered(bytes: Bytes, marks: MarkList) -> Option<Self> {
+        let Some(mark) = marks.one else {
+            return Self::new(bytes, marks.many);
+        };
+        (mark.end > 0 && mark.end as usize == bytes.len()).then(|| Self {
+            bytes,
+            marks: Marks::One(mark),
+            from: 0,
+            to: 1,
         })
     }
 
@@ -190,98 +276,101 @@ impl Run {
     /// A run whose first record has Raft index `first`, and whose first user entry has (or would have) `first_position`.
     #[must_use]
     pub fn new(first: Index, term: Term, first_position: Position, body: Body) -> Self {
-        Self {
+        let (records, entries, weight) = match &body {
+            Body::Records(records) => (records.len(), records.entries(), records.bytes.len()),
+            _ => (1, 0, Self::CONTROL_BYTES),
+        };
+        Self(Arc::new(Inner {
             first,
             term,
             first_position,
+            last: Index(first.0.saturating_add(records as u64 - 1)),
+            last_position: Position(first_position.0.saturating_add(entries).saturating_sub(1)),
+            weight,
             body,
-        }
+        }))
     }
 
     /// Raft index of the first record.
     #[must_use]
     pub fn first(&self) -> Index {
-        self.first
+        self.0.first
     }
 
     /// Raft index of the last record.
     #[must_use]
     pub fn last(&self) -> Index {
-        Index(self.first.0.saturating_add(self.len() as u64 - 1))
+        self.0.last
     }
 
     /// Index and term of the last record.
     #[must_use]
     pub fn last_id(&self) -> LogId {
-        LogId::new(self.term, self.last())
+        LogId::new(self.0.term, self.0.last)
     }
 
     /// The term of all its records.
     #[must_use]
     pub fn term(&self) -> Term {
-        self.term
+        self.0.term
     }
 
     /// Position of its first user entry; of the next one, if it has none.
     #[must_use]
     pub fn first_position(&self) -> Position {
-        self.first_position
+        self.0.first_position
     }
 
     /// Position of the last user entry in the log up to the end of this run.
     #[must_use]
     pub fn last_position(&self) -> Position {
-        Position(
-            self.first_position
-                .0
-                .saturating_add(self.entries())
-                .saturating_sub(1),
-        )
+        self.0.last_position
     }
 
     /// Position of the last user entry in the log up to `index`, which lies in this run.
     #[must_use]
     pub fn position_at(&self, index: Index) -> Position {
-        match &self.body {
+        match &self.0.body {
             Body::Records(records) => {
-                let n = (index.0.saturating_sub(self.first.0) + 1).min(records.len() as u64) as usize;
+                let n = (index.0.saturating_sub(self.0.first.0) + 1).min(records.len() as u64) as usize;
                 let entries = records.mark(n).entries - records.mark(0).entries;
                 Position(
-                    self.first_position
+                    self.0
+                        .first_position
                         .0
                         .saturating_add(u64::from(entries))
                         .saturating_sub(1),
                 )
             }
-            _ => self.first_position.prev(),
+            _ => self.0.first_position.prev(),
         }
     }
 
     /// Raft index of the record that holds the user entry at `position`, if it is in this run.
     #[must_use]
     pub fn index_of(&self, position: Position) -> Option<Index> {
-        let Body::Records(records) = &self.body else {
+        let Body::Records(records) = &self.0.body else {
             return None;
         };
-        if position < self.first_position || position > self.last_position() {
+        if position < self.0.first_position || position > self.last_position() {
             return None;
         }
         Some(Index(
-            self.first.0 + records.holding(position.0 - self.first_position.0) as u64,
+            self.0.first.0 + records.holding(position.0 - self.0.first_position.0) as u64,
         ))
     }
 
     /// What it holds.
     #[must_use]
     pub fn body(&self) -> &Body {
-        &self.body
+        &self.0.body
     }
 
     /// How many records; never zero.
     #[must_use]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        match &self.body {
+        match &self.0.body {
             Body::Records(records) => records.len(),
             _ => 1,
         }
@@ -290,7 +379,7 @@ impl Run {
     /// How many user entries.
     #[must_use]
     pub fn entries(&self) -> u64 {
-        match &self.body {
+        match &self.0.body {
             Body::Records(records) => records.entries(),
             _ => 0,
         }
@@ -299,46 +388,41 @@ impl Run {
     /// What it weighs in windows and memory, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
-        match &self.body {
-            Body::Records(records) => records.bytes.len(),
-            _ => Self::CONTROL_BYTES,
-        }
+        self.0.weight
     }
 
     /// The part from `from` to `to`, both included. `None` where they do not overlap the run.
     #[must_use]
     pub fn slice(&self, from: Index, to: Index) -> Option<Self> {
-        let (from, to) = (from.max(self.first), to.min(self.last()));
+        let (from, to) = (from.max(self.first()), to.min(self.last()));
         if from > to {
             return None;
         }
-        let body = match &self.body {
+        if from == self.first() && to == self.last() {
+            return Some(self.clone());
+        }
+        let body = match &self.0.body {
             Body::Records(records) => Body::Records(records.cut(
-                (from.0 - self.first.0) as usize,
-                (to.0 - self.first.0) as usize + 1,
+                (from.0 - self.0.first.0) as usize,
+                (to.0 - self.0.first.0) as usize + 1,
             )),
             other => other.clone(),
         };
-        let first_position = if from == self.first {
-            self.first_position
+        let first_position = if from == self.0.first {
+            self.0.first_position
         } else {
             self.position_at(from.prev()).next()
         };
-        Some(Self {
-            first: from,
-            term: self.term,
-            first_position,
-            body,
-        })
+        Some(Self::new(from, self.term(), first_position, body))
     }
 
     /// The longest beginning that fits into `bytes_max`; at least one record.
     #[must_use]
     pub fn fitting(&self, bytes_max: usize) -> Self {
-        match &self.body {
+        match &self.0.body {
             Body::Records(records) => {
-                let last = Index(self.first.0 + records.fitting(bytes_max) as u64 - 1);
-                self.slice(self.first, last).unwrap_or_else(|| self.clone())
+                let last = Index(self.0.first.0 + records.fitting(bytes_max) as u64 - 1);
+                self.slice(self.0.first, last).unwrap_or_else(|| self.clone())
             }
             _ => self.clone(),
         }
@@ -350,11 +434,44 @@ impl fmt::Debug for Run {
         write!(
             f,
             "[{:?}..={:?} {:?} {:?} {:?}]",
-            self.first,
+            self.first(),
             self.last(),
-            self.term,
-            self.first_position,
-            self.body
+            self.term(),
+            self.first_position(),
+            self.body()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn records_are_the_same_however_their_marks_were_gathered() {
+        for (records, expected) in (0..6_u32).flat_map(|records| (0..4).map(move |e| (records, e))) {
+            let marks = (1..=records).map(|n| Mark {
+                end: 3 * n,
+                entries: n,
+            });
+            let mut list = MarkList::with_capacity(expected);
+            marks.clone().for_each(|mark| list.push(mark));
+            assert_eq!(
+                (list.len(), list.last()),
+                (records as usize, marks.clone().next_back())
+            );
+            for len in [0, 3 * records as usize, 3 * records as usize + 1] {
+                let bytes = Bytes::from(vec![0; len]);
+                let gathered = Records::gathered(bytes.clone(), list.clone());
+                let at_once = Records::new(bytes, marks.clone().collect());
+                assert_eq!(
+                    gathered, at_once,
+                    "{records} records, {expected} expected, {len} bytes"
+                );
+                let own = gathered.map(|r| r.own_marks().to_vec());
+                assert_eq!(own, at_once.map(|r| r.own_marks().to_vec()));
+            }
+        }
     }
 }

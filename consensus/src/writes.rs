@@ -4,17 +4,15 @@
 //! writes complete in order; `persisted` never covers a record that a later write removes, for a
 //! truncation or a new base lowers what every earlier write may still claim.
 
-use crate::{Base, HardState, Index, Run, Write, WriteId};
-use alloc::{boxed::Box, collections::VecDeque, vec, vec::Vec};
+use crate::{Base, HardState, Index, Output, Run, Runs, Write, WriteId};
+use ::core::mem::take;
+use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
 
 #[derive(Debug)]
 pub(crate) struct Writes {
-    /// Gathered since the last flush.
-    hard_state: Option<HardState>,
-    truncate: Option<Index>,
-    install: Option<Box<Base>>,
-    runs: Vec<Run>,
-    purge: Option<Box<Base>>,
+    /// Whether anything was gathered since the last flush, and what: the next write, but for its name.
+    gathered: bool,
+    write: Write,
     /// The end of the log as the gathered write will leave it.
     end: Index,
     /// Given out and not yet reported: name, and the end of the log once it is done.
@@ -31,11 +29,8 @@ pub(crate) struct Writes {
 impl Writes {
     pub(crate) fn new(persisted: Index) -> Self {
         Self {
-            hard_state: None,
-            truncate: None,
-            install: None,
-            runs: Vec::new(),
-            purge: None,
+            gathered: false,
+            write: Write::default(),
             end: persisted,
             under_way: VecDeque::new(),
             next: WriteId(1),
@@ -52,7 +47,8 @@ impl Writes {
     }
 
     pub(crate) fn hard_state(&mut self, state: HardState) {
-        self.hard_state = Some(state);
+        self.gathered = true;
+        self.write.hard_state = Some(state);
         self.hard_state_in = self.next;
     }
 
@@ -62,50 +58,41 @@ impl Writes {
     }
 
     pub(crate) fn append(&mut self, run: Run) {
+        self.gathered = true;
         self.end = run.last();
-        if self.runs.capacity() == 0 {
-            // Most writes have one run.
-            self.runs = vec![run];
-        } else {
-            self.runs.push(run);
-        }
+        self.write.runs.push(run);
     }
 
     /// The same for consecutive runs; their list becomes the write's if that has none yet.
-    pub(crate) fn append_all(&mut self, mut runs: Vec<Run>) {
+    pub(crate) fn append_all(&mut self, runs: Runs) {
         let Some(last) = runs.last() else { return };
+        self.gathered = true;
         self.end = last.last();
-        if self.runs.is_empty() {
-            self.runs = runs;
-        } else {
-            self.runs.append(&mut runs);
-        }
+        self.write.runs.append(runs);
     }
 
     pub(crate) fn truncate(&mut self, from: Index) {
         let keep = from.prev();
-        let gathered_from = self.runs.first().map_or(self.end.next(), Run::first);
-        self.runs.retain_mut(|run| match run.slice(run.first(), keep) {
-            Some(rest) => {
-                *run = rest;
-                true
-            }
-            None => false,
-        });
+        let gathered_from = self.write.runs.first().map_or(self.end.next(), Run::first);
+        let kept = take(&mut self.write.runs).into_iter();
+        self.write.runs = kept.filter_map(|run| run.slice(run.first(), keep)).collect();
         if from < gathered_from {
-            self.truncate = Some(self.truncate.map_or(from, |t| t.min(from)));
+            self.write.truncate = Some(self.write.truncate.map_or(from, |t| t.min(from)));
         }
+        // If that took back all there was: what replaces it is appended at once.
+        self.gathered = true;
         self.claim_at_most(keep);
         self.end = keep;
     }
 
     /// The log begins anew after `base`. Until that is on disk, only what is up to `keep` counts.
     pub(crate) fn install(&mut self, base: Base, keep: Index) {
-        self.runs.clear();
-        (self.truncate, self.purge) = (None, None);
+        self.write.runs = Runs::new();
+        (self.write.truncate, self.write.purge) = (None, None);
         self.claim_at_most(keep);
         self.end = base.last.index;
-        self.install = Some(Box::new(base));
+        self.gathered = true;
+        self.write.install = Some(Box::new(base));
         self.install_in = self.next;
     }
 
@@ -115,7 +102,8 @@ impl Writes {
     }
 
     pub(crate) fn purge(&mut self, base: Base) {
-        self.purge = Some(Box::new(base));
+        self.gathered = true;
+        self.write.purge = Some(Box::new(base));
     }
 
     /// What is on disk, or will be once a write under way is done, counts up to `keep` only.
@@ -127,22 +115,20 @@ impl Writes {
     }
 
     /// Gives out what was gathered as one write, if anything was.
-    pub(crate) fn take(&mut self) -> Option<Write> {
-        let log_changes = self.truncate.is_some() || self.install.is_some() || self.purge.is_some();
-        if self.hard_state.is_none() && self.runs.is_empty() && !log_changes {
-            return None;
+    #[inline]
+    pub(crate) fn flush(&mut self, outputs: &mut Vec<Output>) {
+        if self.gathered {
+            self.give_out(outputs);
         }
+    }
+
+    fn give_out(&mut self, outputs: &mut Vec<Output>) {
+        self.gathered = false;
         let id = self.next;
         self.next = id.next();
         self.under_way.push_back((id, self.end));
-        Some(Write {
-            id,
-            hard_state: self.hard_state.take(),
-            truncate: self.truncate.take(),
-            install: self.install.take(),
-            runs: ::core::mem::take(&mut self.runs),
-            purge: self.purge.take(),
-        })
+        self.write.id = id;
+        outputs.push(Output::Persist(take(&mut self.write)));
     }
 
     /// This write and all before it are on disk. False if no such write was given out.

@@ -7,7 +7,7 @@
 //! frame that holds the last of it.
 
 use crate::group::Content;
-use kontiki_consensus::{Base, GroupId, HardState, Index, Run, Term, Write, WriteId};
+use kontiki_consensus::{Base, GroupId, HardState, Index, Run, Runs, Term, Write, WriteId};
 use kontiki_wire::frame::{BasePart, FrameHeader, FramePart, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
 use kontiki_wire::{ClusterId, base_bytes, encode_base, record};
@@ -98,31 +98,28 @@ impl Batch {
     }
 
     /// Takes runs of one term as far as there is room, at least a record if there is none yet; false if some are left.
-    fn take_runs(&mut self, group: GroupId, runs: &mut Vec<Run>, bytes_max: usize) -> bool {
+    fn take_runs(&mut self, group: GroupId, runs: &mut Runs, bytes_max: usize) -> bool {
         let Some(part) = self.parts.iter_mut().find(|p| p.group == group) else {
             return false;
         };
-        let mut taken = 0;
-        while let Some(run) = runs.get_mut(taken) {
-            if part.runs.first().is_some_and(|first| first.term() != run.term()) {
-                break;
-            }
+        let mut left = std::mem::take(runs).into_iter();
+        let mut next = left.next();
+        while let Some(run) = next {
             let room = bytes_max.saturating_sub(self.bytes);
             let head = run.fitting(room);
             let bytes = run_bytes(&head);
-            if bytes > room && self.bytes > 0 {
+            let other_term = part.runs.first().is_some_and(|first| first.term() != run.term());
+            if other_term || (bytes > room && self.bytes > 0) {
+                runs.push(run);
                 break;
             }
             self.bytes += bytes;
             part.bytes += bytes;
             let rest = run.slice(head.last().next(), run.last());
             part.runs.push(head);
-            match rest {
-                Some(rest) => *run = rest,
-                None => taken += 1,
-            }
+            next = rest.or_else(|| left.next());
         }
-        runs.drain(..taken);
+        left.for_each(|run| runs.push(run));
         runs.is_empty()
     }
 

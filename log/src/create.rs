@@ -91,7 +91,7 @@ fn first_write(identity: Identity, members: &Configuration, segment_bytes: u64) 
         truncate: None,
         install: None,
         purge: None,
-        runs: vec![Run::new(Index(1), Term::ZERO, Position(1), body)],
+        runs: Run::new(Index(1), Term::ZERO, Position(1), body).into(),
     };
     let mut queue = VecDeque::from([(GroupId::default(), write)]);
     let batch = gather(&mut queue, usize::MAX).unwrap_or_default();

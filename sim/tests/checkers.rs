@@ -73,7 +73,7 @@ fn write(id: u64, truncate: Option<u64>, runs: Vec<Run>) -> Write {
         id: WriteId(id),
         hard_state: None,
         truncate: truncate.map(Index),
-        runs,
+        runs: runs.into(),
     }
 }
 

@@ -8,8 +8,8 @@ use super::cluster::Replica;
 use super::entries::{Fingerprint, Source};
 use bytes::{BufMut, BytesMut};
 use kontiki_consensus::{
-    Body, Config, Configuration, Consensus, Event, HardState, Index, LogId, Mark, Message, NodeId, Output,
-    Position, Records, Restored, Role, Run, Term, TermStart, Time,
+    Body, Config, Configuration, Consensus, Event, HardState, Index, LogId, Mark, MarkList, Message, NodeId, Output,
+    Position, Records, Restored, Role, Run, Runs, Term, TermStart, Time,
 };
 
 pub(crate) struct Kontiki {
@@ -17,7 +17,7 @@ pub(crate) struct Kontiki {
     outputs: Vec<Output>,
     now: Time,
     /// What is on its disk.
-    log: Vec<Run>,
+    log: Vec<Runs>,
     /// How many user entries were committed up to the last commit.
     committed: u64,
 }
@@ -49,7 +49,7 @@ impl Kontiki {
         match output {
             Output::Persist(write) => {
                 assert!(write.truncate.is_none(), "nothing here is ever in doubt");
-                self.log.extend(write.runs);
+                self.log.push(write.runs);
                 self.consensus.step(self.now, Event::Persisted(write.id));
             }
             Output::Send(message) => send(message),
@@ -91,7 +91,7 @@ impl Replica for Kontiki {
     fn propose(&mut self, source: &mut Source, n: usize) {
         let place = self.consensus.admission().expect("it leads");
         let mut bytes = BytesMut::with_capacity(n * source.entry_len());
-        let mut marks = Vec::with_capacity(n);
+        let mut marks = MarkList::with_capacity(n);
         for entries in 1..=n as u32 {
             bytes.put_slice(source.next());
             marks.push(Mark {
@@ -99,7 +99,7 @@ impl Replica for Kontiki {
                 entries,
             });
         }
-        let records = Records::new(bytes.freeze(), marks).expect("marks rise to the end");
+        let records = Records::gathered(bytes.freeze(), marks).expect("marks rise to the end");
         let run = Run::new(place.index, place.term, place.position, Body::Records(records));
         self.consensus.step(self.now, Event::Propose(run));
     }
@@ -133,7 +133,7 @@ impl Replica for Kontiki {
     fn announce(&mut self) {}
 
     fn read(&self, fingerprint: &mut Fingerprint) {
-        for run in &self.log {
+        for run in self.log.iter().flatten() {
             let Body::Records(records) = run.body() else {
                 continue;
             };

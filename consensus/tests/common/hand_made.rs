@@ -70,7 +70,7 @@ pub(crate) fn append(prev: LogId, commit: u64, round: u64, runs: Vec<Run>) -> Ca
         prev,
         commit: Index(commit),
         round: Round(round),
-        runs,
+        runs: runs.into(),
     }
 }
 

@@ -78,14 +78,17 @@ impl Image {
     /// The base that the log would have if all up to `index`, which it holds, were forgotten.
     pub(crate) fn base_at(&self, index: Index) -> Base {
         let records = &self.records[..(index.0 - self.base.last.index.0) as usize];
-        let configurations = records.iter().filter_map(|r| match r.body() {
+        let mut configurations = records.iter().filter_map(|r| match r.body() {
             Body::Configuration(configuration) => Some(configuration),
             _ => None,
         });
         Base {
             last: records.last().map_or(self.base.last, Run::last_id),
             position: records.last().map_or(self.base.position, Run::last_position),
-            configuration: configurations.last().unwrap_or(&self.base.configuration).clone(),
+            configuration: configurations
+                .next_back()
+                .unwrap_or(&self.base.configuration)
+                .clone(),
         }
     }
 

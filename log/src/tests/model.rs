@@ -249,7 +249,7 @@ impl Node {
             id: WriteId(self.next),
             hard_state: None,
             truncate: None,
-            runs: vec![run],
+            runs: run.into(),
         });
     }
 
@@ -281,7 +281,7 @@ impl Node {
             hard_state,
             truncate: truncate.map(Index),
             install: install.map(Box::new),
-            runs,
+            runs: runs.into(),
             purge: purge.map(Box::new),
         };
         self.next += 1;

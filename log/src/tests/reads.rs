@@ -88,7 +88,7 @@ fn an_answer_that_does_not_fit_fails_the_log() {
             id: WriteId(1),
             hard_state: None,
             truncate: None,
-            runs: vec![entries(2, 1, 1, &[100])],
+            runs: entries(2, 1, 1, &[100]).into(),
         };
         log.persist(GROUP, write);
         let fetch = Fetch {
@@ -129,7 +129,7 @@ impl Long {
                 id: WriteId(n + 1),
                 hard_state: None,
                 truncate: None,
-                runs: vec![entries(2 + n * records, 1, 1 + n * records, &lengths)],
+                runs: entries(2 + n * records, 1, 1 + n * records, &lengths).into(),
             };
             log.persist(GROUP, write);
             while log.poll().is_some() {}

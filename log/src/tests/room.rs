@@ -3,7 +3,7 @@
 use super::disk::{Crash, TestDisk};
 use super::model::{GROUP, Node, entries, made};
 use crate::{From, LogEvent};
-use kontiki_consensus::{Index, Write, WriteId};
+use kontiki_consensus::{Index, Run, Write, WriteId};
 
 fn node() -> Node {
     let disk = TestDisk::new(2);
@@ -155,7 +155,7 @@ fn nothing_is_said_of_room_after_a_failure() {
             id: WriteId(1),
             hard_state: None,
             truncate: None,
-            runs: vec![entries(7, 1, 1, &[1])],
+            runs: entries(7, 1, 1, &[1]).into(),
         };
         node.log.as_mut().expect("up").persist(GROUP, wrong);
         node.settle();
@@ -297,13 +297,13 @@ fn what_follows_a_removal_follows_what_it_leaves() {
 
 #[test]
 fn what_does_not_follow_or_does_not_fit_is_refused_and_stops_the_log() {
-    let write = |truncate: Option<u64>, runs| Write {
+    let write = |truncate: Option<u64>, runs: Vec<Run>| Write {
         install: None,
         purge: None,
         id: WriteId(1),
         hard_state: None,
-        truncate: truncate.map(kontiki_consensus::Index),
-        runs,
+        truncate: truncate.map(Index),
+        runs: runs.into(),
     };
     let cases = [
         (write(None, vec![entries(3, 1, 1, &[1])]), "comes after"),

@@ -330,7 +330,7 @@ fn decode_append_entries(
         prev,
         commit,
         round,
-        runs,
+        runs: runs.into(),
     };
     Ok(header.raft(term, call))
 }

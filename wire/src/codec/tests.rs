@@ -3,7 +3,7 @@ use crate::{
     Codec, Compared, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Resync,
     Session, SnapshotChunk, SnapshotRequest, Stamp, record,
 };
-use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Term};
+use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Runs, Term};
 use proptest::prelude::*;
 
 const CLUSTER: ClusterId = ClusterId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
@@ -104,7 +104,7 @@ fn the_bytes_of_a_heartbeat_are_these() {
         prev: at(6, 7),
         commit: Index(8),
         round: Round(9),
-        runs: vec![],
+        runs: Runs::new(),
     };
     let body = "05000000000000000600000000000000070000000000000008000000000000000900000000000000";
     assert_eq!(
@@ -273,12 +273,7 @@ fn runs_that_leave_a_gap_are_refused() {
         prev: at(1, 7),
         commit: Index(0),
         round: Round(0),
-        runs: vec![Run::new(
-            Index(9),
-            Term(1),
-            Position(1),
-            kontiki_consensus::Body::Noop,
-        )],
+        runs: Run::new(Index(9), Term(1), Position(1), kontiki_consensus::Body::Noop).into(),
     };
     let refused = decode(CLUSTER, bytes_of(&packet(raft(1, call))));
     assert_eq!(
@@ -471,7 +466,7 @@ fn any_append() -> impl Strategy<Value = Call> {
         prev: at(term.into(), prev.into()),
         commit: Index(commit.into()),
         round: Round(round.into()),
-        runs: runs_of(Index(u64::from(prev) + 1), Term(term.into()), parts),
+        runs: runs_of(Index(u64::from(prev) + 1), Term(term.into()), parts).into(),
     })
 }
 

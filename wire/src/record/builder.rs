@@ -3,7 +3,7 @@
 use super::{Codec, InSession, Kind, Payload, RecordHeader, Session, Stamp, TrimPoint, control, header};
 use crate::ClusterId;
 use bytes::{BufMut, Bytes, BytesMut};
-use kontiki_consensus::{Admission, Body, GroupId, Index, Mark, Position, Records, Run};
+use kontiki_consensus::{Admission, Body, GroupId, Index, Mark, MarkList, Position, Records, Run};
 
 /// A run is cut here unless a single record is larger: memory is freed and sent by the run.
 const RUN_BYTES_MAX: usize = 4 << 20;
@@ -19,7 +19,7 @@ pub struct RunBuilder {
     group: GroupId,
     at: Admission,
     bytes: BytesMut,
-    marks: Vec<Mark>,
+    marks: MarkList,
     entries: u32,
 }
 
@@ -45,7 +45,7 @@ impl RunBuilder {
             group,
             at,
             bytes: BytesMut::with_capacity(bytes.min(RUN_BYTES_MAX)),
-            marks: Vec::with_capacity(records),
+            marks: MarkList::with_capacity(records),
             entries: 0,
         }
     }
@@ -120,7 +120,7 @@ impl RunBuilder {
     /// The run; `None` if nothing was added.
     #[must_use]
     pub fn finish(self) -> Option<Run> {
-        let records = Records::new(self.bytes.freeze(), self.marks)?;
+        let records = Records::gathered(self.bytes.freeze(), self.marks)?;
         Some(Run::new(
             self.at.index,
             self.at.term,

@@ -5,7 +5,7 @@
 use super::{Kind, RecordError, RecordHeader, SessionLimits, TrimPoint, control, entries_in};
 use crate::ClusterId;
 use bytes::Bytes;
-use kontiki_consensus::{Body, GroupId, Index, Mark, Position, Records, Run};
+use kontiki_consensus::{Body, GroupId, Index, Mark, MarkList, Position, Records, Run};
 
 /// Consecutive runs from exactly these bytes; they share their memory.
 ///
@@ -42,7 +42,7 @@ struct Pending {
     first: RecordHeader,
     /// Where the first begins.
     from: usize,
-    marks: Vec<Mark>,
+    marks: MarkList,
 }
 
 struct Decoder {
@@ -138,7 +138,7 @@ impl Decoder {
         let pending = self.pending.get_or_insert_with(|| Pending {
             first: *header,
             from: at,
-            marks: Vec::new(),
+            marks: MarkList::default(),
         });
         let entries = pending.marks.last().map_or(0, |m| m.entries) + header.count;
         pending.marks.push(Mark {
@@ -153,7 +153,7 @@ impl Decoder {
             return;
         };
         let end = marks.last().map_or(from, |m| from + m.end as usize);
-        let records = Records::new(self.bytes.slice(from..end), marks);
+        let records = Records::gathered(self.bytes.slice(from..end), marks);
         let run = records.map(|r| Run::new(first.index, first.term, first.first, Body::Records(r)));
         self.runs.extend(run);
     }
