@@ -165,10 +165,13 @@ fn live(
     shared: &Arc<Shared>,
     ready: Sender<Result<(), Error>>,
 ) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build_local(LocalOptions::default());
-    let runtime = match runtime {
+    let mut builder = runtime::Builder::new_current_thread();
+    builder.enable_time();
+    if config.memory.is_none() {
+        // Not without need: a thread that waits for sockets is more expensive to wake.
+        builder.enable_io();
+    }
+    let runtime = match builder.build_local(LocalOptions::default()) {
         Ok(runtime) => runtime,
         Err(error) => return tell(&ready, Err(Error::Io(format!("cannot start a node: {error}")))),
     };

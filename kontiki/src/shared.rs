@@ -256,11 +256,27 @@ impl Shared {
 
     /// Answers one.
     pub(crate) fn answer(&self, waiter: Waiter, reply: Reply) {
-        self.let_go(waiter.is_append, waiter.bytes);
-        // Before the answer: whoever has it asks for no less from then on.
-        self.seen.fetch_max(tells_of(&reply), Ordering::Relaxed);
-        // Whoever asked may have gone meanwhile.
-        let _ = waiter.answer.send(reply);
+        self.answer_all(&mut vec![(waiter, reply)]);
+    }
+
+    /// Answers several, and leaves the list empty. What is counted is written once for all: every caller looks there.
+    pub(crate) fn answer_all(&self, replies: &mut Vec<(Waiter, Reply)>) {
+        let (mut appends, mut reads, mut last) = (0, 0, 0);
+        for (waiter, reply) in &*replies {
+            *(if waiter.is_append { &mut appends } else { &mut reads }) += waiter.bytes;
+            last = tells_of(reply).max(last);
+        }
+        for (is_append, bytes) in [(true, appends), (false, reads)] {
+            if bytes > 0 {
+                self.let_go(is_append, bytes);
+            }
+        }
+        // Before the answers: whoever has one asks for no less from then on.
+        self.seen.fetch_max(last, Ordering::Relaxed);
+        for (waiter, reply) in replies.drain(..) {
+            // Whoever asked may have gone meanwhile.
+            let _ = waiter.answer.send(reply);
+        }
     }
 
     /// Index of the last entry that an answer has told of.

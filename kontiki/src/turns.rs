@@ -327,9 +327,7 @@ impl<N: Network> Core<N> {
 
     /// Tells those who were answered in this turn.
     fn answer(&mut self) {
-        for (waiter, reply) in self.outside.replies.drain(..) {
-            self.shared.answer(waiter, reply);
-        }
+        self.shared.answer_all(&mut self.outside.replies);
     }
 
     /// Tells everyone who waits that this node will not answer.

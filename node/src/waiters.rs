@@ -36,6 +36,8 @@ pub(crate) struct Waiters {
     in_flight_bytes: usize,
     /// Those of sessions among it, until they have passed by. No session is there without one.
     in_sessions: BTreeMap<u64, Rising<Place>>,
+    /// Empty: the memory of the last that went, for the next.
+    spare: Rising<Place>,
     /// The sessions that are opened by what it has in flight, until that has passed by.
     opening: VecDeque<Index>,
 }
@@ -63,7 +65,8 @@ impl Waiters {
 
     /// And it is this append of a session.
     pub(crate) fn carry_in_session(&mut self, of: InSession, place: Place) {
-        let in_session = self.in_sessions.entry(of.session).or_default();
+        let in_session = self.in_sessions.entry(of.session);
+        let in_session = in_session.or_insert_with(|| std::mem::take(&mut self.spare));
         in_session.insert(of.sequence, place);
     }
 
@@ -97,7 +100,7 @@ impl Waiters {
         if let Some(in_session) = self.in_sessions.get_mut(&session) {
             in_session.remove(sequence);
             if in_session.is_empty() {
-                self.in_sessions.remove(&session);
+                self.spare = self.in_sessions.remove(&session).unwrap_or_default();
             }
         }
     }
