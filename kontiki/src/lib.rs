@@ -66,6 +66,7 @@
 //!   and what to do.
 //! - Indexes count the entries of the log, from 1, without holes.
 
+mod answer;
 mod asking;
 mod blocking;
 mod calls;

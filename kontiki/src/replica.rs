@@ -83,7 +83,17 @@ impl<P: Place> Replica<P> {
         let mut timer = pin!(sleep_until(Instant::now()));
         loop {
             self.run();
-            let (until, earlier) = match self.place.with(Core::next) {
+            let mut next = self.place.with(Core::next);
+            if matches!(next, Some(Next::Wake)) {
+                // By those who were woken already, if they come to it; what was sent in the turn goes out meanwhile.
+                yield_now().await;
+                next = self.place.with(|core| {
+                    core.wake_rest();
+                    core.next()
+                });
+            }
+            let (until, earlier) = match next {
+                Some(Next::Wake) => continue,
                 Some(Next::Sleep { until, earlier }) => (until, earlier),
                 Some(Next::Write) => {
                     // What the turn has sent goes out first: the disks of the others are to work beside this one.

@@ -7,6 +7,7 @@
 
 use crate::{
     Error,
+    answer::{Listener, Rest, Teller, answer, tell_all},
     local::LocalNode,
     lone::{Asked, Lone},
     status::Snapshot,
@@ -15,7 +16,6 @@ use kontiki_consensus::{NodeId, Time};
 use kontiki_node::{Ask, Failure, Reply};
 use kontiki_wire::{ClusterId, Refusal};
 use std::{
-    pin::Pin,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -23,7 +23,7 @@ use std::{
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
 /// What a request takes beyond its entries, generously: counted so that many small ones are bounded too.
 const REQUEST_BYTES: usize = 256;
@@ -46,7 +46,7 @@ pub(crate) struct Limits {
 /// What becomes of the answer to a request. Dropping it gives the answer up.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    reply: oneshot::Receiver<Reply>,
+    reply: Listener,
     /// That it was asked, where it matters who asks.
     asked: Option<Asked>,
 }
@@ -58,11 +58,11 @@ impl Answer {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let reply = ready!(Pin::new(&mut self.reply).poll(context));
+        let reply = ready!(self.reply.poll(context));
         if let Some(asked) = self.asked.take() {
             asked.awaited(context.waker());
         }
-        Poll::Ready(reply.ok())
+        Poll::Ready(reply)
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Submission {
 /// Whoever waits for an answer. Dropping it tells that there will be none.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    answer: oneshot::Sender<Reply>,
+    answer: Teller,
     bytes: usize,
     /// Whether the log may have changed when there is no answer.
     pub(crate) is_append: bool,
@@ -183,7 +183,7 @@ impl Shared {
         };
         let bytes = payload.saturating_add(REQUEST_BYTES);
         self.take_in(is_append, bytes)?;
-        let (answer, reply) = oneshot::channel();
+        let (answer, reply) = answer();
         let deadline = Time(
             self.now()
                 .0
@@ -256,14 +256,20 @@ impl Shared {
 
     /// Answers one.
     pub(crate) fn answer(&self, waiter: Waiter, reply: Reply) {
-        self.answer_all(&mut vec![(waiter, reply)]);
+        drop(self.answer_all(&mut vec![(waiter, reply)]));
     }
 
-    /// Answers several, and leaves the list empty. What is counted is written once for all: every caller looks there.
-    pub(crate) fn answer_all(&self, replies: &mut Vec<(Waiter, Reply)>) {
+    /// Answers several, and leaves the list empty; of those who wait, the rest is woken when what this gives is dropped. What
+    /// is counted is written once for all: every caller looks there.
+    #[must_use = "the rest is woken when it is dropped"]
+    pub(crate) fn answer_all(&self, replies: &mut Vec<(Waiter, Reply)>) -> Option<Rest> {
         let (mut appends, mut reads, mut last) = (0, 0, 0);
         for (waiter, reply) in &*replies {
-            *(if waiter.is_append { &mut appends } else { &mut reads }) += waiter.bytes;
+            *(if waiter.is_append {
+                &mut appends
+            } else {
+                &mut reads
+            }) += waiter.bytes;
             last = tells_of(reply).max(last);
         }
         for (is_append, bytes) in [(true, appends), (false, reads)] {
@@ -273,10 +279,7 @@ impl Shared {
         }
         // Before the answers: whoever has one asks for no less from then on.
         self.seen.fetch_max(last, Ordering::Relaxed);
-        for (waiter, reply) in replies.drain(..) {
-            // Whoever asked may have gone meanwhile.
-            let _ = waiter.answer.send(reply);
-        }
+        tell_all(replies.drain(..).map(|(waiter, reply)| (waiter.answer, reply)))
     }
 
     /// Index of the last entry that an answer has told of.
@@ -469,8 +472,8 @@ mod tests {
         let mut waiting = shared.submit(append(), Duration::from_secs(1)).unwrap();
         shared.close("the disk failed", true);
         assert!(matches!(
-            waiting.reply.try_recv(),
-            Ok(Reply::Failed(Failure::Stopped))
+            waiting.reply.take(),
+            Some(Reply::Failed(Failure::Stopped))
         ));
         let error = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
         assert_eq!(error, Error::Stopped("the disk failed".into()));

@@ -5,6 +5,7 @@
 //! queued and the status shows what they did; a panic of the driver stops this node, never the thread that gave the turn.
 
 use crate::{
+    answer::Rest,
     asking::Asking,
     calls::Calls,
     network::Network,
@@ -63,6 +64,8 @@ pub(crate) enum Next {
     End(End),
     /// Carries out the write that is held back.
     Write,
+    /// Wakes the rest of those who were answered.
+    Wake,
     /// Sleeps, until this moment if there is one.
     Sleep {
         /// When to look, at the latest.
@@ -85,6 +88,8 @@ pub(crate) struct Core<N> {
     deadline: Time,
     armed: Time,
     end: Option<End>,
+    /// Those who were answered last and are still to be woken, if those who were woken have not done it.
+    rest: Option<Rest>,
 }
 
 /// Everything the driver has to do with.
@@ -146,6 +151,7 @@ impl<N: Network> Core<N> {
             deadline: Time::ZERO,
             armed: Time::MAX,
             end: None,
+            rest: None,
         }
     }
 
@@ -177,6 +183,9 @@ impl<N: Network> Core<N> {
         if self.holds_write() {
             return Next::Write;
         }
+        if self.rest.is_some() {
+            return Next::Wake;
+        }
         // A deadline that has moved away leaves the timer as it is: it rings too early now and then.
         let earlier = self.deadline < self.armed;
         self.armed = self.armed.min(self.deadline);
@@ -189,15 +198,21 @@ impl<N: Network> Core<N> {
         self.armed = Time::MAX;
     }
 
-    /// Carries out the write that is held back.
+    /// Wakes the rest of those who were answered, as far as the others have not.
+    pub(crate) fn wake_rest(&mut self) {
+        self.rest = None;
+    }
+
+    /// Carries out the write that is held back. Nobody is left waiting for that.
     pub(crate) fn write(&mut self) {
+        self.wake_rest();
         let Outside { log, pace, .. } = &mut self.outside;
         log.disk_mut().carry_out(pace);
     }
 
     /// Whether the raft thread has to look: to end, to write, or to set its timer anew.
     pub(crate) fn wants_loop(&mut self) -> bool {
-        self.end.is_some() || self.deadline < self.armed || self.holds_write()
+        self.end.is_some() || self.deadline < self.armed || self.rest.is_some() || self.holds_write()
     }
 
     /// Answers everyone who still waits, for good.
@@ -205,6 +220,7 @@ impl<N: Network> Core<N> {
         self.driver.shutdown(&mut self.outside);
         self.answer();
         self.answer_all(&end.why);
+        self.wake_rest();
     }
 
     /// The network it is in.
@@ -239,6 +255,7 @@ impl<N: Network> Core<N> {
         self.accept();
         self.inbox.retain(|input| !matches!(input, Input::Request(_)));
         self.answer_all("the node is paused");
+        self.wake_rest();
     }
 
     /// Turns until there is nothing more to do.
@@ -327,7 +344,7 @@ impl<N: Network> Core<N> {
 
     /// Tells those who were answered in this turn.
     fn answer(&mut self) {
-        self.shared.answer_all(&mut self.outside.replies);
+        self.rest = self.shared.answer_all(&mut self.outside.replies);
     }
 
     /// Tells everyone who waits that this node will not answer.
