@@ -210,7 +210,8 @@ impl Driver {
         })
     }
 
-    /// Proposes to compare, if it is time and there is something new, or something undecided.
+    /// Proposes to compare, if it is time and there is something new, or something undecided, or if another node waits for a
+    /// later snapshot than the log has records for: it may be the only one that anybody asks for appends.
     pub(crate) fn propose_compare(&mut self, now: Time) {
         let Some(interval) = self.config.compare.interval else {
             return;
@@ -218,7 +219,8 @@ impl Driver {
         let halted = self.is_halted();
         let sound = self.compare.is_sound() && self.knows_sessions();
         let news = sound && self.applied.position > self.compare.position;
-        if now < self.compare.next || !(news || halted || (sound && self.is_undecided())) {
+        let called_for = sound && (self.is_undecided() || self.waits_for_records());
+        if now < self.compare.next || !(news || halted || called_for) {
             return;
         }
         // Others may have gone on meanwhile, and this node only hears of it where they compare.

@@ -428,3 +428,24 @@ fn who_looks_for_a_new_state_was_the_wrong_one() {
     world.hand(bad, good, PeerMessage::Resync(looks));
     world.run_until("the other to go on", |w| quarantined(w) == [bad]);
 }
+
+/// One that has made a snapshot of its wrong state at the very end of the log can only take over a later one.
+#[test]
+fn the_log_goes_on_for_who_waits_for_more_than_it_holds() {
+    let (mut world, names, _) = cluster(3, STATES);
+    add(&mut world, names[0], 5);
+    world.run(2_000);
+    let last = |world: &World| world.driver(names[0]).consensus().last().index;
+    let end = last(&world);
+    world.run(1_000);
+    assert_eq!(last(&world), end, "there is no news");
+    let index = end.next();
+    world.hand(
+        names[1],
+        names[0],
+        PeerMessage::Resync(Resync { index, offer: None }),
+    );
+    world.run_until("another record", |world| last(world) == index);
+    world.run(1_000);
+    assert_eq!(last(&world), index, "one is enough");
+}

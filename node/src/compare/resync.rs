@@ -147,6 +147,12 @@ impl Driver {
         wanted.is_some_and(|index| index <= self.applied.at.index && newest < index)
     }
 
+    /// Whether another node waits for a snapshot that covers more than the log holds.
+    pub(super) fn waits_for_records(&self) -> bool {
+        let wanted = self.compare.syncing.wanted;
+        wanted.is_some_and(|index| index > self.consensus.last().index)
+    }
+
     /// Whether a snapshot was offered to a node that is fetching it.
     pub(crate) fn is_offered(&self, last: LogId, now: Time) -> bool {
         let mut offered = self.compare.syncing.offered.iter();
