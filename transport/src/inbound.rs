@@ -15,6 +15,9 @@ use quinn::{ReadError, RecvStream};
 
 /// How many pieces of a stream are taken before they are worked on, each at most a datagram.
 const PIECES: usize = 32;
+/// How often a stream of snapshots lets the others go first after those: what the sender has sent before it may still lie here
+/// unread.
+const BACKGROUND_YIELDS: usize = 8;
 
 /// Why a stream is not read further.
 #[derive(Debug, thiserror::Error)]
@@ -48,16 +51,22 @@ pub(crate) async fn read_packets(
 ) -> Result<(), StreamError> {
     let mut assembler = Assembler::new(bytes_max);
     let mut pieces = [const { Bytes::new() }; PIECES];
+    let mut yields = 1;
     while let Some(count) = stream.read_chunks(&mut pieces).await? {
         for piece in &mut pieces[..count] {
             while let Some(frame) = assembler.next(piece)? {
                 let packet = codec::decode(own.cluster, frame)?;
                 check_envelope(&packet, own, peer)?;
+                if packet.message.is_background() {
+                    yields = BACKGROUND_YIELDS;
+                }
                 sink.deliver(TransportEvent::Packet(packet));
             }
         }
         sink.settle();
-        tokio::task::yield_now().await;
+        for _ in 0..yields {
+            tokio::task::yield_now().await;
+        }
     }
     Ok(())
 }
