@@ -230,6 +230,7 @@ mod tests {
         owner::Node,
         replica::Replica,
         shared::{Order, Shared},
+        turns::Next,
     };
     use std::{
         pin::{Pin, pin},
@@ -347,6 +348,42 @@ mod tests {
                 assert_eq!(cluster.last(at), before + n);
             }
         }
+    }
+
+    #[derive(Default)]
+    struct Count(std::sync::atomic::AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_raft_thread_wakes_those_whom_one_answered_with_them_does_not() {
+        let cluster = cluster();
+        let leader = &cluster.nodes[0].node;
+        // Its raft thread sleeps, and not for too long.
+        assert!(matches!(leader.with(Core::next), Some(Next::Sleep { .. })));
+        assert_eq!(leader.with(Core::wants_loop), Some(false));
+        // What is asked meanwhile is answered in one turn.
+        let held = lock(&leader.core);
+        let counts = [(); 3].map(|()| Arc::<Count>::default());
+        let mut appends = [(); 3].map(|()| cluster.append(0));
+        for (append, count) in appends.iter_mut().zip(&counts) {
+            let waker = Waker::from(count.clone());
+            let mut context = Context::from_waker(&waker);
+            assert!(Pin::new(append).poll(&mut context).is_pending());
+        }
+        drop(held);
+        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+        leader.carry();
+        assert_eq!(woken(), [1, 0, 0]);
+        assert_eq!(leader.with(Core::wants_loop), Some(true));
+        assert!(matches!(leader.with(Core::next), Some(Next::Wake)));
+        leader.with(Core::wake_rest);
+        assert_eq!(woken(), [1, 1, 1]);
+        assert!(matches!(leader.with(Core::next), Some(Next::Sleep { .. })));
     }
 
     #[test]

@@ -367,29 +367,6 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_reaches_its_task_though_others_answered_with_it_are_never_polled_again() {
-        let config = Config::in_memory(1).unwrap().remove(0);
-        let node = RaftNode::<LogOnly<String>>::new(config).unwrap().start().unwrap();
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let patience = std::time::Duration::from_secs(60);
-        for _ in 0..100 {
-            let mut idle = [(); 3].map(|()| Box::pin(node.append("idle".to_owned())));
-            let awaited = node.append("awaited".to_owned());
-            for append in &mut idle {
-                let _ = append
-                    .as_mut()
-                    .poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
-            }
-            let found = runtime.block_on(async { tokio::time::timeout(patience, awaited).await });
-            found.expect("it was never woken").unwrap();
-        }
-        node.blocking().shutdown().unwrap();
-    }
-
-    #[test]
     fn a_panic_while_starting_is_an_error_with_its_text() {
         let config = Config::in_memory(1).unwrap().remove(0);
         *config.memory.as_ref().unwrap().broken.lock().unwrap() = Broken::Panics;
