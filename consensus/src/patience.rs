@@ -48,8 +48,8 @@ impl Consensus {
         self.election_deadline = now.after(self.random.between(from, to));
     }
 
-    #[inline(never)]
     /// From when on, and until when, this server stands behind `leader`.
+    #[inline(never)]
     fn wait_anew(&mut self, leader: Option<NodeId>) -> (Duration, Duration) {
         let (min, max) = (self.config.election_timeout_min, self.config.election_timeout_max);
         let (from, to) = match leader.and_then(|leader| self.rank_without(leader)) {

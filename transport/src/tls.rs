@@ -31,8 +31,9 @@ const MTU_MAX: u16 = 4096;
 /// How many bytes may be on their way before the network has answered: a local network takes them.
 const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
 /// How many datagrams need no acknowledgement of their own: on a connection that only carries one direction,
-/// each would cost the receiving thread a datagram in the middle of its work.
-const UNACKNOWLEDGED_MAX: u32 = 32;
+/// each would cost the receiving thread a datagram in the middle of its work. Not more: once a loss has made the sender's window
+/// smaller than this, each window waits for [`ACK_DELAY_MAX`]; with 32 an overloaded cluster did not get over that for seconds.
+const UNACKNOWLEDGED_MAX: u32 = 8;
 /// But none waits for its acknowledgement longer than this; it bounds how late a loss is noticed, too.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);
 /// Streams a dialer may open: its lanes, and room for what later versions add.
