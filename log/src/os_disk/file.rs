@@ -77,7 +77,11 @@ pub(super) fn create(
 fn fill(path: &Path, file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> bool) -> io::Result<()> {
     let memory = vec![0; CHUNK + DIRECT];
     let aligned = memory.as_ptr().align_offset(DIRECT);
-    let zeros = memory.get(aligned..aligned + CHUNK).unwrap_or(&memory);
+    // Where that cannot be told, the system refuses it and it is filled the other way.
+    let zeros = memory
+        .get(aligned..)
+        .and_then(|rest| rest.get(..CHUNK))
+        .unwrap_or(&memory);
     let mut direct = if bytes > 0 { open_direct(path) } else { None };
     let mut done = 0;
     while done < bytes {
