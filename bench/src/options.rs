@@ -18,6 +18,8 @@ pub(crate) struct Options {
     /// The subjects that are measured; all if none is named.
     only: Vec<String>,
     clients: Option<u32>,
+    /// Appends a second in suite *tail*, in place of a part of what was found possible.
+    pub(crate) rate: Option<u32>,
     /// Where logs are kept.
     pub(crate) dir: PathBuf,
 }
@@ -35,6 +37,7 @@ impl Options {
             seconds: None,
             only: Vec::new(),
             clients: None,
+            rate: None,
             dir: PathBuf::from("."),
         };
         let (mut rest, mut words) = (Vec::new(), words.into_iter());
@@ -49,6 +52,7 @@ impl Options {
                 "--seconds" => options.seconds = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--only" => options.only.push(words.next()?),
                 "--clients" => options.clients = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--rate" => options.rate = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--dir" => options.dir = words.next()?.into(),
                 other if other.starts_with("--") => return None,
                 _ => rest.push(word),

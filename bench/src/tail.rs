@@ -22,9 +22,14 @@ const RETENTION_BYTES: u64 = 256 << 20;
 pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     let time = options.time(Duration::from_secs(600), Duration::from_secs(8));
     let dir = RunDir::new(&options.dir, "bench-tail")?;
-    let log = ours(&dir.path().join("log"), options, time, plain()?)?;
-    let machine = ours(&dir.path().join("machine"), options, time, machine(options)?)?;
+    let mut cases = Vec::new();
+    for (case, settings) in [("log", plain()?), ("machine", machine(options)?)] {
+        if options.wants(case) {
+            cases.push((case, ours(&dir.path().join(case), options, time, settings)?));
+        }
+    }
     let theirs = match etcd::version() {
+        _ if !options.wants("etcd") => None,
         Some(_) => Some(theirs(&dir.path().join("etcd"), options, time)?),
         None => {
             eprintln!(
@@ -33,10 +38,11 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             None
         }
     };
-    let cases = [("a log", log), ("a machine with snapshots", machine)];
+    let load = options.rate.map_or("70 % load".into(), |rate| format!("{rate} a second"));
+    let title = |case| if case == "log" { "a log" } else { "a machine with snapshots" };
     let rows = cases
         .into_iter()
-        .flat_map(|(case, ours)| rows_of(&format!("{case} at 70 % load"), ours, theirs))
+        .flat_map(|(case, ours)| rows_of(&format!("{} at {load}", title(case)), ours, theirs))
         .collect();
     let notes = format!(
         "tail: three processes, {ENTRY_BYTES} B, {}; appends come at their times, whether or not those before are
@@ -108,6 +114,11 @@ fn snapshot_bytes(options: &Options) -> u64 {
     if options.quick { 4 << 20 } else { 64 << 20 }
 }
 
+/// How many appends a second of ours are due, if `most` were possible.
+fn rate(options: &Options, most: Figures) -> f64 {
+    options.rate.map_or(most.per_second * LOAD, f64::from)
+}
+
 fn probe_stretch(options: &Options) -> Stretch {
     let run = if options.quick { 1 } else { 5 };
     Stretch {
@@ -119,14 +130,13 @@ fn probe_stretch(options: &Options) -> Stretch {
 fn ours(dir: &Path, options: &Options, time: Duration, settings: Settings) -> Result<Figures, Failed> {
     let mut cluster = Cluster::start(dir, 3, settings)?;
     options.pin(&cluster.nodes, cluster.leader)?;
-    let most = cluster
-        .append(CLIENTS, ENTRY_BYTES, probe_stretch(options))?
-        .per_second;
+    let most = cluster.append(CLIENTS, ENTRY_BYTES, probe_stretch(options))?;
+    let rate = rate(options, most);
     let stretch = Stretch {
         warm: time / 10,
         run: time,
     };
-    let figures = cluster.paced(most * LOAD, ENTRY_BYTES, stretch)?;
+    let figures = cluster.paced(rate, ENTRY_BYTES, stretch)?;
     for node in cluster.nodes.iter_mut().filter(|_| settings.machine.is_some()) {
         if node.ask("snapshot", PATIENCE)? == "0" {
             eprintln!("{SUITE}: a node took NO SNAPSHOT meanwhile: the run was too short for its load");
@@ -140,12 +150,12 @@ fn ours(dir: &Path, options: &Options, time: Duration, settings: Settings) -> Re
 fn theirs(dir: &Path, options: &Options, time: Duration) -> Result<Figures, Failed> {
     let mut etcd = Etcd::start(dir)?;
     options.pin(&etcd.members, etcd.leader)?;
-    let most = etcd.put(CLIENTS, ENTRY_BYTES, probe_stretch(options))?.per_second;
+    let most = etcd.put(CLIENTS, ENTRY_BYTES, probe_stretch(options))?;
     let stretch = Stretch {
         warm: time / 10,
         run: time,
     };
-    let figures = etcd.paced(most * LOAD, ENTRY_BYTES, stretch)?;
+    let figures = etcd.paced(most.per_second * LOAD, ENTRY_BYTES, stretch)?;
     etcd.check()?;
     Ok(figures)
 }
