@@ -11,8 +11,10 @@ use crate::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use std::{
+    future::{Future as _, poll_fn},
     net::SocketAddr,
     path::Path,
+    pin::Pin,
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -176,7 +178,11 @@ impl Etcd {
                     path: PUT,
                     message: put_request(&key(client), bytes),
                 });
-                async move { next.ok_or("no connection")?.call().await }
+                let mut put = tokio::spawn(async move {
+                    next.ok_or("no connection")?.call().await?;
+                    Ok(Instant::now())
+                });
+                poll_fn(move |context| Pin::new(&mut put).poll(context).map(|put| put?))
             };
             paced(per_second, stretch, put).await
         })?;

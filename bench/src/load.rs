@@ -4,9 +4,12 @@
 
 use crate::{Failed, histogram::Histogram};
 use std::{
+    collections::VecDeque,
     fmt,
+    future::poll_fn,
+    pin::{Pin, pin},
     str::FromStr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -166,72 +169,89 @@ pub(crate) async fn closed_loop<C: Clients>(clients: Vec<C>, stretch: Stretch) -
 /// What is later than this is counted from when it was due.
 const LATE: Duration = Duration::from_millis(5);
 /// How many may be unanswered before the run is given up: then the load was more than is possible.
-const UNANSWERED_MAX: u64 = 1_000_000;
+const UNANSWERED_MAX: usize = 1_000_000;
 
-/// What came of requests that came at their times.
-struct Pace {
-    latencies: Histogram,
-    answered: u64,
-    failed: Option<Failed>,
+/// A request that was made, and the time at which its answer was found.
+pub(crate) struct Timed<A>(pub(crate) A);
+
+impl<A, T, E> Future for Timed<A>
+where
+    A: Future<Output = Result<T, E>> + Unpin,
+    Failed: From<E>,
+{
+    type Output = Result<Instant, Failed>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(Ok(answer.map(|_| Instant::now())?))
+    }
 }
 
-/// Asks so often a second, whether or not those before are answered. On the runtime this is called on.
+/// Requests that came at their times and are not answered.
+struct UnderWay<A> {
+    asked: VecDeque<(Instant, A)>,
+    latencies: Histogram,
+    /// From when on they are counted.
+    from: Instant,
+}
+
+impl<A: Future<Output = Result<Instant, Failed>> + Unpin> UnderWay<A> {
+    /// Looks for answers until the first is found missing; `Ready` if there is none under way.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        while let Some((begun, answer)) = self.asked.front_mut() {
+            let answered = ready!(Pin::new(answer).poll(context))?;
+            if *begun >= self.from {
+                self.latencies.record(answered - *begun);
+            }
+            self.asked.pop_front();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Looks for answers for a while.
+    async fn wait(&mut self, time: Duration) -> Result<(), Failed> {
+        let mut tick = pin!(tokio::time::sleep(time));
+        poll_fn(|context| match self.poll(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => tick.as_mut().poll(context).map(Ok),
+        })
+        .await
+    }
+}
+
+/// Asks so often a second, whether or not those before are answered. On the runtime this is called on. A request goes on by
+/// itself once it is made: all are looked after by one task, in the order they were made in, as a program would do that has so
+/// many under way; a task for each took as long as the answer itself.
 pub(crate) async fn paced<F, A>(per_second: f64, stretch: Stretch, mut ask: F) -> Result<Figures, Failed>
 where
     F: FnMut() -> A,
-    A: Future<Output = Result<(), Failed>> + Send + 'static,
+    A: Future<Output = Result<Instant, Failed>> + Unpin,
 {
-    let pace = Arc::new(Mutex::new(Pace {
-        latencies: Histogram::new(),
-        answered: 0,
-        failed: None,
-    }));
     let began = Instant::now();
     let from = began + stretch.warm;
     let end = from + stretch.run;
+    let mut under_way = UnderWay {
+        asked: VecDeque::new(),
+        latencies: Histogram::new(),
+        from,
+    };
     let mut asked = 0;
     while Instant::now() < end {
         let due = (began.elapsed().as_secs_f64() * per_second) as u64;
         while asked < due {
             let planned = began + Duration::from_secs_f64(asked as f64 / per_second);
-            let (answer, pace, now) = (ask(), pace.clone(), Instant::now());
+            let (answer, now) = (ask(), Instant::now());
             let begun = if now - planned > LATE { planned } else { now };
-            tokio::spawn(async move {
-                let answer = answer.await;
-                let mut pace = lock(&pace);
-                match answer {
-                    Ok(()) => pace.answered += 1,
-                    Err(error) => pace.failed = Some(error),
-                }
-                if begun >= from {
-                    pace.latencies.record(begun.elapsed());
-                }
-            });
+            under_way.asked.push_back((begun, answer));
             asked += 1;
         }
-        still_answered(&pace, asked)?;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        if under_way.asked.len() > UNANSWERED_MAX {
+            return Err("it does not keep up with the load".into());
+        }
+        under_way.wait(Duration::from_millis(1)).await?;
     }
-    while lock(&pace).answered < asked {
-        still_answered(&pace, 0)?;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let pace = lock(&pace);
-    Ok(Figures::of(&pace.latencies, asked, stretch.run))
-}
-
-fn still_answered(pace: &Mutex<Pace>, asked: u64) -> Result<(), Failed> {
-    let mut pace = lock(pace);
-    match pace.failed.take() {
-        Some(error) => Err(error),
-        None if asked > pace.answered + UNANSWERED_MAX => Err("it does not keep up with the load".into()),
-        None => Ok(()),
-    }
-}
-
-/// Nothing under the lock can be half done.
-fn lock(pace: &Mutex<Pace>) -> MutexGuard<'_, Pace> {
-    pace.lock().unwrap_or_else(PoisonError::into_inner)
+    poll_fn(|context| under_way.poll(context)).await?;
+    Ok(Figures::of(&under_way.latencies, asked, stretch.run))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::{
     Failed,
-    load::{Client, Stretch, closed_loop, paced},
+    load::{Client, Stretch, Timed, closed_loop, paced},
     node::measured,
     process::PATIENCE,
 };
@@ -197,8 +197,7 @@ fn answer(handle: &MachineHandle<Pages>, shape: Shape, words: &[&str]) -> Result
         ["paced", per_second, client, bytes, warm, run] => {
             let mut writer = Writer::new(handle, shape, client.parse()?, bytes.parse()?);
             let paced = paced(per_second.parse()?, Stretch::parse(warm, run)?, || {
-                let apply = handle.apply(writer.next());
-                async move { Ok(apply.await.map(drop)?) }
+                Timed(handle.apply(writer.next()))
             });
             Ok(measured(paced)?.to_string())
         }

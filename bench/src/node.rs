@@ -7,7 +7,7 @@ use crate::{
     Failed,
     entries::{self, Proof},
     failover,
-    load::{Client, Figures, Stretch, closed_loop, paced},
+    load::{Client, Figures, Stretch, Timed, closed_loop, paced},
     machine,
     process::{PATIENCE, Process, free_ports, tried_again},
 };
@@ -342,7 +342,7 @@ fn answer(handle: &Handle<Raw>, words: &[&str]) -> Result<String, Failed> {
             let append = || {
                 let append = handle.append(Raw(entries::entry(client, number, bytes)));
                 number += 1;
-                async move { Ok(append.await.map(drop)?) }
+                Timed(append)
             };
             let paced = paced(per_second.parse()?, Stretch::parse(warm, run)?, append);
             Ok(measured(paced)?.to_string())

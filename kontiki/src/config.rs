@@ -93,10 +93,11 @@ pub struct Config {
     /// the other limits of sessions.
     pub session_ttl: Duration,
     /// How many sessions there may be; one more takes the place of the one that was silent for longest. From 1 to 1 million;
-    /// 4096 unless set. All together remember at most 512 MiB.
+    /// 2000 unless set. All together remember at most 512 MiB.
     pub sessions_max: usize,
     /// How many bytes of answers a session remembers, each counted with 64 bytes and what the state machine gave back. 1 KiB to
-    /// 1 GiB; 64 KiB unless set. Where answers are so large that this forgets one which may still be asked for, a retry of
+    /// 1 GiB; 256 KiB unless set. The node's own session has as many appends without an answer at most as such answers without
+    /// anything from the machine have room here: 4096 unless set; more wait. Where answers are so large that this forgets one which may still be asked for, a retry of
     /// that append fails as [`Error::SessionStale`].
     pub session_answers_bytes_max: usize,
     /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.
@@ -147,8 +148,8 @@ impl Config {
             segment_bytes: 64 << 20,
             sessions: true,
             session_ttl: Duration::from_secs(3600),
-            sessions_max: 4096,
-            session_answers_bytes_max: 64 << 10,
+            sessions_max: 2000,
+            session_answers_bytes_max: 256 << 10,
             snapshots: SnapshotPolicy::default(),
             retention_bytes: None,
             retention_age: None,
@@ -400,7 +401,7 @@ impl Config {
     }
 
     /// What the records say that open sessions; checked to be within range.
-    fn session_limits(&self) -> SessionLimits {
+    pub(crate) fn session_limits(&self) -> SessionLimits {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         SessionLimits {
             ttl: u32::try_from(self.session_ttl.as_secs()).unwrap_or(u32::MAX),

@@ -150,7 +150,7 @@ impl Content {
                 self.names.entry(name).or_insert(None);
                 Ok(Done::Unit)
             }
-            Op::Create { name, bytes } => self.create(name, bytes),
+            Op::Create { name, bytes, .. } => self.create(name, bytes),
             Op::Open { name } => self.open(&name),
             Op::Close { .. } | Op::SyncDirectory { .. } => Ok(Done::Unit),
             Op::Write {
@@ -280,6 +280,7 @@ mod tests {
             Op::Create {
                 name: "d/a".into(),
                 bytes: 8,
+                within: 0,
             },
         ) else {
             panic!()

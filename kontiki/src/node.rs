@@ -281,7 +281,16 @@ fn open<N: Network>(
     }
     let network = join(&mut config, incarnation)?;
     let identity = config.identity(incarnation);
-    Ok(Core::new(shared.clone(), identity, driver, log, worker, network))
+    let limits = config.session_limits();
+    Ok(Core::new(
+        shared.clone(),
+        identity,
+        driver,
+        log,
+        worker,
+        network,
+        limits,
+    ))
 }
 
 fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {

@@ -22,8 +22,9 @@ use kontiki_node::{
     driver::Driver,
     machine::{Asked, Restore, Source, Task},
     once::{Held, Once},
+    session::open_max,
 };
-use kontiki_wire::{Identity, Packet, PeerMessage, Session};
+use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -124,6 +125,7 @@ impl<N: Network> Core<N> {
         mut log: Log<Storage>,
         worker: Option<Worker>,
         network: N,
+        limits: SessionLimits,
     ) -> Self {
         log.disk_mut().hold_writes();
         let outside = Outside {
@@ -135,7 +137,7 @@ impl<N: Network> Core<N> {
             asking: Asking::new(shared.signal.clone()),
             network,
             calls: Calls::default(),
-            once: Once::new(),
+            once: Once::new(open_max(&limits)),
             now: Time::ZERO,
             answers: Vec::new(),
             replies: Vec::new(),

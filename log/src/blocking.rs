@@ -32,7 +32,8 @@ pub(crate) fn open(disk: &mut impl Disk, name: String) -> Result<(FileId, u64), 
 }
 
 pub(crate) fn create(disk: &mut impl Disk, name: String, bytes: u64) -> Result<FileId, DiskError> {
-    opened(perform(disk, Op::Create { name, bytes })?).map(|(file, _)| file)
+    let within = 0;
+    opened(perform(disk, Op::Create { name, bytes, within })?).map(|(file, _)| file)
 }
 
 fn opened(done: Done) -> Result<(FileId, u64), DiskError> {

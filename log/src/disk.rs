@@ -41,6 +41,9 @@ pub enum Op {
         name: String,
         /// Its length.
         bytes: u64,
+        /// After how many bytes more, written to other files, it is needed; zero if it is awaited. The disk may take its time
+        /// as long as it is ready by then.
+        within: u64,
     },
     /// Open an existing file for reading and writing.
     Open {

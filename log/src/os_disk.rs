@@ -33,7 +33,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, atomic::AtomicU64};
 use std::{fmt, process, thread};
 use work::{Answer, Effect, Job, Work, Writer};
 
@@ -73,9 +73,10 @@ impl OsDisk {
         check_directory(&path)?;
         let lock = lock(&path)?;
         let answers = Arc::new(Answers::new(Box::new(wake)));
+        let written = Arc::default();
         Ok(Self {
-            writer: Worker::start("kontiki-disk", work::in_order, &path, &answers)?,
-            aside: Worker::start("kontiki-aside", work::aside, &path, &answers)?,
+            writer: Worker::start("kontiki-disk", work::in_order, &path, &answers, &written)?,
+            aside: Worker::start("kontiki-aside", work::aside, &path, &answers, &written)?,
             answers,
             fetched: VecDeque::new(),
             in_order: 0,
@@ -131,7 +132,7 @@ impl OsDisk {
     /// What is to be done, with its file; an unknown file is refused in due order, like any other failure.
     fn work(&mut self, op: Op) -> Work {
         match op {
-            Op::Create { name, bytes } => Work::Create { name, bytes },
+            Op::Create { name, bytes, within } => Work::Create { name, bytes, within },
             Op::Write {
                 file,
                 offset,
@@ -275,10 +276,14 @@ impl Worker {
         work: fn(&Mutex<Writer>, &Queue, &Answers),
         path: &Path,
         answers: &Arc<Answers>,
+        written: &Arc<AtomicU64>,
     ) -> Result<Self, LogError> {
         let queue = Arc::new(Queue::default());
         let (its_queue, its_answers) = (Arc::clone(&queue), Arc::clone(answers));
-        let writer = Arc::new(Mutex::new(Writer::new(Directory::new(path.to_owned()))));
+        let writer = Arc::new(Mutex::new(Writer::new(
+            Directory::new(path.to_owned()),
+            Arc::clone(written),
+        )));
         let its_writer = Arc::clone(&writer);
         let thread = thread::Builder::new()
             .name(name.to_owned())

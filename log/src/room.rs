@@ -127,16 +127,17 @@ impl Room {
         self.ready.extend(spare);
     }
 
-    /// The operation that makes segment `number`, the one behind the one in use, if none is ready or being made.
-    pub(crate) fn want(&mut self, number: u64) -> Option<Op> {
+    /// The operation that makes segment `number`, the one behind the one in use, which has room for so many bytes; if none is
+    /// ready or being made.
+    pub(crate) fn want(&mut self, number: u64, left: u64) -> Option<Op> {
         let idle = matches!(self.making, Making::Nothing);
-        (idle && self.ready.is_empty()).then(|| self.fill(number))
+        (idle && self.ready.is_empty()).then(|| self.fill(number, left))
     }
 
     /// The same, after there was no room.
     pub(crate) fn retry(&mut self, number: u64) -> Option<Op> {
         match self.making {
-            Making::Refused => Some(self.fill(number)),
+            Making::Refused => Some(self.fill(number, 0)),
             Making::Unnamed(spare) => Some(self.name(spare)),
             Making::Unsynced(spare) => {
                 self.making = Making::Renaming(spare);
@@ -157,11 +158,12 @@ impl Room {
         }
     }
 
-    fn fill(&mut self, number: u64) -> Op {
+    fn fill(&mut self, number: u64, within: u64) -> Op {
         self.making = Making::Filling { number };
         Op::Create {
             name: new_name(number),
             bytes: self.segment_bytes,
+            within,
         }
     }
 
@@ -214,7 +216,7 @@ impl Room {
                 self.ready.push_back(spare);
                 Step::Ready
             }
-            Making::Clearing { number } => Step::Next(self.fill(number)),
+            Making::Clearing { number } => Step::Next(self.fill(number, 0)),
             Making::Nothing
             | Making::Recycling
             | Making::Filling { .. }

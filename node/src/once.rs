@@ -37,7 +37,7 @@ pub struct Held {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Once {
     client: SessionClient,
     /// The session has expired: nothing more goes into it.
@@ -61,10 +61,22 @@ pub struct Once {
 }
 
 impl Once {
-    /// Without a session.
+    /// Without a session; it is to have so many appends without an answer at most, as
+    /// [`open_max`](crate::session::open_max) of the limits tells with which it will be opened.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(open_max: usize) -> Self {
+        Self {
+            client: SessionClient::new(open_max),
+            over: false,
+            opening: false,
+            openings: 0,
+            open_at: Time::ZERO,
+            waiting: VecDeque::new(),
+            returned: BTreeMap::new(),
+            expires: Time::ZERO,
+            out: Window::default(),
+            again: VecDeque::new(),
+        }
     }
 
     /// Whether a token is one of an attempt, whose answer belongs here.
@@ -281,7 +293,6 @@ fn outcome(failure: Failure, doubt: bool) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::OPEN_MAX;
     use bytes::Bytes;
     use kontiki_consensus::{Position, Term};
     use kontiki_wire::{Codec, InSession, Session};
@@ -289,7 +300,9 @@ mod tests {
     /// What it asked: token, and session, number and lowest without an answer; `None` where it opens a session.
     type Asked = (Token, Option<(u64, u64, u64)>);
 
-    #[derive(Default)]
+    /// How many appends may be out.
+    const OPEN_MAX: usize = 16;
+
     struct Bench {
         once: Once,
         now: Time,
@@ -298,9 +311,18 @@ mod tests {
     }
 
     impl Bench {
+        fn new() -> Self {
+            Self {
+                once: Once::new(OPEN_MAX),
+                now: Time::ZERO,
+                tokens: 0,
+                answers: Vec::new(),
+            }
+        }
+
         /// One that has a session of this name.
         fn opened(session: u64) -> Self {
-            let mut bench = Self::default();
+            let mut bench = Self::new();
             bench.append(1_000);
             let opening = bench.pump()[0].0;
             bench.answer(opening, Reply::SessionOpened { session, ttl: 9 });
@@ -387,7 +409,7 @@ mod tests {
 
     #[test]
     fn the_first_opens_a_session_and_all_go_into_it_in_their_order() {
-        let mut bench = Bench::default();
+        let mut bench = Bench::new();
         assert_eq!((bench.pump(), bench.once.deadline()), (vec![], Time::MAX));
         (0..3).for_each(|_| bench.append(1_000));
         let opening = bench.pump();
@@ -510,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_session_that_cannot_be_opened_keeps_nobody_beyond_their_time() {
-        let mut bench = Bench::default();
+        let mut bench = Bench::new();
         bench.append(100);
         bench.append(1_000);
         let opening = bench.pump()[0].0;

@@ -7,17 +7,23 @@
 
 use crate::{
     request::{Ask, Failure, Reply},
+    sessions::ANSWER_BYTES,
     window::Window,
 };
-use kontiki_wire::{Expect, InSession, Payload, Refusal, Session};
+use kontiki_wire::{Expect, InSession, Payload, Refusal, Session, SessionLimits};
 
-/// How far the number of an append may be above the lowest without an answer: as many answers without outputs as
-/// a session remembers unless it is told otherwise, so that none which may still be wanted is forgotten.
-pub const OPEN_MAX: usize = 1024;
+/// How many numbers a client of a session with these limits may have without an answer: the distance from the lowest to the
+/// highest is below this. As many answers without outputs as the session remembers, so that none which may still be wanted is
+/// forgotten; at least one.
+#[must_use]
+pub fn open_max(limits: &SessionLimits) -> usize {
+    usize::try_from(u64::from(limits.answers_bytes_max) / ANSWER_BYTES).map_or(usize::MAX, |n| n.max(1))
+}
 
 /// One client's session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SessionClient {
+    open_max: u64,
     session: Option<u64>,
     next: u64,
     open: Window<Open>,
@@ -45,10 +51,15 @@ pub enum Verdict {
 }
 
 impl SessionClient {
-    /// A client without a session.
+    /// A client without a session, that is to have so many numbers without an answer at most ([`open_max`]).
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(open_max: usize) -> Self {
+        Self {
+            open_max: open_max as u64,
+            session: None,
+            next: 0,
+            open: Window::default(),
+        }
     }
 
     /// The session, if one is open.
@@ -74,7 +85,7 @@ impl SessionClient {
     /// Whether a new append can be sent: there is a session, and the lowest number without an answer is near.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.session.is_some() && self.next + 1 - self.settled() < OPEN_MAX as u64
+        self.session.is_some() && self.next + 1 - self.settled() < self.open_max
     }
 
     /// Whether an append without an answer may have taken effect, or may yet, by an attempt before the last.
@@ -193,7 +204,7 @@ mod tests {
 
     #[test]
     fn numbers_rise_and_the_lowest_without_an_answer_is_told() {
-        let mut client = SessionClient::new();
+        let mut client = SessionClient::new(8);
         assert!(client.append(payload(), Expect::Any).is_none(), "no session yet");
         assert!(client.opened(7).is_empty());
         let asks: Vec<Ask> = (0..3)
@@ -216,7 +227,7 @@ mod tests {
 
     #[test]
     fn what_did_not_take_effect_is_sent_again_and_what_may_have_stays_in_doubt() {
-        let mut client = SessionClient::new();
+        let mut client = SessionClient::new(8);
         client.opened(7);
         for _ in 0..3 {
             client.append(payload(), Expect::Empty).expect("room");
@@ -239,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_new_session_leaves_nothing_open_and_uses_no_number_again() {
-        let mut client = SessionClient::new();
+        let mut client = SessionClient::new(8);
         client.opened(7);
         client.append(payload(), Expect::Any).expect("room");
         client.append(payload(), Expect::Any).expect("room");
@@ -255,9 +266,9 @@ mod tests {
 
     #[test]
     fn no_more_are_out_than_may_be() {
-        let mut client = SessionClient::new();
+        let mut client = SessionClient::new(8);
         client.opened(7);
-        (0..OPEN_MAX).for_each(|_| {
+        (0..8).for_each(|_| {
             client.append(payload(), Expect::Any).expect("room");
         });
         assert!(client.append(payload(), Expect::Any).is_none());

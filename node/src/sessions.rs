@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What an answer counts for beyond its bytes where they are bounded.
-const ANSWER_BYTES: u64 = 64;
+pub(crate) const ANSWER_BYTES: u64 = 64;
 
 /// What became of an append of a session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

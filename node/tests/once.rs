@@ -143,7 +143,7 @@ fn what_is_told_is_true_whatever_happens_to_the_others() {
         let mut chance = Chance::new(seed);
         let mut clients = Clients {
             home,
-            once: Once::new(),
+            once: Once::new(64),
             under_way: BTreeMap::new(),
             asked: 0,
             told: BTreeMap::new(),

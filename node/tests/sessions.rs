@@ -399,7 +399,7 @@ fn the_client_gets_each_append_through_once_whatever_happens() {
     for seed in 0..20 {
         let (mut world, names) = World::led(3, 100 + seed);
         world.twice = 4;
-        let mut client = SessionClient::new();
+        let mut client = SessionClient::new(1024);
         client.opened(open(&mut world, names[0]));
         for n in 0..12_u64 {
             let text = n.to_string();

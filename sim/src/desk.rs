@@ -6,8 +6,9 @@
 use crate::world::World;
 use kontiki_consensus::Time;
 use kontiki_node::once::{Held, Once};
+use kontiki_node::session::open_max;
 use kontiki_node::{Ask, Input, Reply, Request, Token};
-use kontiki_wire::Session;
+use kontiki_wire::{Session, SessionLimits};
 
 /// Between the clients of a node and its driver.
 #[derive(Debug, Default)]
@@ -17,11 +18,11 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// One that has each append of its clients take effect once, or one that changes nothing.
+    /// One that has each append of its clients take effect once, in a session with these limits, or one that changes nothing.
     #[must_use]
-    pub fn new(once: bool) -> Self {
+    pub fn new(once: Option<&SessionLimits>) -> Self {
         Self {
-            once: once.then(Once::new),
+            once: once.map(|limits| Once::new(open_max(limits))),
             answers: Vec::new(),
         }
     }

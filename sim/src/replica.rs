@@ -255,7 +255,7 @@ impl Replica {
             log,
             incarnation,
             inbox: Vec::new(),
-            desk: Desk::new(self.once),
+            desk: Desk::new(self.once.then_some(&self.limits)),
             copies: Vec::new(),
             clock,
             wake: Time::MAX,

@@ -25,6 +25,8 @@ use std::collections::BTreeMap;
 pub const PROPERTY: &str = "an append of a session takes effect once, and every attempt is answered alike";
 /// How many appends of one client may have no answer.
 const OPEN_MAX: usize = 6;
+/// How far apart their numbers may be: far enough that a session with little room for answers forgets some of them.
+const DISTANCE_MAX: usize = 1024;
 /// How many answered appends a client may send once more.
 const DONE_MAX: usize = 8;
 
@@ -69,7 +71,7 @@ struct Done {
 }
 
 /// One client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Client {
     session: SessionClient,
     opening: bool,
@@ -96,8 +98,12 @@ impl SessionClients {
     #[must_use]
     pub fn new(random: Random, habits: Habits, machine: MachineKind) -> Self {
         let client = || Client {
+            session: SessionClient::new(DISTANCE_MAX),
+            opening: false,
             needs_session: true,
-            ..Client::default()
+            silent_until: Time::ZERO,
+            pending: BTreeMap::new(),
+            done: BTreeMap::new(),
         };
         Self {
             random,

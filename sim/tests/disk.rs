@@ -31,6 +31,7 @@ fn create(disk: &mut SimDisk, name: &str, bytes: u64) -> FileId {
         Op::Create {
             name: name.to_owned(),
             bytes,
+            within: 0,
         },
     )
 }
@@ -222,7 +223,8 @@ fn names_are_not_given_twice_and_what_is_missing_is_said() {
             &mut disk,
             Op::Create {
                 name: "a".to_owned(),
-                bytes: 1
+                bytes: 1,
+                within: 0,
             }
         )
         .err(),
@@ -237,7 +239,8 @@ fn names_are_not_given_twice_and_what_is_missing_is_said() {
             &mut disk,
             Op::Create {
                 name: "d/b".to_owned(),
-                bytes: 1
+                bytes: 1,
+                within: 0,
             }
         )
         .err(),
@@ -284,7 +287,8 @@ fn a_full_disk_makes_no_files_but_takes_writes() {
             &mut disk,
             Op::Create {
                 name: "b".to_owned(),
-                bytes: 1
+                bytes: 1,
+                within: 0,
             }
         )
         .err(),

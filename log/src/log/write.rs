@@ -269,7 +269,8 @@ impl<D: Disk> Log<D> {
         if self.failed {
             return;
         }
-        if let Some(op) = self.room.want(self.active.number + 1) {
+        let left = self.active.bytes.saturating_sub(self.active.offset);
+        if let Some(op) = self.room.want(self.active.number + 1, left) {
             self.submit(op, Purpose::Create);
         }
     }

@@ -52,12 +52,12 @@ pub(super) fn open(path: PathBuf, grows: bool) -> Result<OpenFile, DiskError> {
     }
 }
 
-/// Makes a file of zeros and syncs it; `meanwhile` is called now and then, and says whether to go on. What is not
-/// finished is removed.
+/// Makes a file of zeros and syncs it; `meanwhile` is told now and then how far it is, and says whether to go on. What is
+/// not finished is removed.
 pub(super) fn create(
     path: PathBuf,
     (bytes, grows): (u64, bool),
-    meanwhile: &mut dyn FnMut() -> bool,
+    meanwhile: &mut dyn FnMut(u64) -> bool,
 ) -> Result<OpenFile, DiskError> {
     let error = |e: &io::Error| failed(format!("make {} of {bytes} bytes", path.display()), e);
     let mut options = OpenOptions::new();
@@ -74,7 +74,7 @@ pub(super) fn create(
 
 /// Every byte is written, not only promised: a write into it later changes no metadata, hence its sync
 /// is one flush, and the room is taken.
-fn fill(path: &Path, file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> bool) -> io::Result<()> {
+fn fill(path: &Path, file: &File, bytes: u64, meanwhile: &mut dyn FnMut(u64) -> bool) -> io::Result<()> {
     let memory = vec![0; CHUNK + DIRECT];
     let aligned = memory.as_ptr().align_offset(DIRECT);
     // Where that cannot be told, the system refuses it and it is filled the other way.
@@ -85,7 +85,7 @@ fn fill(path: &Path, file: &File, bytes: u64, meanwhile: &mut dyn FnMut() -> boo
     let mut direct = if bytes > 0 { open_direct(path) } else { None };
     let mut done = 0;
     while done < bytes {
-        if !meanwhile() {
+        if !meanwhile(done) {
             return Err(io::Error::new(
                 ErrorKind::Interrupted,
                 "the directory is given free",

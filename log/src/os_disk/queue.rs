@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Nothing is left half done under these locks, so a poisoned one is as good as any.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,6 +60,19 @@ impl Queue {
         }
         jobs.append(&mut state.jobs);
         !jobs.is_empty()
+    }
+
+    /// As [`Queue::glance`], but waits so long for a job.
+    pub(super) fn rest(&self, time: Duration, jobs: &mut VecDeque<Job>) -> bool {
+        let mut state = locked(&self.state);
+        if state.jobs.is_empty() && !state.stopped {
+            state.asleep = true;
+            let waited = self.filled.wait_timeout(state, time);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            state.asleep = false;
+        }
+        jobs.append(&mut state.jobs);
+        !state.stopped
     }
 
     /// Moves all jobs behind those in `jobs` without waiting; false if none will come any more.

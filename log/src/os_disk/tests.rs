@@ -73,6 +73,7 @@ fn create(name: &str, bytes: u64) -> Op {
     Op::Create {
         name: name.to_owned(),
         bytes,
+        within: 0,
     }
 }
 

@@ -9,10 +9,17 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The largest write that counts as a small one, in bytes.
 const SMALL_BYTES_MAX: usize = 16 << 10;
+
+/// How often a file that is being filled rests between two pieces while it is ahead, and how long: without appends 64 MiB take
+/// about a second.
+const RESTS: u32 = 4;
+const REST: Duration = Duration::from_millis(1);
 
 /// One operation, on its way to a thread.
 pub(super) struct Job {
@@ -36,6 +43,7 @@ pub(super) enum Work {
     Create {
         name: String,
         bytes: u64,
+        within: u64,
     },
     /// Held until its turn comes, behind what was submitted before.
     Close(Arc<OpenFile>),
@@ -122,11 +130,20 @@ pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
             continue;
         }
         let result = guarded(|| match work {
-            Work::Create { name, bytes } => writer.create(&name, bytes, &mut || {
-                let goes_on = queue.glance(&mut jobs);
-                serve_reads(&mut jobs, answers);
-                goes_on
-            }),
+            Work::Create { name, bytes, within } => {
+                let pace = Pace::new(Arc::clone(&writer.written), bytes, within);
+                writer.create(&name, bytes, &mut |done| {
+                    let mut goes_on = queue.glance(&mut jobs);
+                    for _ in 0..RESTS {
+                        serve_reads(&mut jobs, answers);
+                        if !goes_on || !pace.is_ahead(done) {
+                            break;
+                        }
+                        goes_on = queue.rest(REST, &mut jobs);
+                    }
+                    goes_on
+                })
+            }
             Work::Read { file, offset, bytes } => read(&file, offset, bytes),
             other => writer.perform(other),
         });
@@ -183,18 +200,50 @@ fn misplaced() -> DiskError {
     }
 }
 
+/// How far a new file should be while others are written to: at full speed it would take from them what the device can do.
+struct Pace {
+    written: Arc<AtomicU64>,
+    /// How much of that there was when it was begun.
+    before: u64,
+    bytes: u64,
+    within: u64,
+}
+
+impl Pace {
+    fn new(written: Arc<AtomicU64>, bytes: u64, within: u64) -> Self {
+        let before = written.load(Ordering::Relaxed);
+        Self {
+            written,
+            before,
+            bytes,
+            within,
+        }
+    }
+
+    /// Whether so many bytes of it are more than are needed by now, if it is to be ready after three quarters of what may be
+    /// written until it is needed.
+    fn is_ahead(&self, done: u64) -> bool {
+        let written = self.written.load(Ordering::Relaxed).wrapping_sub(self.before);
+        let time = self.within / 4 * 3;
+        u128::from(done) * u128::from(time) > u128::from(self.bytes) * u128::from(written)
+    }
+}
+
 /// The state of a thread that writes.
 pub(super) struct Writer {
     directory: Directory,
+    /// How many bytes were written to files of the log, by both.
+    written: Arc<AtomicU64>,
     /// Files and directories whose write or sync has failed, and how. What the system then still holds of them is
     /// unknown: a later sync may succeed although pages were dropped, so none is tried, through whatever handle.
     failed: BTreeMap<Inode, String>,
 }
 
 impl Writer {
-    pub(super) fn new(directory: Directory) -> Self {
+    pub(super) fn new(directory: Directory, written: Arc<AtomicU64>) -> Self {
         Self {
             directory,
+            written,
             failed: BTreeMap::new(),
         }
     }
@@ -203,7 +252,7 @@ impl Writer {
         &mut self,
         name: &str,
         bytes: u64,
-        meanwhile: &mut dyn FnMut() -> bool,
+        meanwhile: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Effect, DiskError> {
         let how = (bytes, is_growing(name));
         let file = file::create(self.directory.path(name)?, how, meanwhile)?;
@@ -241,6 +290,10 @@ impl Writer {
         file.check_fits(offset, buffers)?;
         self.check_sound(file.inode(), || file.write_words(offset, buffers))?;
         let written = file.write(offset, buffers);
+        if !file.grows() {
+            let bytes = buffers.iter().map(Bytes::len).sum::<usize>();
+            self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         let written = written.and_then(|()| if sync { file.sync() } else { Ok(()) });
         self.remember(file.inode(), written)
     }
@@ -299,6 +352,29 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_file_is_ready_in_time_and_not_long_before() {
+        let written = Arc::new(AtomicU64::new(500));
+        let pace = Pace::new(Arc::clone(&written), 1000, 400);
+        assert!(!pace.is_ahead(0), "the first piece waits for nothing");
+        assert!(pace.is_ahead(1));
+        written.fetch_add(150, Ordering::Relaxed);
+        assert!(
+            !pace.is_ahead(500) && pace.is_ahead(501),
+            "half of three quarters"
+        );
+        written.fetch_add(150, Ordering::Relaxed);
+        assert!(
+            !pace.is_ahead(1000),
+            "all of it, with a quarter left to name and sync it"
+        );
+    }
+
+    #[test]
+    fn a_new_file_that_is_awaited_never_rests() {
+        assert!(!Pace::new(Arc::default(), 1000, 0).is_ahead(999));
+    }
 
     #[test]
     fn a_panic_is_told_as_an_error() {

@@ -96,6 +96,7 @@ impl Lane {
                 Action::Create(ref name) => Some(Op::Create {
                     name: name.clone(),
                     bytes: 0,
+                    within: 0,
                 }),
                 Action::Open(ref name) => Some(Op::Open { name: name.clone() }),
                 Action::Close => self.file.take().map(|file| Op::Close { file }),

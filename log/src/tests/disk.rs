@@ -274,7 +274,7 @@ impl TestDisk {
         for (_, op) in std::mem::take(&mut state.queue) {
             let half = state.chance.coin();
             match op {
-                Op::Create { name, bytes } if !state.full => {
+                Op::Create { name, bytes, .. } if !state.full => {
                     let bytes = if half { bytes / 2 } else { bytes };
                     state.create(&name, bytes).ok();
                 }
@@ -396,7 +396,7 @@ impl State {
                 Ok(Done::Unit)
             }
             Op::Create { name, .. } if self.full => Err(failure(&name, ErrorKind::StorageFull)),
-            Op::Create { name, bytes } => self.create(&name, bytes),
+            Op::Create { name, bytes, .. } => self.create(&name, bytes),
             Op::Open { name } => match self.seen.files.get(&name) {
                 Some(n) => Ok(self.opened(*n)),
                 None => Err(failure(&name, ErrorKind::NotFound)),

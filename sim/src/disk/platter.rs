@@ -201,7 +201,7 @@ impl Platter {
     fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
         match op {
             Op::MakeDirectory { name } => self.make_directory(&name),
-            Op::Create { name, bytes } => self.create(&name, bytes),
+            Op::Create { name, bytes, .. } => self.create(&name, bytes),
             Op::Open { name } => self.open(&name),
             Op::Close { file } => {
                 self.open.remove(&file);
@@ -372,7 +372,7 @@ impl Platter {
         {
             damage.in_flight += 1;
             match job.op {
-                Op::Create { name, bytes } => {
+                Op::Create { name, bytes, .. } => {
                     damage.in_create = true;
                     self.create_in_part(&name, bytes);
                 }

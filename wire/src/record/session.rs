@@ -53,12 +53,12 @@ pub struct SessionLimits {
 }
 
 impl Default for SessionLimits {
-    /// An hour; 4096 sessions; 64 KiB each, hence 256 MiB of memory at the very most.
+    /// An hour; 2000 sessions; 256 KiB each, hence 500 MiB of memory at the very most.
     fn default() -> Self {
         Self {
             ttl: 3600,
-            sessions_max: 4096,
-            answers_bytes_max: 64 << 10,
+            sessions_max: 2000,
+            answers_bytes_max: 256 << 10,
         }
     }
 }
