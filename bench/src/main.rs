@@ -66,7 +66,9 @@ options:
   --rounds N   runs of each, ours and theirs in turn
   --seconds N  length of a run of the suites with processes
   --only NAME  this subject alone (may be given again): inside, remote, plain, etcd, floor (durable and reads)
+               (tail: log, machine, etcd)
   --clients N  so many clients alone (durable and reads)
+  --rate N     so many appends a second (tail)
   --dir DIR    where logs are kept while measuring [default: the current directory]
 for profilers:
   hot <bytes> <outstanding>   Kontiki's consensus alone

@@ -38,8 +38,16 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             None
         }
     };
-    let load = options.rate.map_or("70 % load".into(), |rate| format!("{rate} a second"));
-    let title = |case| if case == "log" { "a log" } else { "a machine with snapshots" };
+    let load = options
+        .rate
+        .map_or("70 % load".into(), |rate| format!("{rate} a second"));
+    let title = |case| {
+        if case == "log" {
+            "a log"
+        } else {
+            "a machine with snapshots"
+        }
+    };
     let rows = cases
         .into_iter()
         .flat_map(|(case, ours)| rows_of(&format!("{} at {load}", title(case)), ours, theirs))

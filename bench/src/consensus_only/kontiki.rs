@@ -8,8 +8,8 @@ use super::cluster::Replica;
 use super::entries::{Fingerprint, Source};
 use bytes::{BufMut, BytesMut};
 use kontiki_consensus::{
-    Body, Config, Configuration, Consensus, Event, HardState, Index, LogId, Mark, MarkList, Message, NodeId, Output,
-    Position, Records, Restored, Role, Run, Runs, Term, TermStart, Time,
+    Body, Config, Configuration, Consensus, Event, HardState, Index, LogId, Mark, MarkList, Message, NodeId,
+    Output, Position, Records, Restored, Role, Run, Runs, Term, TermStart, Time,
 };
 
 pub(crate) struct Kontiki {
