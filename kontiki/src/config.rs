@@ -97,7 +97,7 @@ pub struct Config {
     pub sessions_max: usize,
     /// How many bytes of answers a session remembers, each counted with 64 bytes and what the state machine gave back. 1 KiB to
     /// 1 GiB; 256 KiB unless set. The node's own session has as many appends without an answer at most as such answers without
-    /// anything from the machine have room here: 4096 unless set; more wait. Where answers are so large that this forgets one which may still be asked for, a retry of
+    /// anything from the machine have room here: 4096 unless set, never above 16384; more wait. Where answers are so large that this forgets one which may still be asked for, a retry of
     /// that append fails as [`Error::SessionStale`].
     pub session_answers_bytes_max: usize,
     /// When snapshots of a state machine are taken. Each node takes its own; a node without a machine takes none.

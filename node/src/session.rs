@@ -12,12 +12,17 @@ use crate::{
 };
 use kontiki_wire::{Expect, InSession, Payload, Refusal, Session, SessionLimits};
 
+/// The most that [`open_max`] gives, however much a session remembers: a client has memory for the whole distance from the
+/// lowest to the highest number, and a leader takes no more of one node than four times as many.
+const OPEN_MAX: usize = 1 << 14;
+
 /// How many numbers a client of a session with these limits may have without an answer: the distance from the lowest to the
 /// highest is below this. As many answers without outputs as the session remembers, so that none which may still be wanted is
-/// forgotten; at least one.
+/// forgotten; at least one, and 16384 at most.
 #[must_use]
 pub fn open_max(limits: &SessionLimits) -> usize {
-    usize::try_from(u64::from(limits.answers_bytes_max) / ANSWER_BYTES).map_or(usize::MAX, |n| n.max(1))
+    let answers = u64::from(limits.answers_bytes_max) / ANSWER_BYTES;
+    usize::try_from(answers).map_or(OPEN_MAX, |n| n.clamp(1, OPEN_MAX))
 }
 
 /// One client's session.
@@ -262,6 +267,18 @@ mod tests {
         );
         assert_eq!(client.give_up(3, true), Some(true));
         assert_eq!(client.give_up(3, true), None);
+    }
+
+    #[test]
+    fn as_many_may_be_out_as_a_session_remembers_within_bounds() {
+        let with = |answers_bytes_max| {
+            open_max(&SessionLimits {
+                answers_bytes_max,
+                ..SessionLimits::default()
+            })
+        };
+        assert_eq!([with(0), with(63), with(128)], [1, 1, 2]);
+        assert_eq!([with(256 << 10), with(u32::MAX)], [4096, OPEN_MAX]);
     }
 
     #[test]

@@ -260,6 +260,7 @@ impl OpenFile {
     }
 }
 
-fn total(buffers: &[Bytes]) -> u64 {
+/// How many bytes they hold.
+pub(super) fn total(buffers: &[Bytes]) -> u64 {
     buffers.iter().map(|b| b.len() as u64).sum()
 }

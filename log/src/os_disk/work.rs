@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The largest write that counts as a small one, in bytes.
-const SMALL_BYTES_MAX: usize = 16 << 10;
+const SMALL_BYTES_MAX: u64 = 16 << 10;
 
 /// How often a file that is being filled rests between two pieces while it is ahead, and how long: without appends 64 MiB take
 /// about a second.
@@ -74,7 +74,7 @@ impl Work {
         match self {
             Self::Write {
                 buffers, sync: true, ..
-            } => buffers.iter().map(Bytes::len).sum::<usize>() <= SMALL_BYTES_MAX,
+            } => file::total(buffers) <= SMALL_BYTES_MAX,
             _ => false,
         }
     }
@@ -291,8 +291,7 @@ impl Writer {
         self.check_sound(file.inode(), || file.write_words(offset, buffers))?;
         let written = file.write(offset, buffers);
         if !file.grows() {
-            let bytes = buffers.iter().map(Bytes::len).sum::<usize>();
-            self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+            self.written.fetch_add(file::total(buffers), Ordering::Relaxed);
         }
         let written = written.and_then(|()| if sync { file.sync() } else { Ok(()) });
         self.remember(file.inode(), written)
