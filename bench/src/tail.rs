@@ -23,9 +23,12 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     let time = options.time(Duration::from_secs(600), Duration::from_secs(8));
     let dir = RunDir::new(&options.dir, "bench-tail")?;
     let mut cases = Vec::new();
-    for (case, settings) in [("log", plain()?), ("machine", machine(options)?)] {
+    for (case, title, settings) in [
+        ("log", "a log", plain()?),
+        ("machine", "a machine with snapshots", machine(options)?),
+    ] {
         if options.wants(case) {
-            cases.push((case, ours(&dir.path().join(case), options, time, settings)?));
+            cases.push((title, ours(&dir.path().join(case), options, time, settings)?));
         }
     }
     let theirs = match etcd::version() {
@@ -41,20 +44,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     let load = options
         .rate
         .map_or("70 % load".into(), |rate| format!("{rate} a second"));
-    let title = |case| {
-        if case == "log" {
-            "a log"
-        } else {
-            "a machine with snapshots"
-        }
-    };
     let rows = cases
         .into_iter()
-        .flat_map(|(case, ours)| rows_of(&format!("{} at {load}", title(case)), ours, theirs))
+        .flat_map(|(title, ours)| rows_of(&format!("{title} at {load}"), ours, theirs))
         .collect();
     let notes = format!(
         "tail: three processes, {ENTRY_BYTES} B, {}; appends come at their times, whether or not those before are
-answered: 70 % of what {CLIENTS} clients reach in a closed loop just before, each side of its own. An append is timed from when it was handed over,
+answered: unless a rate was given, 70 % of what {CLIENTS} clients reach in a closed loop just before, each side of its own. An append is timed from when it was handed over,
 or from when it was due if that is more than 5 ms earlier. The log forgets what is beyond {} MiB meanwhile; the machine has a state
 of {} MiB in memory, written in random places, and takes a snapshot every {} MiB of commands on every node; etcd makes one every 100000 puts.
 Checked: all nodes hold the same, and as many entries as were acknowledged.
@@ -122,11 +118,6 @@ fn snapshot_bytes(options: &Options) -> u64 {
     if options.quick { 4 << 20 } else { 64 << 20 }
 }
 
-/// How many appends a second of ours are due, if `most` were possible.
-fn rate(options: &Options, most: Figures) -> f64 {
-    options.rate.map_or(most.per_second * LOAD, f64::from)
-}
-
 fn probe_stretch(options: &Options) -> Stretch {
     let run = if options.quick { 1 } else { 5 };
     Stretch {
@@ -138,8 +129,10 @@ fn probe_stretch(options: &Options) -> Stretch {
 fn ours(dir: &Path, options: &Options, time: Duration, settings: Settings) -> Result<Figures, Failed> {
     let mut cluster = Cluster::start(dir, 3, settings)?;
     options.pin(&cluster.nodes, cluster.leader)?;
-    let most = cluster.append(CLIENTS, ENTRY_BYTES, probe_stretch(options))?;
-    let rate = rate(options, most);
+    let most = cluster
+        .append(CLIENTS, ENTRY_BYTES, probe_stretch(options))?
+        .per_second;
+    let rate = options.rate.map_or(most * LOAD, f64::from);
     let stretch = Stretch {
         warm: time / 10,
         run: time,
@@ -158,12 +151,12 @@ fn ours(dir: &Path, options: &Options, time: Duration, settings: Settings) -> Re
 fn theirs(dir: &Path, options: &Options, time: Duration) -> Result<Figures, Failed> {
     let mut etcd = Etcd::start(dir)?;
     options.pin(&etcd.members, etcd.leader)?;
-    let most = etcd.put(CLIENTS, ENTRY_BYTES, probe_stretch(options))?;
+    let most = etcd.put(CLIENTS, ENTRY_BYTES, probe_stretch(options))?.per_second;
     let stretch = Stretch {
         warm: time / 10,
         run: time,
     };
-    let figures = etcd.paced(most.per_second * LOAD, ENTRY_BYTES, stretch)?;
+    let figures = etcd.paced(most * LOAD, ENTRY_BYTES, stretch)?;
     etcd.check()?;
     Ok(figures)
 }
