@@ -1,14 +1,16 @@
 //! What a file in memory holds: the pieces that were written, as they were given, so that a large one is never copied.
 //!
-//! Invariants: no piece is empty, overlaps another or reaches beyond the end; what no piece covers is zeros. Small pieces that
-//! are written one behind the other become one: each would cost more to keep than to copy, and might keep alive a larger piece
-//! of memory that it is a part of.
+//! Invariants: no piece is empty, overlaps another or reaches beyond the end; what no piece covers is zeros. Small pieces are
+//! copied, and those that are written one behind the other become one: each would cost more to keep than to copy, and might keep
+//! alive a larger piece of memory that it is a part of.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::BTreeMap;
 
 /// Up to this length a piece is copied.
 const SMALL_BYTES: usize = 1 << 10;
+/// Memory for copies is had in pieces of this length.
+const ROOM_BYTES: usize = 64 << 10;
 
 /// The content of one file.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +18,8 @@ pub(crate) struct Extents {
     length: u64,
     /// By where they begin.
     pieces: BTreeMap<u64, Bytes>,
+    /// Where the next copies go.
+    room: BytesMut,
 }
 
 impl Extents {
@@ -23,7 +27,7 @@ impl Extents {
     pub(crate) fn zeros(length: u64) -> Self {
         Self {
             length,
-            pieces: BTreeMap::new(),
+            ..Self::default()
         }
     }
 
@@ -44,16 +48,16 @@ impl Extents {
             return false;
         };
         self.clear(offset, end);
-        let (mut at, mut small) = (offset, BytesMut::new());
+        let mut at = offset;
         for buffer in buffers {
             if buffer.len() <= SMALL_BYTES {
-                small.extend_from_slice(&buffer);
+                self.copy(&buffer);
                 continue;
             }
-            at = self.put(at, small.split().freeze());
+            at = self.put_copies(at);
             at = self.put(at, buffer);
         }
-        self.put(at, small.freeze());
+        self.put_copies(at);
         true
     }
 
@@ -79,6 +83,20 @@ impl Extents {
             }
         }
         read.freeze()
+    }
+
+    /// Copies a small piece behind those that are to become one with it.
+    fn copy(&mut self, small: &[u8]) {
+        if self.room.capacity() - self.room.len() < small.len() {
+            self.room.reserve(ROOM_BYTES);
+        }
+        self.room.extend_from_slice(small);
+    }
+
+    /// Keeps what was copied as one piece, where there is none; where the next one begins.
+    fn put_copies(&mut self, at: u64) -> u64 {
+        let copies = self.room.split().freeze();
+        self.put(at, copies)
     }
 
     /// Keeps a piece where there is none; where the next one begins.
