@@ -224,8 +224,16 @@ fn carry_through(mut due: VecDeque<Arc<LocalNode>>) {
 /// Gives turns, on the raft thread of this node, to it, to those who are `due` and to those that are sent something by that, until
 /// nothing is left to do or this node is not to go on: then raft threads are woken. True if it is told to stand still.
 fn carry_on(own: &Arc<LocalNode>, mut due: VecDeque<Arc<LocalNode>>) -> bool {
+    let mut turns = 0_usize;
     loop {
-        let told = own.with(|core| (owing(core, &mut due), core.has_ended()));
+        turns = turns.wrapping_add(1);
+        let told = own.with(|core| {
+            // Sooner, they can still wake each other.
+            if turns.is_multiple_of(TURNS_MAX) {
+                core.wake_rest();
+            }
+            (owing(core, &mut due), core.has_ended())
+        });
         let (stands_still, has_ended) = told.unwrap_or((false, true));
         if stands_still || has_ended {
             due.iter().for_each(|node| node.wake());

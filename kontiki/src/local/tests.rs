@@ -305,6 +305,29 @@ fn one_raft_thread_does_the_work_of_all_nodes() {
 }
 
 #[test]
+fn those_who_were_answered_are_woken_however_much_the_raft_thread_has_to_do() {
+    let cluster = cluster();
+    let leader = &cluster.nodes[0].node;
+    let held = lock(&leader.core);
+    let counts = [(); 3].map(|()| Arc::<Count>::default());
+    let mut appends = [(); 3].map(|()| cluster.append(0));
+    for (append, count) in appends.iter_mut().zip(&counts) {
+        let waker = Waker::from(count.clone());
+        assert!(
+            Pin::new(append)
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    }
+    drop(held);
+    let due = (0..3 * TURNS_MAX)
+        .map(|n| cluster.nodes[n % 3].node.clone())
+        .collect();
+    assert!(!carry_on(leader, due));
+    assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1, 1]);
+}
+
+#[test]
 fn a_raft_thread_whose_node_is_not_to_go_on_wakes_those_it_owes_a_look() {
     for order in [Order::Pause, Order::Stop] {
         let cluster = cluster();
