@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     }
     let notes = format!(
         "embedded: one process, three nodes, {ENTRY_BYTES} B an entry, closed loop, runs of {} ms, ours and theirs in turn, a new cluster each.
-Kontiki: Config::in_memory, a thread a node, the clients tasks of one more, which does the nodes' work if there is one client.
+Kontiki: Config::in_memory, the clients tasks of one thread, the nodes' work done by another, or by that one if there is one client.
 openraft: logs that are vectors, messages handed over by calls (its stream of appends), batches of up to 4096, no snapshots; nodes
 and clients on one runtime with a thread a core, as its own benchmark.
 Both keep all entries. CPU is that of the process, clients and all. Checked after each run: all three logs hold every acknowledged entry

@@ -76,6 +76,7 @@ mod config;
 mod consistency;
 mod entry;
 mod error;
+mod extents;
 mod handle;
 mod key;
 mod local;

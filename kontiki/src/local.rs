@@ -1,8 +1,9 @@
-//! The network of a cluster within one process, and the turns that a caller who is alone gives to its nodes.
+//! The network of a cluster within one process, and the turns that one thread gives to its nodes.
 //!
-//! A caller who is alone (`lone`) need not wake anybody: it gives the node it has asked a turn itself, then those that this
-//! has sent something to, and so on ([`LocalNode::carry`]). For that a node's core stands behind a lock, which its raft thread
-//! takes for its own turns.
+//! A raft thread that is awake need not wake others: it gives the node whose it is a turn, then those that this has sent
+//! something to, and so on, until nothing is left to do. So one thread does the work of all nodes, whatever is asked meanwhile
+//! makes one batch, and no batch is split on its way. A caller who is alone (`lone`) wakes nobody at all, and gives these turns
+//! itself ([`LocalNode::carry`]). For that a node's core stands behind a lock.
 //!
 //! Invariants: whoever puts the first packet into a mailbox, or the first request into a queue, *owes* the node a look, and so
 //! does whoever gives a turn after which the raft thread has to look. What is owed is paid by a turn that begins after that, with
@@ -27,7 +28,7 @@ use tokio::sync::Notify;
 /// How many packets may wait for a node.
 const MAILBOX_PACKETS_MAX: usize = 16 << 10;
 /// How many times a caller gives nodes turns for one request: an append of three nodes needs six, by way of a follower
-/// seven. What is left is the raft threads'.
+/// seven. What is left is the raft threads', one of which gives others no more before it looks after its own node again.
 const TURNS_MAX: usize = 16;
 
 /// All nodes of a cluster in memory.
@@ -60,7 +61,7 @@ pub(crate) struct LocalLink {
     id: NodeId,
     node: Arc<LocalNode>,
     network: Arc<LocalNetwork>,
-    /// Those who are owed a look, while a caller gives the turns; without one they are woken at once.
+    /// Those who are owed a look, while turns are given; between them they are woken at once.
     owed: Option<VecDeque<Arc<LocalNode>>>,
     /// Empty between turns: kept for its memory.
     packets: Vec<Packet>,
@@ -114,12 +115,9 @@ impl LocalNode {
         let Some(mut place) = try_lock(&self.core) else {
             return self.wake();
         };
-        let wants_loop = place.as_mut().is_none_or(|core| {
-            core.network().owed = Some(std::mem::take(due));
-            let stands_still = core.run();
-            *due = core.network().owed.take().unwrap_or_default();
-            stands_still || core.wants_loop()
-        });
+        let wants_loop = place
+            .as_mut()
+            .is_none_or(|core| owing(core, due) || core.wants_loop());
         drop(place);
         if wants_loop {
             self.wake();
@@ -144,6 +142,10 @@ impl Place for Arc<LocalNode> {
 
     fn put(&self, core: Core<LocalLink>) {
         *lock(&self.core) = Some(core);
+    }
+
+    fn run(&self) -> bool {
+        carry_on(self, VecDeque::with_capacity(4))
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut Core<LocalLink>) -> R) -> Option<R> {
@@ -202,6 +204,14 @@ impl Drop for LocalLink {
     }
 }
 
+/// Gives a turn; who is owed one by that is added to those who are `due`. True as from [`Core::run`].
+fn owing(core: &mut Core<LocalLink>, due: &mut VecDeque<Arc<LocalNode>>) -> bool {
+    core.network().owed = Some(std::mem::take(due));
+    let stands_still = core.run();
+    *due = core.network().owed.take().unwrap_or_default();
+    stands_still
+}
+
 /// See [`LocalNode::carry`].
 fn carry_through(mut due: VecDeque<Arc<LocalNode>>) {
     for _ in 0..TURNS_MAX {
@@ -209,6 +219,35 @@ fn carry_through(mut due: VecDeque<Arc<LocalNode>>) {
         node.turn(&mut due);
     }
     due.iter().for_each(|node| node.wake());
+}
+
+/// Gives turns, on the raft thread of this node, to it, to those who are `due` and to those that are sent something by that, until
+/// nothing is left to do or this node is not to go on: then raft threads are woken. True if it is told to stand still.
+fn carry_on(own: &Arc<LocalNode>, mut due: VecDeque<Arc<LocalNode>>) -> bool {
+    let mut turns = 0_usize;
+    loop {
+        turns = turns.wrapping_add(1);
+        let told = own.with(|core| {
+            // Sooner, they can still wake each other.
+            if turns.is_multiple_of(TURNS_MAX) {
+                core.wake_rest();
+            }
+            (owing(core, &mut due), core.has_ended())
+        });
+        let (stands_still, has_ended) = told.unwrap_or((false, true));
+        if stands_still || has_ended {
+            due.iter().for_each(|node| node.wake());
+            return stands_still;
+        }
+        // It must not miss its own orders and deadlines, however much the others have to do.
+        for _ in 0..TURNS_MAX {
+            match due.pop_front() {
+                None => return false,
+                Some(node) if Arc::ptr_eq(&node, own) => break,
+                Some(node) => node.turn(&mut due),
+            }
+        }
+    }
 }
 
 /// The lock, unless another holds it, or this thread does already. Poisoned it is as good: turns catch their panics.

@@ -1,9 +1,9 @@
 //! Whether whoever asks a node is the only one who does: then it is carried through on the caller's thread (`local`).
 //!
-//! With several callers the raft threads are better: what is asked meanwhile makes one batch, and the nodes work side by
-//! side. So a caller is taken to be alone once two requests in a row were made while no other was out, and their answers awaited
-//! by the same task or thread, which is told by its waker: only the place in memory is compared. All of this is a guess on which
-//! nothing but speed depends. Invariant: a request is out from when it is made until its answer is taken or given up.
+//! With several callers a raft thread is better: what is asked meanwhile makes one batch, and it works beside them. So a caller
+//! is taken to be alone once two requests in a row were made while no other was out, and their answers awaited by the same task
+//! or thread, which is told by its waker: only the place in memory is compared. All of this is a guess on which nothing but
+//! speed depends. Invariant: a request is out from when it is made until its answer is taken or given up.
 
 use std::{
     sync::{

@@ -1,8 +1,9 @@
 //! A disk that is nothing but memory: for clusters within one process, in tests and benches.
 //!
-//! Invariant: it completes every operation at once, and is as strict as a real one about names and lengths.
+//! Invariant: it completes every operation at once, and is as strict as a real one about names and lengths. What is written is
+//! kept as it was given (`extents`).
 
-use crate::shared::lock;
+use crate::{extents::Extents, shared::lock};
 use bytes::Bytes;
 use kontiki_log::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId, is_growing};
 use std::{
@@ -24,7 +25,7 @@ pub(crate) struct MemoryDisk {
 struct Content {
     /// Files by name; a directory has no file.
     names: BTreeMap<String, Option<FileId>>,
-    files: BTreeMap<FileId, Vec<u8>>,
+    files: BTreeMap<FileId, Extents>,
     /// Those of them that grow.
     growing: BTreeSet<FileId>,
     next: u32,
@@ -158,7 +159,7 @@ impl Content {
                 offset,
                 buffers,
                 ..
-            } => self.write(file, offset, &buffers),
+            } => self.write(file, offset, buffers),
             Op::Read { file, offset, bytes } => self.read(file, offset, bytes),
             Op::Rename { from, to } => self.rename(&from, to),
             Op::Remove { name } => self.remove(&name),
@@ -170,10 +171,9 @@ impl Content {
         if self.names.contains_key(&name) {
             return Err(ErrorKind::AlreadyExists);
         }
-        let length = usize::try_from(bytes).map_err(|_| ErrorKind::OutOfMemory)?;
         let file = FileId(self.next);
         self.next += 1;
-        self.files.insert(file, vec![0; length]);
+        self.files.insert(file, Extents::zeros(bytes));
         if is_growing(&name) {
             self.growing.insert(file);
         }
@@ -188,42 +188,26 @@ impl Content {
             .copied()
             .flatten()
             .ok_or(ErrorKind::NotFound)?;
-        let length = self.files.get(&file).ok_or(ErrorKind::NotFound)?.len();
-        Ok(Done::Opened(file, length as u64))
+        let length = self.files.get(&file).ok_or(ErrorKind::NotFound)?.length();
+        Ok(Done::Opened(file, length))
     }
 
-    fn write(&mut self, file: FileId, offset: u64, buffers: &[Bytes]) -> Result<Done, ErrorKind> {
-        let grows = self.growing.contains(&file);
+    fn write(&mut self, file: FileId, offset: u64, buffers: Vec<Bytes>) -> Result<Done, ErrorKind> {
         let content = self.files.get_mut(&file).ok_or(ErrorKind::NotFound)?;
-        let mut start = usize::try_from(offset).map_err(|_| ErrorKind::InvalidInput)?;
-        let end = buffers
-            .iter()
-            .try_fold(start, |end, buffer| end.checked_add(buffer.len()))
-            .ok_or(ErrorKind::InvalidInput)?;
-        if grows && start <= content.len() && end > content.len() {
-            content.resize(end, 0);
+        if self.growing.contains(&file) && offset <= content.length() {
+            let bytes: u64 = buffers.iter().map(|buffer| buffer.len() as u64).sum();
+            content.grow(offset.saturating_add(bytes));
         }
-        for buffer in buffers {
-            let end = start.checked_add(buffer.len()).ok_or(ErrorKind::InvalidInput)?;
-            content
-                .get_mut(start..end)
-                .ok_or(ErrorKind::InvalidInput)?
-                .copy_from_slice(buffer);
-            start = end;
+        if content.write(offset, buffers) {
+            Ok(Done::Unit)
+        } else {
+            Err(ErrorKind::InvalidInput)
         }
-        Ok(Done::Unit)
     }
 
     fn read(&self, file: FileId, offset: u64, bytes: u64) -> Result<Done, ErrorKind> {
         let content = self.files.get(&file).ok_or(ErrorKind::NotFound)?;
-        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(content.len());
-        let (start, end) = (place(offset), place(offset.saturating_add(bytes)));
-        Ok(Done::Read(
-            content
-                .get(start..end)
-                .map(Bytes::copy_from_slice)
-                .unwrap_or_default(),
-        ))
+        Ok(Done::Read(content.read(offset, bytes)))
     }
 
     fn rename(&mut self, from: &str, to: String) -> Result<Done, ErrorKind> {
@@ -253,8 +237,10 @@ impl Content {
             };
             rest.filter(|rest| !rest.contains('/')).map(str::to_owned)
         };
-        let length =
-            |file: &Option<FileId>| file.and_then(|file| self.files.get(&file)).map_or(0, Vec::len) as u64;
+        let length = |file: &Option<FileId>| {
+            file.and_then(|file| self.files.get(&file))
+                .map_or(0, Extents::length)
+        };
         self.names
             .iter()
             .filter_map(|(name, file)| Some((inside(name)?, length(file))))

@@ -1,8 +1,8 @@
 //! The raft thread: receives, decides, writes and sends on one thread, and never waits for any of it.
 //!
 //! It gives the node a turn as soon as the transport has delivered what a datagram brought, whenever it is woken, and when the
-//! time has come that the node wants; in a network of this process callers give turns as well (`local`). Invariants: it sleeps
-//! no longer than the node wants to; what the node owned is closed by this thread, before it ends.
+//! time has come that the node wants; in a network of this process callers and the raft threads of other nodes give turns as well
+//! (`local`). Invariants: it sleeps no longer than the node wants to; what the node owned is closed by this thread, before it ends.
 
 use crate::{
     network::{Network, Quic},
@@ -35,6 +35,11 @@ pub(crate) trait Place {
 
     /// Puts the core there.
     fn put(&self, core: Core<Self::Network>);
+
+    /// Gives the core a turn, as its raft thread does; true as from [`Core::run`]. Not to be called from within one.
+    fn run(&self) -> bool {
+        self.with(Core::run) == Some(true)
+    }
 
     /// Does something with the core, if it is there. Not to be called from within.
     fn with<R>(&self, act: impl FnOnce(&mut Core<Self::Network>) -> R) -> Option<R>;
@@ -128,7 +133,7 @@ impl<P: Place> Replica<P> {
 
     /// Gives the node a turn. Not to be called from within one.
     fn run(&self) {
-        while self.place.with(Core::run) == Some(true) {
+        while self.place.run() {
             self.shared.wait_while_paused();
         }
     }

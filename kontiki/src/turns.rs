@@ -212,9 +212,14 @@ impl<N: Network> Core<N> {
         log.disk_mut().carry_out(pace);
     }
 
+    /// Whether it is not to go on.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Whether the raft thread has to look: to end, to write, or to set its timer anew.
     pub(crate) fn wants_loop(&mut self) -> bool {
-        self.end.is_some() || self.deadline < self.armed || self.rest.is_some() || self.holds_write()
+        self.has_ended() || self.deadline < self.armed || self.rest.is_some() || self.holds_write()
     }
 
     /// Answers everyone who still waits, for good.

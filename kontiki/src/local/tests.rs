@@ -293,6 +293,64 @@ fn requests_made_at_once_are_left_to_the_raft_threads() {
 }
 
 #[test]
+fn one_raft_thread_does_the_work_of_all_nodes() {
+    let cluster = cluster();
+    for at in 0..3 {
+        let mut appends: Vec<Append> = (0..10).map(|_| cluster.append(at)).collect();
+        appends.iter_mut().for_each(|append| drop(polled(append)));
+        assert!(!Place::run(&cluster.nodes[at].node));
+        // The first was carried through.
+        assert!(appends[1..].iter_mut().all(|append| polled(append).is_ready()));
+    }
+}
+
+#[test]
+fn those_who_were_answered_are_woken_however_much_the_raft_thread_has_to_do() {
+    let cluster = cluster();
+    let leader = &cluster.nodes[0].node;
+    let held = lock(&leader.core);
+    let counts = [(); 3].map(|()| Arc::<Count>::default());
+    let mut appends = [(); 3].map(|()| cluster.append(0));
+    for (append, count) in appends.iter_mut().zip(&counts) {
+        let waker = Waker::from(count.clone());
+        assert!(
+            Pin::new(append)
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+    }
+    drop(held);
+    let due = (0..3 * TURNS_MAX)
+        .map(|n| cluster.nodes[n % 3].node.clone())
+        .collect();
+    assert!(!carry_on(leader, due));
+    assert_eq!(counts.map(|count| count.0.load(Ordering::Relaxed)), [1, 1, 1]);
+}
+
+#[test]
+fn a_raft_thread_whose_node_is_not_to_go_on_wakes_those_it_owes_a_look() {
+    for order in [Order::Pause, Order::Stop] {
+        let cluster = cluster();
+        let node = &cluster.nodes[1];
+        node.shared.order(order);
+        let before = cluster.nodes[0].node.wakes();
+        let due = VecDeque::from([cluster.nodes[0].node.clone()]);
+        assert_eq!(carry_on(&node.node, due), order == Order::Pause);
+        assert_eq!(cluster.nodes[0].node.wakes(), before + 1);
+    }
+}
+
+#[test]
+fn a_raft_thread_sees_to_its_own_node_however_much_the_others_have_to_do() {
+    let cluster = cluster();
+    let [own, busy] = [1, 0].map(|at| cluster.nodes[at].node.clone());
+    cluster.nodes[1].shared.order(Order::Abort);
+    let due = (0..10 * TURNS_MAX).map(|_| busy.clone()).collect();
+    assert!(!carry_on(&own, due));
+    assert!(matches!(own.with(Core::next), Some(Next::End(_))));
+}
+
+#[test]
 fn an_append_whose_future_is_dropped_goes_on() {
     let cluster = cluster();
     let before = cluster.last(0);
