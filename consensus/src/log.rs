@@ -245,6 +245,27 @@ impl Log {
         }
     }
 
+    /// The place of the first run in memory of which this holds, as it does of all behind it. Looks from the end on in steps that
+    /// double: nearly always it is one of the last, and each of many would have to be fetched from far memory.
+    fn first_run(&self, holds: impl Fn(&Run) -> bool) -> usize {
+        let holds_at = |n: usize| self.tail.get(n).is_none_or(&holds);
+        let (mut end, mut step) = (self.tail.len(), 1);
+        while end > 0 && holds_at(end.saturating_sub(step)) {
+            (end, step) = (end.saturating_sub(step), step * 2);
+        }
+        // It holds at `end`, and not so far before it.
+        let mut start = end.saturating_sub(step);
+        while start < end {
+            let middle = start + (end - start) / 2;
+            if holds_at(middle) {
+                end = middle;
+            } else {
+                start = middle + 1;
+            }
+        }
+        end
+    }
+
     fn some_runs(&self, newest: Option<&Run>, from: Index, to: Index, bytes_max: usize) -> Option<Runs> {
         if from < self.tail_first() {
             return None;
@@ -252,7 +273,7 @@ impl Log {
         // No search through all that memory holds.
         let start = match newest {
             Some(newest) if newest.first() <= from => self.tail.len() - usize::from(newest.last() >= from),
-            _ => self.tail.partition_point(|r| r.last() < from),
+            _ => self.first_run(|r| r.last() >= from),
         };
         let mut runs = Vec::with_capacity((self.tail.len() - start).min(Self::RUNS_EXPECTED));
         let mut room = bytes_max;
@@ -291,7 +312,7 @@ impl Log {
         bytes_max: usize,
     ) -> Option<Runs> {
         let holding = |position| {
-            let n = self.tail.partition_point(|r| r.last_position() < position);
+            let n = self.first_run(|r| r.last_position() >= position);
             self.tail.get(n).and_then(|r| r.index_of(position))
         };
         let first = holding(from)?;
@@ -310,7 +331,7 @@ impl Log {
         if let Ok(next) = self.terms.binary_search_by_key(&index.next(), |t| t.index) {
             return Some(self.terms[next].position_before);
         }
-        let run = self.tail.get(self.tail.partition_point(|r| r.last() < index))?;
+        let run = self.tail.get(self.first_run(|r| r.last() >= index))?;
         (run.first() <= index)
             .then(|| run.position_at(index))
             .or_else(|| (run.first() == index.next()).then(|| run.first_position().prev()))
