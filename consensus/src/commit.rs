@@ -6,6 +6,14 @@
 use crate::{Consensus, role::State};
 
 impl Consensus {
+    /// Followers are told at once when what the log holds now is committed.
+    pub(crate) fn on_awaited(&mut self) {
+        let last = self.log.last().index;
+        if let State::Leader(leader) = &mut self.state {
+            leader.awaited = last;
+        }
+    }
+
     /// Commits as far as a quorum's disks allow.
     pub(crate) fn advance_commit(&mut self) {
         let State::Leader(leader) = &mut self.state else {

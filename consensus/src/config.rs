@@ -23,6 +23,9 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// How many bytes of the newest records are kept in memory once they are on disk.
     pub tail_bytes_max: usize,
+    /// How long followers may not be told of records that are committed while nobody among them is known to wait for any
+    /// ([`Event::Awaited`](crate::Event::Awaited)): they mostly are with the next records, without a message of its own.
+    pub commit_delay: Duration,
     /// Turns lease reads on: by how many millionths one member's clock may run faster than another's. It
     /// must be the same for all members, and so must `election_timeout_min`. A clock that stops while its
     /// machine sleeps keeps no such bound.
@@ -41,6 +44,7 @@ impl Config {
             window_bytes_max: 8 << 20,
             message_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
+            commit_delay: Duration::from_millis(5),
             lease_drift_ppm: None,
         }
     }
@@ -78,6 +82,10 @@ impl Config {
             (
                 self.election_timeout_max > self.election_timeout_min,
                 "election_timeout_max must be above election_timeout_min",
+            ),
+            (
+                self.commit_delay < self.election_timeout_min,
+                "commit_delay must be below election_timeout_min",
             ),
             (self.window_bytes_max > 0, "window_bytes_max must be above zero"),
             (self.message_bytes_max > 0, "message_bytes_max must be above zero"),

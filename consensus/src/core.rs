@@ -142,6 +142,7 @@ impl Consensus {
             Event::Timeout => self.on_timeout(now),
             Event::Message(message) => self.on_message(now, message),
             Event::Propose(run) => self.on_propose(run),
+            Event::Awaited => self.on_awaited(),
             Event::Persisted(id) => {
                 if self.writes.complete(id) {
                     self.on_persisted(now);
@@ -232,7 +233,7 @@ impl Consensus {
     #[must_use]
     pub fn deadline(&self) -> Time {
         match &self.state {
-            State::Leader(leader) => leader.next_heartbeat,
+            State::Leader(leader) => leader.next_heartbeat.min(leader.announce_at),
             _ if self.may_stand() => self.election_deadline,
             _ => Time::MAX,
         }
@@ -243,7 +244,9 @@ impl Consensus {
             return;
         }
         match &self.state {
-            State::Leader(_) => self.on_heartbeat_due(now),
+            State::Leader(leader) if now >= leader.next_heartbeat => self.on_heartbeat_due(now),
+            // The next flush tells what is committed.
+            State::Leader(_) => {}
             _ => self.stand(now),
         }
     }

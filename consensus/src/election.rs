@@ -175,6 +175,9 @@ impl Consensus {
             round_due: true,
             reads: Reads::default(),
             lease: Lease::default(),
+            announced: crate::Index::ZERO,
+            announce_at: Time::MAX,
+            awaited: crate::Index::ZERO,
         });
         let position = self.log.last_position().next();
         let noop = Run::new(last.next(), self.hard_state.term, position, Body::Noop);

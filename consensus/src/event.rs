@@ -14,6 +14,10 @@ pub enum Event {
     Message(Message),
     /// Append this run, sealed with what [`admission`](crate::Consensus::admission) said just before.
     Propose(Run),
+    /// Somebody at another server waits for records that were appended up to now, as for an append that was forwarded: the
+    /// followers are told as soon as they are committed, and not within
+    /// [`commit_delay`](crate::Config::commit_delay).
+    Awaited,
     /// This write and all before it are on disk.
     Persisted(WriteId),
     /// The answer to [`Output::Fetch`]: consecutive runs beginning at `from`. Empty if they could not be had.

@@ -107,9 +107,10 @@ impl Consensus {
                 leader.lease.begin(leader.round, now, apart);
             }
         }
+        let announced = leader.announce(now, self.commit, self.config.commit_delay);
         let (base, last, round) = (self.log.base().index, self.log.last().index, leader.round);
-        let (commit, patience) = (self.commit, self.config.election_timeout_min);
-        let lacks = |peer: &Progress| !peer.is_served(last, round, commit) || peer.is_lost(now, patience);
+        let patience = self.config.election_timeout_min;
+        let lacks = |peer: &Progress| !peer.is_served(last, round, announced) || peer.is_lost(now, patience);
         let mut n = 0;
         while let State::Leader(leader) = &self.state
             && let Some(ahead) = leader.peers.get(n..)
@@ -214,14 +215,14 @@ impl Consensus {
         );
     }
 
-    /// A new round or commit index that no record carried goes alone, just after what is known to agree.
+    /// A new round, or a commit index that is to be told, goes alone if no record carried it, just after what is known to agree.
     fn keep_informed(&mut self, n: usize) {
         let (commit, log) = (self.commit, &self.log);
         let State::Leader(leader) = &mut self.state else {
             return;
         };
         let (round, peer) = (leader.round, &mut leader.peers[n]);
-        if peer.told_round >= round && peer.told_commit >= commit {
+        if peer.told_round >= round && peer.told_commit >= leader.announced {
             return;
         }
         (peer.told_round, peer.told_commit) = (round, commit);

@@ -1,7 +1,7 @@
 //! The role of a server, as an enum that owns what belongs to it: a follower has no `next_index` to misuse.
 
 use crate::{
-    Index, LogId, NodeId, ReadId, Role, Round, Time, lease::Lease, progress::Progress, reads::Reads,
+    Duration, Index, LogId, NodeId, ReadId, Role, Round, Time, lease::Lease, progress::Progress, reads::Reads,
 };
 use alloc::{collections::BTreeSet, vec::Vec};
 
@@ -48,9 +48,28 @@ pub(crate) struct Leader {
     pub(crate) round_due: bool,
     pub(crate) reads: Reads,
     pub(crate) lease: Lease,
+    /// How far followers are told that records are committed even if no others are on their way to them.
+    pub(crate) announced: Index,
+    /// When what is committed beyond that is to be told; never if that is nothing.
+    pub(crate) announce_at: Time,
+    /// How far somebody at a follower waits for records.
+    pub(crate) awaited: Index,
 }
 
 impl Leader {
+    /// How far followers are to be told of by now, if records are committed up to here.
+    pub(crate) fn announce(&mut self, now: Time, commit: Index, delay: Duration) -> Index {
+        if self.announced < commit {
+            if self.awaited > self.announced || now >= self.announce_at.min(now.after(delay)) {
+                self.announced = commit;
+                self.announce_at = Time::MAX;
+            } else {
+                self.announce_at = self.announce_at.min(now.after(delay));
+            }
+        }
+        self.announced
+    }
+
     pub(crate) fn peer(&mut self, id: NodeId) -> Option<&mut Progress> {
         self.peers.iter_mut().find(|p| p.id == id)
     }

@@ -2,10 +2,13 @@
 
 mod common;
 
-use common::hand_made::{
-    N1, acknowledge, acknowledged, alone, append, hear, id, leading, run, said, sleep, terms,
+use common::{
+    Cluster,
+    hand_made::{
+        N1, acknowledge, acknowledged, alone, append, hear, id, leading, leading_as, run, said, sleep, terms,
+    },
 };
-use kontiki_consensus::{Event, Index, Message, NodeId, Output, Term};
+use kontiki_consensus::{Call, Duration, Event, Index, Message, NodeId, Output, Term};
 
 #[test]
 fn a_second_flush_at_the_same_time_says_nothing() {
@@ -43,6 +46,72 @@ fn a_follower_that_has_all_is_told_at_once_of_a_commit_and_of_a_round() {
     assert_eq!(told(after_commit), [append(id(3, 2), 3, 1, vec![])]);
     cluster.read(N1);
     assert_eq!(told(said(&mut cluster)), [append(id(3, 2), 3, 2, vec![])]);
+}
+
+/// What n2 is sent: whether records, and the commit index.
+fn sent_to_n2(said: Vec<Message>) -> Vec<(bool, Index)> {
+    let to_n2 = said.into_iter().filter(|m| m.to == NodeId(2));
+    let append = |m: Message| match m.call {
+        Call::AppendEntries { runs, commit, .. } => Some((!runs.is_empty(), commit)),
+        _ => None,
+    };
+    to_n2.filter_map(append).collect()
+}
+
+/// A leader of three that need not tell of a commit for 5 ms; it has a record on the way that nobody has answered yet.
+fn leading_at_leisure() -> Cluster {
+    let mut cluster = leading_as(|config| config.commit_delay = Duration::from_millis(5));
+    cluster.propose(N1, 1, 8);
+    assert_eq!(sent_to_n2(said(&mut cluster)), [(true, Index(2))]);
+    cluster
+}
+
+#[test]
+fn a_commit_that_nobody_waits_for_goes_with_the_next_records() {
+    let mut cluster = leading_at_leisure();
+    assert_eq!(
+        sent_to_n2(hear(&mut cluster, 2, 2, acknowledge(1, 3))),
+        [],
+        "not alone"
+    );
+    cluster.propose(N1, 1, 8);
+    assert_eq!(sent_to_n2(said(&mut cluster)), [(true, Index(3))]);
+    sleep(&mut cluster, 10);
+    cluster.flush(N1);
+    assert_eq!(sent_to_n2(said(&mut cluster)), [], "it knows");
+}
+
+#[test]
+fn a_commit_goes_alone_when_no_records_follow_for_a_while() {
+    let mut cluster = leading_at_leisure();
+    let before = cluster.now;
+    hear(&mut cluster, 2, 2, acknowledge(1, 3));
+    let due = cluster.server(N1).life.as_ref().expect("it is up").deadline();
+    assert_eq!(due, before.after(Duration::from_millis(5)));
+    sleep(&mut cluster, 4);
+    cluster.flush(N1);
+    assert_eq!(sent_to_n2(said(&mut cluster)), []);
+    sleep(&mut cluster, 1);
+    cluster.step(N1, Event::Timeout);
+    cluster.flush(N1);
+    assert_eq!(sent_to_n2(said(&mut cluster)), [(false, Index(3))]);
+}
+
+#[test]
+fn a_commit_that_somebody_at_a_follower_waits_for_is_told_at_once() {
+    let mut cluster = leading_at_leisure();
+    cluster.step(N1, Event::Awaited);
+    assert_eq!(
+        sent_to_n2(hear(&mut cluster, 2, 2, acknowledge(1, 3))),
+        [(false, Index(3))]
+    );
+    cluster.propose(N1, 1, 8);
+    said(&mut cluster);
+    assert_eq!(
+        sent_to_n2(hear(&mut cluster, 2, 2, acknowledge(1, 4))),
+        [],
+        "nobody waits for that one"
+    );
 }
 
 #[test]

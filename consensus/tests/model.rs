@@ -91,6 +91,7 @@ impl Run {
         let learners = u64::from(dice.percent(20));
         let (small, little) = (dice.percent(50), dice.percent(50));
         let leases = dice.percent(50);
+        let commit_delay = Duration::from_millis([0, 5, 40][dice.below(3)]);
         let mut cluster = Cluster::new(voters, learners, seed, |config| {
             if small {
                 (config.window_bytes_max, config.message_bytes_max) = (64, 24);
@@ -98,6 +99,7 @@ impl Run {
             if little {
                 config.tail_bytes_max = 32;
             }
+            config.commit_delay = commit_delay;
             config.lease_drift_ppm = leases.then_some(DRIFT_PPM);
         });
         for server in cluster.servers.values_mut() {

@@ -340,6 +340,7 @@ fn settings_that_do_not_hold_together_are_named() {
     assert!(wrong(|c| c.election_timeout_min = c.heartbeat_interval).is_err());
     assert!(wrong(|c| c.election_timeout_max = c.election_timeout_min).is_err());
     assert!(wrong(|c| c.window_bytes_max = 0).is_err());
+    assert!(wrong(|c| c.commit_delay = c.election_timeout_min).is_err());
 }
 
 #[test]

@@ -102,6 +102,8 @@ pub struct Driver {
     pub(crate) checks: Checks,
     pub(crate) forwards: Forwards,
     pub(crate) taken: Taken,
+    /// Whether another node was told of a place in the log since the last flush: it waits for that to be committed.
+    pub(crate) awaited: bool,
     pub(crate) reads: Reads,
     pub(crate) applied: Applied,
     pub(crate) snapshots: Snapshots,
@@ -133,6 +135,7 @@ impl Driver {
             checks: Checks::default(),
             forwards: Forwards::new(seed),
             taken: Taken::new(boot_term),
+            awaited: false,
             reads: Reads::new(seed),
             applied: Applied::default(),
             snapshots: Snapshots::default(),
@@ -211,6 +214,9 @@ impl Driver {
             self.ask_reads(now);
             self.see_to_comparisons(now, ports);
             self.see_to_snapshots(now, ports);
+            if std::mem::take(&mut self.awaited) {
+                self.consensus.step(now, Event::Awaited);
+            }
             let mut outputs = std::mem::take(&mut self.outputs);
             self.consensus.flush(now, &mut outputs);
             let quiet = outputs.is_empty();

@@ -305,7 +305,10 @@ impl Driver {
                 outcome,
             ) => {
                 let answer = match outcome {
-                    Ok((at, first)) => ProposeAnswer::Assigned { at, first },
+                    Ok((at, first)) => {
+                        self.awaited = true;
+                        ProposeAnswer::Assigned { at, first }
+                    }
                     Err(refusal) => ProposeAnswer::Refused(refusal),
                 };
                 self.taken.answered(term, (node, origin), number, answer);

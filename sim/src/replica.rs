@@ -294,6 +294,7 @@ impl Replica {
                 window_bytes_max: sizes.window_bytes_max,
                 message_bytes_max: sizes.message_bytes_max,
                 tail_bytes_max: sizes.tail_bytes_max,
+                commit_delay: sizes.commit_delay,
                 lease_drift_ppm: sizes.lease_drift_ppm,
                 ..Config::new(self.node)
             },

@@ -200,6 +200,8 @@ pub struct Sizes {
     pub message_bytes_max: usize,
     /// See `kontiki_consensus::Config`.
     pub tail_bytes_max: usize,
+    /// See `kontiki_consensus::Config`.
+    pub commit_delay: Duration,
     /// See `kontiki_consensus::Config`; as much as the clocks of the run differ in rate.
     pub lease_drift_ppm: Option<u32>,
     /// See `kontiki_node::DriverConfig`.
@@ -433,6 +435,8 @@ impl Sizes {
             window_bytes_max: random.magnitude(256, 256 << 10) as usize,
             message_bytes_max: random.magnitude(128, 64 << 10) as usize,
             tail_bytes_max: random.magnitude(256, 1 << 20) as usize,
+            // None in a third of the runs.
+            commit_delay: Duration::from_millis(heartbeat % 3 * 5),
             lease_drift_ppm: None,
             in_flight_bytes_max: random.magnitude(2 << 10, 1 << 20) as usize,
             segment_bytes: random.magnitude(64 << 10, 256 << 10) & !4095,

@@ -130,7 +130,11 @@ impl Replica for Kontiki {
         self.committed
     }
 
-    fn announce(&mut self) {}
+    fn announce(&mut self) {
+        // As much time passes for it as it may wait for records to go with what is committed.
+        self.now = self.consensus.deadline();
+        self.consensus.step(self.now, Event::Timeout);
+    }
 
     fn read(&self, fingerprint: &mut Fingerprint) {
         for run in self.log.iter().flatten() {

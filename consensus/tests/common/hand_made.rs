@@ -5,8 +5,8 @@ use super::{
     image::{Image, Snapshot},
 };
 use kontiki_consensus::{
-    Base, Body, Call, Conflict, Duration, Event, Index, LogId, Mark, Message, NodeId, Position, Records,
-    Role, Round, Run, Term,
+    Base, Body, Call, Config, Conflict, Duration, Event, Index, LogId, Mark, Message, NodeId, Position,
+    Records, Role, Round, Run, Term,
 };
 
 /// The server that is looked at.
@@ -14,7 +14,11 @@ pub(crate) const N1: NodeId = NodeId(1);
 
 /// n1 among `voters`, with a log of these terms after the genesis record; the others are not there.
 pub(crate) fn alone(voters: u64, terms: &[u64]) -> Cluster {
-    let mut cluster = Cluster::new(voters, 0, 7, |_| {});
+    alone_as(voters, terms, |_| {})
+}
+
+fn alone_as(voters: u64, terms: &[u64], tune: impl Fn(&mut Config)) -> Cluster {
+    let mut cluster = Cluster::new(voters, 0, 7, tune);
     cluster.checker.made_up = true;
     let genesis = cluster.servers[&N1].disk.records[0].clone();
     cluster.replace_disk(N1, Image::with_terms(&genesis, terms));
@@ -129,7 +133,12 @@ pub(crate) fn terms(cluster: &Cluster) -> Vec<u64> {
 
 /// n1 of three leads term 2; its no-op stands at i2 and is committed by n2.
 pub(crate) fn leading() -> Cluster {
-    let mut cluster = candidate();
+    leading_as(|_| {})
+}
+
+/// The same, tuned.
+pub(crate) fn leading_as(tune: impl Fn(&mut Config)) -> Cluster {
+    let mut cluster = candidate_as(tune);
     hear(&mut cluster, 2, 2, vote(false));
     hear(&mut cluster, 2, 2, acknowledge(1, 2));
     assert_eq!(
@@ -141,7 +150,11 @@ pub(crate) fn leading() -> Cluster {
 
 /// n1 of three stands in term 2.
 pub(crate) fn candidate() -> Cluster {
-    let mut cluster = alone(3, &[]);
+    candidate_as(|_| {})
+}
+
+fn candidate_as(tune: impl Fn(&mut Config)) -> Cluster {
+    let mut cluster = alone_as(3, &[], tune);
     cluster.timeout(N1);
     hear(&mut cluster, 2, 2, vote(true));
     assert_eq!(cluster.role(1), Role::Candidate);

@@ -14,8 +14,8 @@ pub(crate) mod words;
 use checker::Checker;
 use image::Image;
 use kontiki_consensus::{
-    Body, Config, Configuration, Consensus, Event, Index, LogId, Mark, Message, NodeId, Output, ReadId,
-    Records, Role, Run, Time, Write, WriteId,
+    Body, Config, Configuration, Consensus, Duration, Event, Index, LogId, Mark, Message, NodeId, Output,
+    ReadId, Records, Role, Run, Time, Write, WriteId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -75,7 +75,11 @@ impl Cluster {
             next_read: 1,
         };
         for node in genesis.members() {
-            let mut config = Config::new(node);
+            // Who tells a story wants to see what follows at once.
+            let mut config = Config {
+                commit_delay: Duration(0),
+                ..Config::new(node)
+            };
             tune(&mut config);
             cluster.add(config, Image::with_genesis(&genesis));
         }
