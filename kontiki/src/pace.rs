@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 /// A write that took longer costs more than two wakes.
-const FAST: Duration = Duration::from_micros(500);
+const FAST: Duration = Duration::from_millis(2);
 /// After one that did, so many writes go to the disk's thread.
 const SLOW_WRITES: u32 = 64;
 
