@@ -78,7 +78,7 @@ pub(crate) fn pairs(ours: &Rounds, theirs: &Rounds, case: usize, unit: Unit) -> 
 
 /// Measures all cases of all subjects.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
-    let program = remote::build()?;
+    let program = remote::build_for(options, &["remote", "plain"])?;
     let version = etcd::version();
     if version.is_none() {
         eprintln!(
@@ -191,7 +191,7 @@ fn target(shape: &str, clients: u32, peer: &str, unit: Unit) -> Option<Target> {
 }
 
 fn run_inside(dir: &Path, with: &Case<'_>) -> Result<Vec<Run>, Failed> {
-    let mut cluster = Cluster::start(dir, 3, Settings::defaults()?)?;
+    let mut cluster = Cluster::start(dir, 3, Settings::defaults(with.options)?)?;
     with.options.pin(&cluster.nodes, cluster.leader)?;
     let case = |clients: &u32| {
         let append = |cluster: &mut Cluster| cluster.append(*clients, ENTRY_BYTES, with.stretch);
@@ -209,7 +209,7 @@ fn run_remote(
     with: &Case<'_>,
     append: fn(&mut Servers, u32, usize, Stretch) -> Result<Figures, Failed>,
 ) -> Result<Vec<Run>, Failed> {
-    let mut servers = Servers::start(program, dir, "")?;
+    let mut servers = Servers::start(program, dir, with.options.carrier, "")?;
     with.options.pin(&servers.nodes, servers.leader)?;
     let case = |clients: &u32| {
         let append = |servers: &mut Servers| append(servers, *clients, ENTRY_BYTES, with.stretch);

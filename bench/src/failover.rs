@@ -81,7 +81,7 @@ where
 /// Measures each way, with our timeouts and with etcd's.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     let trials = options.rounds(if options.quick { 2 } else { 9 });
-    let defaults = Settings::defaults()?;
+    let defaults = Settings::defaults(options)?;
     let like_etcd = Settings {
         heartbeat: Duration::from_millis(100),
         election_min: Duration::from_secs(1),

@@ -69,6 +69,7 @@ options:
                (tail: log, machine, etcd)
   --clients N  so many clients alone (durable and reads)
   --rate N     so many appends a second (tail)
+  --carrier C  what Kontiki's nodes reach each other by: quic or tcp
   --dir DIR    where logs are kept while measuring [default: the current directory]
 for profilers:
   hot <bytes> <outstanding>   Kontiki's consensus alone

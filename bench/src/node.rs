@@ -9,9 +9,10 @@ use crate::{
     failover,
     load::{Client, Figures, Stretch, Timed, closed_loop, paced},
     machine,
+    options::Options,
     process::{PATIENCE, Process, free_ports, tried_again},
 };
-use kontiki::{ClusterKey, Config, Consistency, Handle, LogOnly, Outcome, RaftNode, Raw, Role};
+use kontiki::{Carrier, ClusterKey, Config, Consistency, Handle, LogOnly, Outcome, RaftNode, Raw, Role};
 use std::{
     io::{self, Write as _},
     path::Path,
@@ -31,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) election_min: Duration,
     pub(crate) election_max: Duration,
     pub(crate) retention_bytes: Option<u64>,
+    pub(crate) carrier: Carrier,
     /// Where reads with a lease are measured.
     pub(crate) lease_drift_ppm: Option<u32>,
     /// A state machine in place of the plain log.
@@ -39,25 +41,27 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Those of the library.
-    pub(crate) fn defaults() -> Result<Self, Failed> {
+    pub(crate) fn defaults(options: &Options) -> Result<Self, Failed> {
         let config = Config::new(1, "", ClusterKey::generate()?, [(1, "127.0.0.1:1")]);
         Ok(Self {
             heartbeat: config.heartbeat_interval,
             election_min: config.election_timeout_min,
             election_max: config.election_timeout_max,
             retention_bytes: None,
+            carrier: options.carrier,
             lease_drift_ppm: None,
             machine: None,
         })
     }
 
-    fn words(&self) -> [String; 6] {
+    fn words(&self) -> [String; 7] {
         let millis = |time: Duration| time.as_millis().to_string();
         [
             millis(self.heartbeat),
             millis(self.election_min),
             millis(self.election_max),
             self.retention_bytes.unwrap_or(0).to_string(),
+            self.carrier.to_string(),
             self.lease_drift_ppm.unwrap_or(0).to_string(),
             self.machine.map_or("plain".into(), |shape| shape.to_string()),
         ]
@@ -271,8 +275,20 @@ impl FromStr for Status {
 
 /// The process of a node.
 pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
-    let [id, dir, peers, heartbeat, min, max, retention, lease, machine] = words else {
-        return Err("a node is told nine things".into());
+    let [
+        id,
+        dir,
+        peers,
+        heartbeat,
+        min,
+        max,
+        retention,
+        carrier,
+        lease,
+        machine,
+    ] = words
+    else {
+        return Err("a node is told ten things".into());
     };
     let id: u64 = id.parse()?;
     let dir = Path::new(dir);
@@ -284,6 +300,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failed> {
     config.election_timeout_min = millis(min)?;
     config.election_timeout_max = millis(max)?;
     config.retention_bytes = Some(retention.parse()?).filter(|bytes| *bytes > 0);
+    config.carrier = carrier.parse()?;
     config.lease_drift_ppm = Some(lease.parse()?).filter(|ppm| *ppm > 0);
     if machine != "plain" {
         return machine::run(config, machine.parse()?);

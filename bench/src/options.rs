@@ -1,6 +1,7 @@
 //! How to measure.
 
 use crate::{Failed, load::Stretch, process::Process};
+use kontiki::Carrier;
 use std::{path::PathBuf, thread, time::Duration};
 
 /// What was asked for on the command line.
@@ -20,6 +21,8 @@ pub(crate) struct Options {
     clients: Option<u32>,
     /// Appends a second in suite *tail*, in place of a part of what was found possible.
     pub(crate) rate: Option<u32>,
+    /// What Kontiki's nodes reach each other by.
+    pub(crate) carrier: Carrier,
     /// Where logs are kept.
     pub(crate) dir: PathBuf,
 }
@@ -38,6 +41,7 @@ impl Options {
             only: Vec::new(),
             clients: None,
             rate: None,
+            carrier: Carrier::default(),
             dir: PathBuf::from("."),
         };
         let (mut rest, mut words) = (Vec::new(), words.into_iter());
@@ -53,6 +57,7 @@ impl Options {
                 "--only" => options.only.push(words.next()?),
                 "--clients" => options.clients = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
                 "--rate" => options.rate = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--carrier" => options.carrier = words.next()?.parse().ok()?,
                 "--dir" => options.dir = words.next()?.into(),
                 other if other.starts_with("--") => return None,
                 _ => rest.push(word),

@@ -28,7 +28,7 @@ const FILL: Stretch = Stretch {
 
 /// Measures all kinds of reads of all subjects.
 pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
-    let program = remote::build()?;
+    let program = remote::build_for(options, &["remote", "plain"])?;
     let version = etcd::version();
     if version.is_none() {
         eprintln!(
@@ -132,7 +132,7 @@ fn rows_of(options: &Options, shapes: &[(&str, &Rounds)], etcd: &Rounds) -> Vec<
 fn run_inside(dir: &Path, options: &Options, stretch: Stretch) -> Result<(Vec<Run>, f64), Failed> {
     let settings = Settings {
         lease_drift_ppm: Some(LEASE_DRIFT_PPM),
-        ..Settings::defaults()?
+        ..Settings::defaults(options)?
     };
     let mut cluster = Cluster::start(dir, 3, settings)?;
     options.pin(&cluster.nodes, cluster.leader)?;
@@ -170,7 +170,8 @@ fn run_remote(
     stretch: Stretch,
     read_by: ReadBy,
 ) -> Result<Vec<Run>, Failed> {
-    let mut servers = Servers::start(program, dir, &format!("lease_drift_ppm = {LEASE_DRIFT_PPM}"))?;
+    let settings = format!("lease_drift_ppm = {LEASE_DRIFT_PPM}");
+    let mut servers = Servers::start(program, dir, options.carrier, &settings)?;
     options.pin(&servers.nodes, servers.leader)?;
     servers.append(64, ENTRY_BYTES, FILL)?;
     let mut runs = Vec::new();

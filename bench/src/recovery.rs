@@ -68,7 +68,7 @@ fn fill(cluster: &mut Cluster, entries: u64) -> Result<(), Failed> {
 
 fn starts(options: &Options, log_bytes: u64) -> Result<Option<Row>, Failed> {
     let dir = RunDir::new(&options.dir, "bench-recovery")?;
-    let mut cluster = Cluster::start(dir.path(), 1, Settings::defaults()?)?;
+    let mut cluster = Cluster::start(dir.path(), 1, Settings::defaults(options)?)?;
     fill(&mut cluster, log_bytes / RECORD_BYTES)?;
     let mut pairs = Vec::new();
     for _ in 0..options.rounds(3) {
@@ -135,7 +135,7 @@ fn catching_up(options: &Options, behind: u64) -> Result<Vec<Row>, Failed> {
     let (mut entries, mut time) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds(3) {
         let dir = RunDir::new(&options.dir, "bench-catch-up")?;
-        let mut cluster = Cluster::start(dir.path(), 3, Settings::defaults()?)?;
+        let mut cluster = Cluster::start(dir.path(), 3, Settings::defaults(options)?)?;
         let away = (cluster.leader + 1) % 3;
         fill(&mut cluster, 1000)?;
         cluster.nodes[away].kill();
@@ -175,7 +175,7 @@ fn snapshot(options: &Options, state_bytes: usize) -> Result<Vec<Row>, Failed> {
         };
         let settings = Settings {
             machine: Some(shape),
-            ..Settings::defaults()?
+            ..Settings::defaults(options)?
         };
         let mut cluster = Cluster::start(dir.path(), 3, settings)?;
         let (bytes, took) = snapshot_sent(&mut cluster)?;
@@ -272,7 +272,12 @@ fn copied(path: &Path, bytes: u64) -> Result<Duration, Failed> {
 fn idle(options: &Options) -> Result<Vec<Row>, Failed> {
     let time = options.time(Duration::from_secs(20), Duration::from_secs(5));
     let dir = RunDir::new(&options.dir, "bench-idle")?;
-    let servers = Servers::start(&remote::build()?, &dir.path().join("kontiki"), "")?;
+    let servers = Servers::start(
+        &remote::build()?,
+        &dir.path().join("kontiki"),
+        options.carrier,
+        "",
+    )?;
     let ours = idleness(&servers.nodes, time)?;
     drop(servers);
     let theirs = match etcd::version() {

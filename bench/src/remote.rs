@@ -8,9 +8,11 @@ use crate::{
     channel::{Asks, Channel},
     entries::{self, Proof},
     load::{Client, Figures, Stretch, closed_loop},
+    options::Options,
     process::{PATIENCE, Process, free_ports, tried_again},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kontiki::Carrier;
 use std::{
     fs,
     net::SocketAddr,
@@ -26,6 +28,15 @@ use tokio::{
 
 /// As etcd gets them.
 const CLIENTS_A_CONNECTION: usize = 10;
+
+/// Builds the program, if one of these subjects is to be measured, and says where it is.
+pub(crate) fn build_for(options: &Options, subjects: &[&str]) -> Result<PathBuf, Failed> {
+    if subjects.iter().any(|subject| options.wants(subject)) {
+        build()
+    } else {
+        Ok(PathBuf::new())
+    }
+}
 
 /// Builds the program, and says where it is.
 pub(crate) fn build() -> Result<PathBuf, Failed> {
@@ -64,11 +75,17 @@ pub(crate) struct Servers {
 
 impl Servers {
     /// Starts them in a directory, with their defaults and these lines of configuration, and waits for a leader.
-    pub(crate) fn start(program: &Path, dir: &Path, settings: &str) -> Result<Self, Failed> {
+    pub(crate) fn start(
+        program: &Path,
+        dir: &Path,
+        carrier: Carrier,
+        settings: &str,
+    ) -> Result<Self, Failed> {
+        let settings = format!("carrier = \"{carrier}\"\n{settings}");
         let mut tries = 0;
         tried_again(|| {
             tries += 1;
-            Self::start_in(program, &dir.join(format!("try{tries}")), settings)
+            Self::start_in(program, &dir.join(format!("try{tries}")), &settings)
         })
     }
 

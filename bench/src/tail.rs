@@ -24,7 +24,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     let dir = RunDir::new(&options.dir, "bench-tail")?;
     let mut cases = Vec::new();
     for (case, title, settings) in [
-        ("log", "a log", plain()?),
+        ("log", "a log", plain(options)?),
         ("machine", "a machine with snapshots", machine(options)?),
     ] {
         if options.wants(case) {
@@ -91,10 +91,10 @@ fn rows_of(case: &str, ours: Figures, theirs: Option<Figures>) -> Vec<Row> {
 }
 
 /// A log that forgets.
-fn plain() -> Result<Settings, Failed> {
+fn plain(options: &Options) -> Result<Settings, Failed> {
     Ok(Settings {
         retention_bytes: Some(RETENTION_BYTES),
-        ..Settings::defaults()?
+        ..Settings::defaults(options)?
     })
 }
 
@@ -108,7 +108,7 @@ fn machine(options: &Options) -> Result<Settings, Failed> {
             snapshot_bytes: bytes,
             keep_bytes: bytes,
         }),
-        ..Settings::defaults()?
+        ..Settings::defaults(options)?
     })
 }
 

@@ -1,4 +1,4 @@
-//! How fast a cluster takes appends: three processes on this machine, real directories, QUIC between them, every entry
+//! How fast a cluster takes appends: three processes on this machine, real directories, TLS between them, every entry
 //! synced on a majority before it is acknowledged. The appends come from tasks inside the leader's program.
 //!
 //! ```text
@@ -15,7 +15,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Write},
-    net::UdpSocket,
+    net::TcpListener,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -90,7 +90,7 @@ impl Args {
 /// Lays out a cluster, runs its nodes as processes, and lets the one that leads measure.
 fn cluster(args: &Args) -> Result<(), Failed> {
     let sockets = (0..3)
-        .map(|_| UdpSocket::bind("127.0.0.1:0"))
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
         .collect::<io::Result<Vec<_>>>()?;
     let addresses = sockets
         .iter()

@@ -7,12 +7,12 @@ use crate::{ClusterKey, Error, SnapshotPolicy, local::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
 use kontiki_log::{LogOptions, OsDisk};
 use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
-use kontiki_transport::Limits;
+use kontiki_transport::{Carrier, Limits, Socket};
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -54,12 +54,14 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What all nodes of the cluster share.
     pub cluster_key: ClusterKey,
-    /// The UDP address of every node of the cluster, this one's too, `host:port`. A name is resolved anew each time
-    /// it is dialed. If TCP gets through to the same ports too, the death of a leader's process is noticed at once; without
-    /// it, and where leases are on, after an election timeout.
+    /// The address of every node of the cluster, this one's too, `host:port`: of its TCP port, or of its UDP port with
+    /// [`Carrier::Quic`]. A name is resolved anew each time it is dialed. With QUIC the death of a leader's process is noticed at
+    /// once only if TCP gets through to the same port numbers too; without it, and where leases are on, after an election timeout.
     pub peers: BTreeMap<u64, String>,
     /// Where to listen, if not at this node's own address in `peers`.
     pub listen: Option<SocketAddr>,
+    /// What the nodes reach each other by; the same on every node: to change it, stop all of them. [`Carrier::Tcp`] unless set.
+    pub carrier: Carrier,
     /// How often a leader says that it leads. 1 ms to 10 s; 100 ms unless set.
     pub heartbeat_interval: Duration,
     /// The shortest a node waits for its leader before it asks for an election (paper §5.2). At least twice
@@ -114,7 +116,7 @@ pub struct Config {
     /// bound (one that stops while its machine sleeps does not), or if nodes differ in this or in `election_timeout_min`: to
     /// change either, stop all nodes.
     pub lease_drift_ppm: Option<u32>,
-    pub(crate) socket: Option<UdpSocket>,
+    pub(crate) socket: Option<Socket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
 
@@ -136,6 +138,7 @@ impl Config {
                 .map(|(id, address)| (id, address.into()))
                 .collect(),
             listen: None,
+            carrier: Carrier::default(),
             heartbeat_interval: Duration::from_millis(100),
             election_timeout_min: Duration::from_millis(300),
             election_timeout_max: Duration::from_millis(600),
@@ -196,9 +199,9 @@ impl Config {
         } else {
             ClusterKey::generate()?
         };
-        let bound = |id| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(|socket| (id, socket));
-        let no_socket = |error| Error::Io(format!("cannot open a UDP socket on 127.0.0.1: {error}"));
-        let sockets: BTreeMap<u64, UdpSocket> = (1..=nodes)
+        let bound = |id| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(|socket| (id, socket));
+        let no_socket = |error| Error::Io(format!("cannot open a TCP socket on 127.0.0.1: {error}"));
+        let sockets: BTreeMap<u64, TcpListener> = (1..=nodes)
             .map(bound)
             .collect::<Result<_, _>>()
             .map_err(no_socket)?;
@@ -220,9 +223,12 @@ impl Config {
         Ok(configs)
     }
 
-    /// The same on a socket that is bound already, instead of one bound to `listen` or its own address.
+    /// The same on a socket that is bound already, instead of one bound to `listen` or its own address: a
+    /// [`TcpListener`], or a [`UdpSocket`](std::net::UdpSocket) for QUIC. `carrier` goes by that.
     #[must_use]
-    pub fn socket(mut self, socket: UdpSocket) -> Self {
+    pub fn socket(mut self, socket: impl Into<Socket>) -> Self {
+        let socket = socket.into();
+        self.carrier = socket.carrier();
         self.socket = Some(socket);
         self
     }
@@ -475,7 +481,7 @@ impl Config {
     }
 
     /// The socket to use: the one given, or a new one at `listen` or at this node's own address.
-    pub(crate) fn bind(&mut self) -> Result<UdpSocket, Error> {
+    pub(crate) fn bind(&mut self) -> Result<Socket, Error> {
         if let Some(socket) = self.socket.take() {
             return Ok(socket);
         }
@@ -484,7 +490,7 @@ impl Config {
             Some(address) => address,
             None => resolve(own)?,
         };
-        Ok(kontiki_transport::bind(address)?)
+        Ok(kontiki_transport::bind(self.carrier, address)?)
     }
 }
 

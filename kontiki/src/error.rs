@@ -271,9 +271,10 @@ impl From<LogError> for Error {
 impl From<StartError> for Error {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::PortTaken(address) => Self::Io(format!(
-                "UDP {address} is in use: does this node run already? stop what uses the port, \
-                 or give the node another one in the configuration of every node"
+            StartError::PortTaken(carrier, address) => Self::Io(format!(
+                "{} {address} is in use: does this node run already? stop what uses the port, \
+                 or give the node another one in the configuration of every node",
+                carrier.protocol()
             )),
             StartError::NotOurAddress(address) => Self::config(
                 "listen",

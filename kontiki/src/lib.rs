@@ -111,6 +111,7 @@ pub use handle::Handle;
 pub use key::ClusterKey;
 pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, Reader, restored, snapshot_of};
 pub use kontiki_node::{At, MachineError, StateMachine};
+pub use kontiki_transport::{Carrier, Socket};
 pub use kontiki_wire::ClusterId;
 pub use machine::{Applied, Apply, ApplyAll, MachineHandle, Query};
 pub use node::RaftNode;

@@ -1,4 +1,4 @@
-//! How a node reaches the others: QUIC, or mailboxes if all are in one process (`local`).
+//! How a node reaches the others: by sockets, or by mailboxes if all are in one process (`local`).
 
 use crate::status::Link;
 use kontiki_consensus::NodeId;
@@ -22,14 +22,14 @@ pub(crate) trait Network {
     async fn farewell(&mut self);
 }
 
-/// QUIC over a UDP socket.
-pub(crate) struct Quic {
+/// By sockets: QUIC, or TLS over TCP.
+pub(crate) struct Wired {
     pub(crate) transport: Transport,
     /// What it has delivered.
     pub(crate) inbox: Rc<RefCell<Vec<Input>>>,
 }
 
-impl Network for Quic {
+impl Network for Wired {
     fn send(&mut self, packet: Packet) -> bool {
         // It tells itself what it drops.
         self.transport.send(&packet);

@@ -5,7 +5,7 @@ use crate::{
     channels::channels,
     local::{LocalNetwork, LocalNode},
     memory::MemoryDisk,
-    network::{Network, Quic},
+    network::{Network, Wired},
     owner::Node,
     random,
     replica::{Door, OwnPlace, Place, Replica},
@@ -177,7 +177,7 @@ fn live(
     };
     runtime.block_on(async {
         match config.memory.clone() {
-            None => dwell(open_quic(config, machine, shared), shared, ready).await,
+            None => dwell(open_wired(config, machine, shared), shared, ready).await,
             Some(network) => dwell(open_local(config, machine, shared, &network), shared, ready).await,
         }
     });
@@ -213,14 +213,14 @@ fn tell(ready: &Sender<Result<(), Error>>, result: Result<(), Error>) {
     let _ = ready.send(result);
 }
 
-/// A node that reaches the others by QUIC.
-fn open_quic(
+/// A node that reaches the others by their sockets.
+fn open_wired(
     config: Config,
     machine: Option<MakeApplier>,
     shared: &Arc<Shared>,
 ) -> Result<Rc<Replica<OwnPlace>>, Error> {
     let replica = Rc::new(Replica::new(shared.clone(), OwnPlace::default()));
-    let join = |config: &mut Config, incarnation| join_quic(config, &replica, incarnation);
+    let join = |config: &mut Config, incarnation| join_wired(config, &replica, incarnation);
     replica.put(open(config, machine, shared, join)?);
     Ok(replica)
 }
@@ -326,11 +326,11 @@ fn check_addresses(config: &Config, members: &[NodeId]) -> Result<(), Error> {
     }
 }
 
-fn join_quic(
+fn join_wired(
     config: &mut Config,
     replica: &Rc<Replica<OwnPlace>>,
     incarnation: Incarnation,
-) -> Result<Quic, Error> {
+) -> Result<Wired, Error> {
     let socket = config.bind()?;
     let (cluster, node) = (config.cluster_key.cluster(), config.node_id());
     let credentials = NodeCredentials::derive(cluster, node, config.cluster_key.seed())
@@ -350,7 +350,7 @@ fn join_quic(
     let inbox = Rc::default();
     let door = Rc::new(Door::new(replica, Rc::clone(&inbox)));
     let transport = Transport::start(options, socket, door)?;
-    Ok(Quic { transport, inbox })
+    Ok(Wired { transport, inbox })
 }
 
 #[cfg(test)]

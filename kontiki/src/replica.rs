@@ -5,7 +5,7 @@
 //! (`local`). Invariants: it sleeps no longer than the node wants to; what the node owned is closed by this thread, before it ends.
 
 use crate::{
-    network::{Network, Quic},
+    network::{Network, Wired},
     shared::Shared,
     turns::{Core, End, Next},
 };
@@ -48,21 +48,21 @@ pub(crate) trait Place {
     fn take(&self) -> Option<Core<Self::Network>>;
 }
 
-/// With the raft thread alone, as QUIC needs it.
-pub(crate) type OwnPlace = RefCell<Option<Core<Quic>>>;
+/// With the raft thread alone, as sockets need it.
+pub(crate) type OwnPlace = RefCell<Option<Core<Wired>>>;
 
 impl Place for OwnPlace {
-    type Network = Quic;
+    type Network = Wired;
 
-    fn put(&self, core: Core<Quic>) {
+    fn put(&self, core: Core<Wired>) {
         *self.borrow_mut() = Some(core);
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut Core<Quic>) -> R) -> Option<R> {
+    fn with<R>(&self, act: impl FnOnce(&mut Core<Wired>) -> R) -> Option<R> {
         self.borrow_mut().as_mut().map(act)
     }
 
-    fn take(&self) -> Option<Core<Quic>> {
+    fn take(&self) -> Option<Core<Wired>> {
         self.borrow_mut().take()
     }
 }

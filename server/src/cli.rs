@@ -66,7 +66,7 @@ pub(crate) struct InitArgs {
     /// Where to put the cluster; nothing in it is overwritten
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
-    /// Node k gets UDP port PORT+k and HTTP port PORT+100+k
+    /// Node k gets port PORT+k and HTTP port PORT+100+k
     #[arg(long, value_name = "PORT", default_value_t = BASE_PORT)]
     pub(crate) base_port: u16,
     /// Length of a file of the log; a node keeps two even if they are empty [default: 64MiB]

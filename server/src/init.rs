@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// HTTP ports stand so far above the UDP ports.
+/// HTTP ports stand so far above those ports.
 const HTTP_PORT_OFFSET: u16 = 100;
 
 /// Lays out a cluster for `kontiki init`.
@@ -168,7 +168,7 @@ fn explain(layout: &Layout) {
     say!("  {kontiki} read{} ..", endpoints(layout));
     say!("\nTo run them on machines of their own, copy to the machine of node k, into one directory:");
     say!("  cluster.key (secret), nk.toml, and the directory nk/; then delete nk/ here.");
-    say!("Set `peers` in every nk.toml to where the nodes are (UDP; host names are allowed).");
+    say!("Set `peers` in every nk.toml to where the nodes are (TCP; host names are allowed).");
 }
 
 /// The option that names the endpoints, if they are not the ones taken by default.

@@ -1,19 +1,10 @@
-//! Keeping one connection to each peer: resolve, dial, greet, write until it is lost, wait, again.
+//! Keeping one connection to each peer: resolve, dial, greet, send until it is lost, wait, again.
 
 use crate::{
-    TransportEvent,
-    backoff::Backoff,
-    credentials::server_name,
-    greet::{GreetError, greet},
-    peer::Peer,
-    presence,
-    reason::{Close, describe},
-    transport::Shared,
+    TransportEvent, backoff::Backoff, carrier::Outbound, greet::GreetError, peer::Peer, transport::Shared,
     warnings::Source,
 };
-use kontiki_consensus::NodeId;
-use kontiki_wire::Identity;
-use quinn::{Connection, ConnectionError, SendStream};
+use kontiki_consensus::{Incarnation, NodeId};
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 use tokio::{net::lookup_host, time};
 
@@ -21,11 +12,45 @@ use tokio::{net::lookup_host, time};
 const ADDRESSES_MAX: usize = 8;
 /// How long an attempt is given before a sign of life of the peer cuts it short.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// What the lanes are worth to QUIC: all of the urgent one goes before any of the bulk one, and all of that before any
-/// of the background one.
-const URGENT_PRIORITY: i32 = 1;
-const BULK_PRIORITY: i32 = 0;
-const BACKGROUND_PRIORITY: i32 = -1;
+/// How often a peer is dialed at once whose connection broke off without a word: if its process has ended its host refuses,
+/// but its listener may close a moment after its connections.
+const LOOKS: u32 = 3;
+
+/// How a connection was lost, or why there was none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Lost {
+    /// In words for an operator.
+    pub(crate) why: String,
+    pub(crate) how: How,
+}
+
+/// What follows from that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    /// The other side said that it stops.
+    Farewell,
+    /// It broke off without a word, as when the kernel closes it for a process that is no more.
+    BrokeOff,
+    /// The host is there, and nobody listens.
+    NobodyListens,
+    /// Anything else.
+    Otherwise,
+}
+
+impl Lost {
+    /// Lost for a reason that tells nothing about the other process.
+    pub(crate) fn otherwise(why: impl Into<String>) -> Self {
+        let (why, how) = (why.into(), How::Otherwise);
+        Self { why, how }
+    }
+}
+
+/// A connection that is ready to send on, and whose.
+struct Connected {
+    remote: SocketAddr,
+    incarnation: Incarnation,
+    outbound: Outbound,
+}
 
 /// Why there is no connection to a peer.
 #[derive(Debug, thiserror::Error)]
@@ -35,20 +60,18 @@ enum DialError {
     #[error("its name resolves to no address")]
     NoAddress,
     #[error("{0}: {1}")]
-    Connect(SocketAddr, quinn::ConnectError),
-    #[error("{0}: {1}")]
     Greet(SocketAddr, GreetError),
     #[error("it has shown itself meanwhile; dialing anew")]
     Seen,
 }
 
-/// A connection that is ready to send on.
-struct Outbound {
-    connection: Connection,
-    identity: Identity,
-    urgent: SendStream,
-    bulk: SendStream,
-    background: SendStream,
+impl DialError {
+    fn how(&self) -> How {
+        match self {
+            Self::Greet(_, GreetError::Lost(lost)) => lost.how,
+            _ => How::Otherwise,
+        }
+    }
 }
 
 /// Connects to a peer, and again whenever the connection is lost.
@@ -58,19 +81,40 @@ pub(crate) async fn keep_connected(shared: Rc<Shared>, node: NodeId, seed: u64) 
     };
     let limits = &shared.limits;
     let mut backoff = Backoff::new(limits.reconnect_min, limits.reconnect_max, seed ^ node.0);
+    let mut looks = 0;
     loop {
         match dial(&shared, peer).await {
-            Ok(outbound) => {
+            Ok(connected) => {
                 backoff.reset();
-                serve(&shared, peer, outbound).await;
+                let how = serve(&shared, peer, connected).await;
+                looks = if how == How::BrokeOff { LOOKS } else { 0 };
             }
             Err(DialError::Seen) => {}
-            Err(error) => fail(&shared, peer, &error.to_string()),
+            Err(error) => {
+                fail(&shared, peer, &error.to_string());
+                looks = look_again(&shared, peer, error.how(), looks);
+            }
+        }
+        if looks > 0 {
+            continue;
         }
         tokio::select! {
             () = time::sleep(backoff.wait()) => {}
             () = peer.seen.notified() => {}
         }
+    }
+}
+
+/// How often to look again, at once, for a peer whose connection broke off; tells it if its process has ended.
+fn look_again(shared: &Shared, peer: &Peer, how: How, looks: u32) -> u32 {
+    match how {
+        How::NobodyListens if looks > 0 => {
+            tracing::info!(peer = %peer.node, "its process seems to have ended");
+            tell(shared, [TransportEvent::Gone(peer.node)]);
+            0
+        }
+        // Its listener may be about to close, or another program have its port.
+        _ => looks.saturating_sub(1),
     }
 }
 
@@ -81,9 +125,9 @@ fn fail(shared: &Shared, peer: &Peer, reason: &str) {
 }
 
 /// One attempt, over all addresses of the peer.
-async fn dial(shared: &Shared, peer: &Peer) -> Result<Outbound, DialError> {
+async fn dial(shared: &Shared, peer: &Peer) -> Result<Connected, DialError> {
     tokio::select! {
-        outbound = dial_each(shared, peer) => outbound,
+        connected = dial_each(shared, peer) => connected,
         () = seen_late(peer) => Err(DialError::Seen),
     }
 }
@@ -94,7 +138,7 @@ async fn seen_late(peer: &Peer) {
     peer.seen.notified().await;
 }
 
-async fn dial_each(shared: &Shared, peer: &Peer) -> Result<Outbound, DialError> {
+async fn dial_each(shared: &Shared, peer: &Peer) -> Result<Connected, DialError> {
     let addresses: Vec<SocketAddr> = lookup_host(peer.address()).await?.take(ADDRESSES_MAX).collect();
     let mut result = Err(DialError::NoAddress);
     for address in addresses {
@@ -106,83 +150,41 @@ async fn dial_each(shared: &Shared, peer: &Peer) -> Result<Outbound, DialError> 
     result
 }
 
-async fn dial_address(shared: &Shared, peer: &Peer, address: SocketAddr) -> Result<Outbound, DialError> {
-    let name = server_name(shared.own.cluster, peer.node);
-    let connecting = shared
-        .endpoint
-        .connect(address, &name)
-        .map_err(|e| DialError::Connect(address, e))?;
-    let establish = establish(shared, peer, connecting);
-    time::timeout(shared.limits.connect_timeout, establish)
-        .await
-        .unwrap_or(Err(GreetError::Lost(ConnectionError::TimedOut)))
-        .map_err(|e| DialError::Greet(address, e))
-}
-
-async fn establish(
-    shared: &Shared,
-    peer: &Peer,
-    connecting: quinn::Connecting,
-) -> Result<Outbound, GreetError> {
-    let connection = connecting.await?;
-    let identity = greet(&connection, &shared.hello, peer).await?;
-    let (urgent, bulk) = (connection.open_uni().await?, connection.open_uni().await?);
-    let background = connection.open_uni().await?;
-    let closed = |_| GreetError::BrokenOff("a new stream was closed".into());
-    urgent.set_priority(URGENT_PRIORITY).map_err(closed)?;
-    bulk.set_priority(BULK_PRIORITY).map_err(closed)?;
-    background.set_priority(BACKGROUND_PRIORITY).map_err(closed)?;
-    Ok(Outbound {
-        connection,
-        identity,
-        urgent,
-        bulk,
-        background,
+async fn dial_address(shared: &Shared, peer: &Peer, remote: SocketAddr) -> Result<Connected, DialError> {
+    let establish = shared.endpoint.dial(shared, peer, remote);
+    let too_late = || Err(GreetError::Lost(Lost::otherwise(shared.carrier.silence())));
+    let outbound = time::timeout(shared.limits.connect_timeout, establish).await;
+    let (outbound, incarnation) = outbound
+        .unwrap_or_else(|_| too_late())
+        .map_err(|error| DialError::Greet(remote, error))?;
+    Ok(Connected {
+        remote,
+        incarnation,
+        outbound,
     })
 }
 
 /// Sends what is queued until the connection is lost.
-async fn serve(shared: &Shared, peer: &Peer, outbound: Outbound) {
-    let Outbound {
-        connection,
-        identity,
-        urgent,
-        bulk,
-        background,
-    } = outbound;
-    let remote = connection.remote_address();
+async fn serve(shared: &Shared, peer: &Peer, connected: Connected) -> How {
+    let Connected {
+        remote,
+        incarnation,
+        mut outbound,
+    } = connected;
     peer.up(remote);
     shared.warnings.clear(Source::To(peer.node));
     tracing::info!(peer = %peer.node, %remote, "connected");
-    tell(
-        shared,
-        [TransportEvent::Connected(peer.node, identity.incarnation)],
-    );
-    let reason = tokio::select! {
-        error = peer.urgent.write_to(urgent) => write_failed(&connection, &error),
-        error = peer.bulk.write_to(bulk) => write_failed(&connection, &error),
-        error = peer.background.write_to(background) => write_failed(&connection, &error),
-        error = connection.closed() => describe(&error),
-        never = presence::watch(shared, peer, remote) => match never {},
-    };
-    peer.down(&reason);
-    let text = format!("the connection to {remote} was lost: {reason}");
+    tell(shared, [TransportEvent::Connected(peer.node, incarnation)]);
+    let Lost { why, how } = outbound.serve(shared, peer, remote).await;
+    peer.down(&why);
+    let text = format!("the connection to {remote} was lost: {why}");
     shared.warnings.tell(Source::To(peer.node), &text);
-    if connection
-        .close_reason()
-        .is_some_and(|why| Close::Shutdown.was_said(&why))
-    {
+    if how == How::Farewell {
         tell(shared, [TransportEvent::Gone(peer.node)]);
     }
-    let lost = TransportEvent::Disconnected(peer.node, reason);
+    let lost = TransportEvent::Disconnected(peer.node, why);
     tell(shared, [lost, TransportEvent::Dropped(peer.node)]);
-}
-
-/// The connection knows best why a stream failed.
-fn write_failed(connection: &Connection, error: &quinn::WriteError) -> String {
-    connection
-        .close_reason()
-        .map_or_else(|| error.to_string(), |e| describe(&e))
+    how
 }
 
 fn tell<const N: usize>(shared: &Shared, events: [TransportEvent; N]) {

@@ -1,30 +1,23 @@
-//! Packets out of a stream: the other end of a lane.
+//! Packets out of a stream of bytes: the other end of a lane.
 //!
 //! Invariants: a length is checked before a byte is allocated for it; a packet has memory of its own, no
 //! larger than it is, so that a record kept for long holds on to nothing else; a packet that does not come
 //! from the node at the other end, or is not for this one, ends the connection; a stream that never runs
 //! dry still lets others have their turn.
 
-use crate::{Sink, TransportEvent};
-use bytes::{Buf, Bytes};
+use crate::{TransportEvent, transport::Shared};
 use kontiki_wire::{
     Identity, Packet,
     codec::{self, DecodeError, PacketBytesMax},
 };
-use quinn::{ReadError, RecvStream};
 
-/// How many pieces of a stream are taken before they are worked on, each at most a datagram.
-const PIECES: usize = 32;
-/// How often a stream of snapshots lets the others go first after those: what the sender has sent before it may still lie here
-/// unread.
+/// How often a lane of snapshots lets the others go first after each piece: what the sender has sent before it may still lie
+/// here unread.
 const BACKGROUND_YIELDS: usize = 8;
 
-/// Why a stream is not read further.
+/// Why a lane is not read further.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
-    /// The connection is lost, and knows why itself.
-    #[error("the connection was lost: {0}")]
-    Lost(#[from] ReadError),
     /// What came is no sound packet.
     #[error("{0}")]
     Decode(#[from] DecodeError),
@@ -41,34 +34,46 @@ pub(crate) enum StreamError {
     },
 }
 
-/// Reads packets from `peer` until the stream ends.
-pub(crate) async fn read_packets(
-    mut stream: RecvStream,
-    own: Identity,
+/// One lane of a peer, as it comes in.
+pub(crate) struct Inbound<'s> {
+    shared: &'s Shared,
     peer: Identity,
-    bytes_max: PacketBytesMax,
-    sink: &dyn Sink,
-) -> Result<(), StreamError> {
-    let mut assembler = Assembler::new(bytes_max);
-    let mut pieces = [const { Bytes::new() }; PIECES];
-    let mut yields = 1;
-    while let Some(count) = stream.read_chunks(&mut pieces).await? {
-        for piece in &mut pieces[..count] {
-            while let Some(frame) = assembler.next(piece)? {
-                let packet = codec::decode(own.cluster, frame)?;
-                check_envelope(&packet, own, peer)?;
-                if packet.message.is_background() {
-                    yields = BACKGROUND_YIELDS;
-                }
-                sink.deliver(TransportEvent::Packet(packet));
-            }
+    assembler: Assembler,
+    yields: usize,
+}
+
+impl<'s> Inbound<'s> {
+    /// A lane of the peer that has proven to be this one.
+    pub(crate) fn new(shared: &'s Shared, peer: Identity) -> Self {
+        Self {
+            shared,
+            peer,
+            assembler: Assembler::new(shared.limits.packet_bytes_max),
+            yields: 1,
         }
-        sink.settle();
-        for _ in 0..yields {
+    }
+
+    /// Delivers the packets that end in this piece.
+    pub(crate) fn take(&mut self, mut piece: &[u8]) -> Result<(), StreamError> {
+        let own = self.shared.own;
+        while let Some(frame) = self.assembler.next(&mut piece)? {
+            let packet = codec::decode(own.cluster, frame)?;
+            check_envelope(&packet, own, self.peer)?;
+            if packet.message.is_background() {
+                self.yields = BACKGROUND_YIELDS;
+            }
+            self.shared.sink.deliver(TransportEvent::Packet(packet));
+        }
+        Ok(())
+    }
+
+    /// Nothing more has come for now: has what was delivered dealt with, and lets others have their turn.
+    pub(crate) async fn settle(&self) {
+        self.shared.sink.settle();
+        for _ in 0..self.yields {
             tokio::task::yield_now().await;
         }
     }
-    Ok(())
 }
 
 fn check_envelope(packet: &Packet, own: Identity, peer: Identity) -> Result<(), StreamError> {
@@ -102,7 +107,7 @@ impl Assembler {
     }
 
     /// The next whole packet. `None` once `piece` is used up.
-    fn next(&mut self, piece: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
+    fn next(&mut self, piece: &mut &[u8]) -> Result<Option<bytes::Bytes>, DecodeError> {
         while self.len.is_none() {
             if piece.is_empty() {
                 return Ok(None);
@@ -119,7 +124,7 @@ impl Assembler {
     }
 
     /// Looks for the length, in place if the piece shows it, else in just the bytes that are needed.
-    fn learn_length(&mut self, piece: &mut Bytes) -> Result<(), DecodeError> {
+    fn learn_length(&mut self, piece: &mut &[u8]) -> Result<(), DecodeError> {
         if self.start.is_empty() {
             self.len = codec::packet_len(piece, self.bytes_max)?;
         }
@@ -134,10 +139,10 @@ impl Assembler {
     }
 
     /// Takes at most `count` bytes.
-    fn take(&mut self, piece: &mut Bytes, count: usize) {
+    fn take(&mut self, piece: &mut &[u8], count: usize) {
         let count = count.min(piece.len());
         self.start.extend_from_slice(&piece[..count]);
-        piece.advance(count);
+        *piece = &piece[count..];
     }
 }
 
@@ -174,11 +179,13 @@ mod tests {
             count in 1u64..10,
         ) {
             let packets: Vec<Vec<u8>> = (0..count).map(packet_bytes).collect();
-            let mut stream = Bytes::from(packets.concat());
+            let stream = packets.concat();
+            let mut stream = stream.as_slice();
             let mut assembler = Assembler::new(PacketBytesMax::default());
             let mut out = Vec::new();
             for cut in cuts.iter().cycle() {
-                let mut piece = stream.split_to((*cut).min(stream.len()));
+                let mut piece;
+                (piece, stream) = stream.split_at((*cut).min(stream.len()));
                 while let Some(packet) = assembler.next(&mut piece).unwrap() {
                     out.push(packet.to_vec());
                 }
@@ -196,9 +203,9 @@ mod tests {
         let mut long = packet_bytes(1);
         long[8..12].copy_from_slice(&101u32.to_le_bytes());
         for byte in &long[..11] {
-            assert_eq!(assembler.next(&mut Bytes::copy_from_slice(&[*byte])), Ok(None));
+            assert_eq!(assembler.next(&mut [*byte].as_slice()), Ok(None));
         }
-        let refused = assembler.next(&mut Bytes::copy_from_slice(&long[11..12]));
+        let refused = assembler.next(&mut &long[11..12]);
         assert!(matches!(refused, Err(DecodeError::TooLarge { .. })));
         assert!(assembler.start.capacity() < 100);
     }

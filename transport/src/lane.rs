@@ -8,7 +8,6 @@
 use crate::Limits;
 use bytes::{Bytes, BytesMut};
 use kontiki_wire::{ClusterId, Packet, codec};
-use quinn::{SendStream, WriteError};
 use std::cell::RefCell;
 use tokio::sync::Notify;
 
@@ -16,6 +15,15 @@ use tokio::sync::Notify;
 const LARGE_BYTES: usize = 4 << 10;
 /// Small pieces are put together up to about this size.
 const PIECE_BYTES: usize = 64 << 10;
+
+/// What a lane is written to: the stream of one connection.
+pub(crate) trait Drain {
+    /// Why nothing more can be written.
+    type Error;
+
+    /// Writes all of these, in this order.
+    async fn write(&mut self, batch: &mut [Bytes]) -> Result<(), Self::Error>;
+}
 
 /// Packets on their way into one stream.
 #[derive(Debug)]
@@ -92,13 +100,13 @@ impl Lane {
     }
 
     /// Writes what is queued, all that waits at once, until the connection is lost.
-    pub(crate) async fn write_to(&self, mut stream: SendStream) -> WriteError {
+    pub(crate) async fn write_to<D: Drain>(&self, stream: &mut D) -> D::Error {
         let mut batch = Vec::new();
         loop {
             while !self.take(&mut batch) {
                 self.filled.notified().await;
             }
-            if let Err(error) = stream.write_all_chunks(&mut batch).await {
+            if let Err(error) = stream.write(&mut batch).await {
                 return error;
             }
             batch.clear();

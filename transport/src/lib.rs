@@ -1,14 +1,15 @@
-//! QUIC between the nodes of a cluster.
+//! Between the nodes of a cluster: packets, in lanes, by QUIC or by TLS over TCP ([`Carrier`]).
 //!
-//! One UDP socket a node, one connection a pair of nodes, three lanes a direction: urgent (votes, heartbeats,
-//! acknowledgements), bulk (records, forwarded appends) and background (parts of snapshots). Both ends prove by certificate that they are the
+//! Each node dials each other and sends on what it has dialed, in three lanes: urgent (votes, heartbeats, acknowledgements), bulk
+//! (records, forwarded appends) and background (parts of snapshots). Both ends prove by certificate that they are the
 //! node of the cluster they say they are; then each greets the other and checks versions and incarnation.
 //!
 //! Invariants: everything is on one thread, and nothing blocks it; what waits for a peer is bounded, and what
 //! finds no room is dropped and reported; no length is believed before it is checked.
 
-mod accept;
+mod admission;
 mod backoff;
+mod carrier;
 mod credentials;
 mod dial;
 mod events;
@@ -17,18 +18,20 @@ mod inbound;
 mod lane;
 mod options;
 mod peer;
-mod presence;
+mod quic;
 mod reason;
 mod socket;
+mod tcp;
 mod tls;
 mod transport;
 mod warnings;
 
+pub use carrier::{Carrier, UnknownCarrier};
 pub use credentials::{CredentialsError, NodeCredentials};
 pub use events::{Sink, TransportEvent};
 pub use options::{Limits, Options};
 pub use peer::Link;
-pub use socket::{StartError, bind};
+pub use socket::{Socket, StartError, bind};
 pub use transport::Transport;
 
 #[cfg(test)]

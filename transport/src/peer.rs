@@ -1,15 +1,17 @@
 //! One peer: its three lanes, and what is known of it.
 
-use crate::{Limits, greet::GreetError, lane::Lane};
+use crate::{Limits, admission::Admitted, greet::GreetError, lane::Lane};
 use kontiki_consensus::{Incarnation, NodeId};
 use kontiki_wire::{ClusterId, Packet};
-use quinn::Connection;
 use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     time::Instant,
 };
 use tokio::sync::Notify;
+
+/// For how many purposes a peer may have a connection to this node: one for each lane at most.
+pub(crate) const PURPOSES: usize = 3;
 
 /// How things stand with a peer, for status.
 #[derive(Clone, Debug)]
@@ -43,8 +45,8 @@ pub(crate) struct Peer {
     pub(crate) watched: Cell<bool>,
     link: RefCell<Link>,
     incarnation: Cell<Option<Incarnation>>,
-    /// The connection it sends on.
-    inbound: RefCell<Option<Connection>>,
+    /// The connections it sends on, by purpose.
+    inbound: RefCell<[Option<Admitted>; PURPOSES]>,
 }
 
 impl Peer {
@@ -125,20 +127,24 @@ impl Peer {
         self.link.borrow().address.clone()
     }
 
-    /// The peer has connected; returns its former connection, if any.
-    pub(crate) fn set_inbound(&self, connection: Connection) -> Option<Connection> {
+    /// The peer has connected, for this purpose; a former connection for it is told to go.
+    pub(crate) fn admit(&self, purpose: usize) -> Admitted {
         self.seen.notify_one();
-        self.inbound.replace(Some(connection))
+        let admitted = Admitted::default();
+        if let Some(place) = self.inbound.borrow_mut().get_mut(purpose)
+            && let Some(former) = place.replace(admitted.clone())
+        {
+            former.replace();
+        }
+        admitted
     }
 
     /// That connection of the peer has ended.
-    pub(crate) fn clear_inbound(&self, connection: &Connection) {
-        let mut inbound = self.inbound.borrow_mut();
-        if inbound
-            .as_ref()
-            .is_some_and(|c| c.stable_id() == connection.stable_id())
+    pub(crate) fn leave(&self, purpose: usize, admitted: &Admitted) {
+        if let Some(place) = self.inbound.borrow_mut().get_mut(purpose)
+            && place.as_ref().is_some_and(|now| now.is(admitted))
         {
-            *inbound = None;
+            *place = None;
         }
     }
 }

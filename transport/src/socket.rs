@@ -1,13 +1,57 @@
-//! The UDP socket, and what can go wrong before a transport runs.
+//! The socket a node listens on, and what can go wrong before a transport runs.
 
-use crate::CredentialsError;
+use crate::{Carrier, CredentialsError};
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpListener, UdpSocket},
 };
 
 /// How much the kernel is asked to hold between two looks at the socket; it grants what it is allowed to.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// A socket that is bound. Its kind decides what packets travel by.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Socket {
+    /// For [`Carrier::Quic`].
+    Udp(UdpSocket),
+    /// For [`Carrier::Tcp`].
+    Tcp(TcpListener),
+}
+
+impl Socket {
+    /// What packets travel by that come here.
+    #[must_use]
+    pub const fn carrier(&self) -> Carrier {
+        match self {
+            Self::Udp(_) => Carrier::Quic,
+            Self::Tcp(_) => Carrier::Tcp,
+        }
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Udp(socket) => socket.local_addr(),
+            Self::Tcp(listener) => listener.local_addr(),
+        }
+    }
+}
+
+impl From<UdpSocket> for Socket {
+    fn from(socket: UdpSocket) -> Self {
+        Self::Udp(socket)
+    }
+}
+
+impl From<TcpListener> for Socket {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
 
 /// Why a transport could not start.
 #[derive(Debug, thiserror::Error)]
@@ -15,23 +59,25 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 pub enum StartError {
     /// Another program has the port.
     #[error(
-        "UDP port {} of {} is taken: does this node run already? Stop what uses the port, \
-         or give the node another one in the configuration of every node", .0.port(), .0.ip()
+        "{} port {} of {} is taken: does this node run already? Stop what uses the port, \
+         or give the node another one in the configuration of every node", .0.protocol(), .1.port(), .1.ip()
     )]
-    PortTaken(SocketAddr),
+    PortTaken(Carrier, SocketAddr),
     /// The address is none of this machine's.
     #[error("{0} is not an address of this machine: set `listen` to one that is, or to 0.0.0.0:{port}", port = .0.port())]
     NotOurAddress(SocketAddr),
     /// The socket cannot be opened.
-    #[error("cannot listen on UDP {address}: {error}")]
+    #[error("cannot listen on {} {address}: {error}", .carrier.protocol())]
     Bind {
+        /// For what.
+        carrier: Carrier,
         /// Where.
         address: SocketAddr,
         /// Why not.
         error: io::Error,
     },
     /// The socket cannot be used.
-    #[error("the UDP socket cannot be used: {0}")]
+    #[error("the socket cannot be used: {0}")]
     Socket(#[from] io::Error),
     /// The credentials cannot be used.
     #[error("this node's credentials cannot be used: {0}")]
@@ -44,15 +90,23 @@ pub enum StartError {
     Limits(&'static str),
 }
 
-/// A UDP socket on this address, with room for bursts.
+/// A socket on this address.
 ///
 /// # Errors
 /// If the port is taken or the address is not this machine's; the error says what to do.
-pub fn bind(address: SocketAddr) -> Result<UdpSocket, StartError> {
-    UdpSocket::bind(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortTaken(address),
+pub fn bind(carrier: Carrier, address: SocketAddr) -> Result<Socket, StartError> {
+    let bound = match carrier {
+        Carrier::Quic => UdpSocket::bind(address).map(Socket::Udp),
+        Carrier::Tcp => TcpListener::bind(address).map(Socket::Tcp),
+    };
+    bound.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken(carrier, address),
         io::ErrorKind::AddrNotAvailable => StartError::NotOurAddress(address),
-        _ => StartError::Bind { address, error },
+        _ => StartError::Bind {
+            carrier,
+            address,
+            error,
+        },
     })
 }
 
@@ -75,16 +129,19 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_named_with_what_to_do() {
-        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let address = first.local_addr().unwrap();
-        let error = bind(address).unwrap_err().to_string();
-        assert!(error.contains(&address.port().to_string()), "{error}");
-        assert!(error.contains("does this node run already?"), "{error}");
+        for carrier in [Carrier::Quic, Carrier::Tcp] {
+            let first = bind(carrier, SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+            let address = first.local_addr().unwrap();
+            let error = bind(carrier, address).unwrap_err().to_string();
+            let port = format!("{} port {}", carrier.protocol(), address.port());
+            assert!(error.contains(&port), "{error}");
+            assert!(error.contains("does this node run already?"), "{error}");
+        }
     }
 
     #[test]
     fn an_address_of_another_machine_is_refused_in_words() {
-        let error = bind(SocketAddr::from(([192, 0, 2, 1], 7400))).unwrap_err();
+        let error = bind(Carrier::Tcp, SocketAddr::from(([192, 0, 2, 1], 7400))).unwrap_err();
         assert!(
             error.to_string().contains("is not an address of this machine"),
             "{error}"

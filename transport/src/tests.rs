@@ -8,17 +8,18 @@ mod lanes;
 mod presence;
 mod refusal;
 mod restart;
+mod tcp;
 
-use crate::{Limits, NodeCredentials, Options, Sink, Transport, TransportEvent, bind};
+use crate::{Carrier, Limits, NodeCredentials, Options, Sink, Socket, Transport, TransportEvent, bind};
 use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
 use kontiki_wire::{
     ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, Session, handshake::Hello,
 };
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
     future::Future,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     rc::Rc,
     time::Duration,
 };
@@ -29,18 +30,37 @@ const SEED: [u8; 32] = [7; 32];
 /// Far beyond what any test needs; only a hanging one meets it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs a test on a runtime as production has it.
-fn run(test: impl Future<Output = ()>) {
+thread_local! {
+    /// What the nodes of this thread travel by.
+    static CARRIER: Cell<Carrier> = const { Cell::new(Carrier::Quic) };
+}
+
+/// Runs a test with each carrier, on a runtime as production has it.
+fn run<T: Future<Output = ()>>(test: impl Fn() -> T) {
+    for carrier in [Carrier::Quic, Carrier::Tcp] {
+        println!("by {carrier:?}");
+        run_by(carrier, test());
+    }
+}
+
+/// Runs a test with one carrier.
+fn run_by(carrier: Carrier, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
         .unwrap();
     let bounded = async {
+        CARRIER.set(carrier);
         tokio::time::timeout(PATIENCE, test)
             .await
             .expect("the test hangs")
     };
     runtime.block_on(bounded);
+}
+
+/// What this test travels by.
+fn carrier() -> Carrier {
+    CARRIER.get()
 }
 
 /// Keeps events until the test asks for them.
@@ -112,10 +132,10 @@ impl Setup {
         }
     }
 
-    fn start(self, socket: UdpSocket) -> Node {
+    fn start(self, socket: impl Into<Socket>) -> Node {
         let inbox = Rc::new(Inbox::default());
         let hello = self.hello.unwrap_or_else(|| Hello::of(self.identity));
-        let transport = Transport::start_as(hello, self.options(), socket, inbox.clone()).unwrap();
+        let transport = Transport::start_as(hello, self.options(), socket.into(), inbox.clone()).unwrap();
         Node {
             identity: self.identity,
             transport,
@@ -200,8 +220,9 @@ async fn poll<T>(look: impl Fn() -> Option<T>) -> T {
     }
 }
 
-fn socket() -> (UdpSocket, SocketAddr) {
-    let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+/// A socket of what this test travels by.
+fn socket() -> (Socket, SocketAddr) {
+    let socket = bind(carrier(), SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
 }

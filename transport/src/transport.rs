@@ -1,19 +1,17 @@
 //! The transport: starting, sending, status, stopping.
 
 use crate::{
-    Limits, Link, Options, Sink, StartError, accept, dial, events::Dropped, peer::Peer, presence,
-    reason::Close, socket, tls::Configs, warnings::Warnings,
+    Carrier, Limits, Link, Options, Sink, Socket, StartError, carrier::Endpoint, dial, events::Dropped,
+    peer::Peer, warnings::Warnings,
 };
 use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, Packet, handshake::Hello};
-use quinn::{Endpoint, TokioRuntime};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fmt,
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     rc::Rc,
-    sync::Arc,
     time::Duration,
 };
 use tokio::{task::JoinSet, time};
@@ -26,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) own: Identity,
     pub(crate) hello: Hello,
     pub(crate) limits: Limits,
+    pub(crate) carrier: Carrier,
     pub(crate) endpoint: Endpoint,
     pub(crate) sink: Rc<dyn Sink>,
     pub(crate) peers: BTreeMap<NodeId, Peer>,
@@ -39,6 +38,8 @@ pub(crate) struct Shared {
 pub struct Transport {
     shared: Rc<Shared>,
     tasks: RefCell<JoinSet<()>>,
+    /// What takes connections; it ends when these have ended.
+    accepting: RefCell<JoinSet<()>>,
 }
 
 impl Transport {
@@ -47,7 +48,7 @@ impl Transport {
     ///
     /// # Errors
     /// If socket, credentials or limits cannot be used; the error says which and why.
-    pub fn start(options: Options, socket: UdpSocket, sink: Rc<dyn Sink>) -> Result<Self, StartError> {
+    pub fn start(options: Options, socket: Socket, sink: Rc<dyn Sink>) -> Result<Self, StartError> {
         let hello = Hello::of(options.identity);
         Self::start_as(hello, options, socket, sink)
     }
@@ -56,26 +57,20 @@ impl Transport {
     pub(crate) fn start_as(
         hello: Hello,
         options: Options,
-        socket: UdpSocket,
+        socket: Socket,
         sink: Rc<dyn Sink>,
     ) -> Result<Self, StartError> {
         let limits = options.limits;
         limits.check().map_err(StartError::Limits)?;
-        let configs = Configs::new(options.credentials, &limits)?;
-        socket::widen(&socket);
-        let mut endpoint = Endpoint::new(
-            configs.endpoint,
-            Some(configs.server),
-            socket,
-            Arc::new(TokioRuntime),
-        )?;
-        endpoint.set_default_client_config(configs.client);
+        let carrier = socket.carrier();
+        let endpoint = Endpoint::new(options.credentials, &limits, socket)?;
         let own = options.identity;
         let peers = options.peers.into_iter().filter(|(node, _)| *node != own.node);
         let peers = peers.map(|(node, address)| (node, Peer::new(node, address, &limits)));
         let shared = Rc::new(Shared {
             own,
             hello,
+            carrier,
             endpoint,
             sink,
             peers: peers.collect(),
@@ -85,18 +80,22 @@ impl Transport {
             limits,
         });
         let tasks = RefCell::new(Self::spawn(&shared, options.seed));
-        Ok(Self { shared, tasks })
+        let accepting = RefCell::new(JoinSet::new());
+        let accepts = shared.clone();
+        accepting
+            .borrow_mut()
+            .spawn_local(async move { accepts.endpoint.accept(&accepts).await });
+        Ok(Self {
+            shared,
+            tasks,
+            accepting,
+        })
     }
 
     fn spawn(shared: &Rc<Shared>, seed: u64) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for node in shared.peers.keys() {
             tasks.spawn_local(dial::keep_connected(shared.clone(), *node, seed));
-        }
-        tasks.spawn_local(accept::accept(shared.clone()));
-        let listener = shared.endpoint.local_addr().ok().and_then(presence::listen);
-        if let Some(listener) = listener {
-            tasks.spawn_local(presence::hold(shared.clone(), listener));
         }
         let shared = shared.clone();
         tasks.spawn_local(async move { shared.dropped.report(&*shared.sink).await });
@@ -120,7 +119,7 @@ impl Transport {
     /// # Errors
     /// If the system does not say.
     pub fn local_addr(&self) -> Result<SocketAddr, StartError> {
-        Ok(self.shared.endpoint.local_addr()?)
+        self.shared.endpoint.local_addr()
     }
 
     /// How things stand with each peer.
@@ -160,19 +159,20 @@ impl Transport {
         for peer in self.shared.peers.values() {
             peer.down("this node was stopped");
         }
-        self.shared
-            .endpoint
-            .close(Close::Shutdown.code(), b"the node was stopped");
+        self.shared.endpoint.close();
+        let mut accepting = self.accepting.take();
+        let heard = async {
+            while accepting.join_next().await.is_some() {}
+            self.shared.endpoint.closed().await;
+        };
         // Who has not heard it by then finds out by itself.
-        let _ = time::timeout(FAREWELL, self.shared.endpoint.wait_idle()).await;
+        let _ = time::timeout(FAREWELL, heard).await;
     }
 }
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        self.shared
-            .endpoint
-            .close(Close::Shutdown.code(), b"the node was stopped");
+        self.shared.endpoint.close();
     }
 }
 

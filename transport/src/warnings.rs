@@ -4,7 +4,12 @@
 //! trouble is told again.
 
 use kontiki_consensus::NodeId;
-use std::{cell::RefCell, collections::BTreeMap, fmt, net::SocketAddr};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 /// How many sources of trouble are remembered.
 const SOURCES_MAX: usize = 256;
@@ -18,6 +23,8 @@ pub(crate) enum Source {
     From(NodeId),
     /// Someone that dials this node and has not proven who it is.
     Stranger(SocketAddr),
+    /// The same, where each attempt comes from another port.
+    Host(IpAddr),
 }
 
 impl fmt::Display for Source {
@@ -26,6 +33,7 @@ impl fmt::Display for Source {
             Self::To(node) => write!(f, "connection to node {node}"),
             Self::From(node) => write!(f, "connection from node {node}"),
             Self::Stranger(address) => write!(f, "connection from {address}"),
+            Self::Host(address) => write!(f, "connection from {address}"),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 use kontiki::{ClusterKey, Config, Consistency, Error, MachineHandle, Outcome, RaftNode, Role};
 use std::{
     fs, io,
-    net::UdpSocket,
+    net::TcpListener,
     path::PathBuf,
     process,
     sync::{
@@ -63,7 +63,7 @@ impl Nodes {
     /// Lays them out; none runs yet.
     pub(crate) fn new(mut args: Args) -> Result<Self, Failed> {
         let sockets: Vec<_> = THREE
-            .map(|_| UdpSocket::bind("127.0.0.1:0"))
+            .map(|_| TcpListener::bind("127.0.0.1:0"))
             .collect::<io::Result<_>>()?;
         for (id, socket) in THREE.zip(&sockets) {
             args.peers.insert(id, socket.local_addr()?.to_string());

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, Scratch, durable, leader, shut_down, start};
 use kontiki::{BlockingHandle, ClusterKey, Code, Config, Consistency, LogOnly, RaftNode};
-use std::{collections::BTreeMap, net::UdpSocket};
+use std::{collections::BTreeMap, net::TcpListener};
 
 fn values(node: &BlockingHandle<String>) -> Vec<String> {
     let read = node.read(.., Consistency::Linearizable).unwrap();
@@ -132,7 +132,7 @@ fn a_directory_is_made_once() {
 #[test]
 fn a_taken_port_is_refused() {
     let scratch = Scratch::new();
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut config = Config::loopback(1, scratch.path()).unwrap().remove(0);
     config.peers.insert(1, address.to_string());

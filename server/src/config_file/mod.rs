@@ -9,7 +9,7 @@ mod template;
 pub(crate) use template::{Sizes, Template, render};
 
 use crate::failure::Failure;
-use kontiki::{ClusterKey, Code, Config};
+use kontiki::{Carrier, ClusterKey, Code, Config};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -19,7 +19,15 @@ use std::{
 use table::Table;
 
 /// The fields that are no tuning.
-const FIELDS: [&str; 6] = ["node", "cluster_key", "data_dir", "http", "peers", "listen"];
+const FIELDS: [&str; 7] = [
+    "node",
+    "cluster_key",
+    "data_dir",
+    "http",
+    "peers",
+    "listen",
+    "carrier",
+];
 
 /// A field that tunes something, and where it goes.
 struct Tuning<T> {
@@ -119,9 +127,10 @@ pub(crate) struct ConfigFile {
     pub(crate) data_dir: PathBuf,
     /// Where HTTP is served: `host:port`.
     pub(crate) http: String,
-    /// The UDP addresses of all nodes, this one's too.
+    /// The addresses of all nodes, this one's too.
     pub(crate) peers: BTreeMap<u64, String>,
     listen: Option<SocketAddr>,
+    carrier: Option<Carrier>,
     durations: Settings<Duration>,
     sizes: Settings<u64>,
     counts: Settings<u64>,
@@ -157,6 +166,7 @@ impl ConfigFile {
                 .into_iter()
                 .collect(),
             listen: table.parsed("listen", LISTEN)?,
+            carrier: table.parsed("carrier", CARRIER)?,
             durations: settings(&DURATIONS, |name| table.duration(name))?,
             sizes: settings(&SIZES, |name| table.size(name))?,
             counts: settings(&COUNTS, |name| table.number(name, "a number, from 1"))?,
@@ -180,6 +190,7 @@ impl ConfigFile {
         let key = ClusterKey::load(&self.cluster_key)?;
         let mut config = Config::new(self.node, &self.data_dir, key, self.peers.clone());
         config.listen = self.listen;
+        config.carrier = self.carrier.unwrap_or_default();
         for (put, value) in &self.durations {
             put(&mut config, *value);
         }
@@ -215,6 +226,8 @@ impl ConfigFile {
 const NODE: &str = "a node's number, from 1";
 const PEERS: &str = "a table of addresses by node, such as 1 = \"127.0.0.1:7401\"";
 const LISTEN: &str = "an IP address and port, such as \"0.0.0.0:7401\"";
+
+const CARRIER: &str = "\"quic\" or \"tcp\"";
 
 /// The names of all fields.
 fn known() -> Vec<&'static str> {

@@ -10,7 +10,7 @@ pub(crate) struct Template<'a> {
     pub(crate) cluster: &'a str,
     /// Where HTTP is served.
     pub(crate) http: &'a str,
-    /// The UDP addresses of all nodes.
+    /// The addresses of all nodes.
     pub(crate) peers: &'a [(u64, String)],
     /// Sizes that differ from the defaults.
     pub(crate) sizes: Sizes,
@@ -31,6 +31,12 @@ fn size_line(name: &str, bytes: Option<u64>, default: &str) -> String {
         Some(bytes) => format!("{name} = {bytes}"),
         None => format!("# {name} = \"{default}\""),
     }
+}
+
+/// The port of a node, as an example.
+fn port_of(node: u64, peers: &[(u64, String)]) -> &str {
+    let own = peers.iter().find(|(id, _)| *id == node);
+    own.and_then(|(_, at)| at.rsplit(':').next()).unwrap_or("7400")
 }
 
 /// Writes a file.
@@ -92,15 +98,14 @@ http = "{http}"
 # than so many millionths. The same on every node, as election_timeout_min then is too; to change either, stop all nodes.
 # lease_drift_ppm = 1000
 
-# The UDP address of every node, this one's too; host names too; the same on all. With TCP to the same ports failover is faster.
+# What nodes reach each other by: "tcp", or "quic", which goes over UDP. The same on every node; to change it, stop all nodes.
+# carrier = "tcp"
+
+# The address of every node, this one's too; host names too; the same on all.
 [peers]
 {peer_lines}"#,
         batch = size_line("batch_bytes_max", sizes.batch_bytes_max, "4MiB"),
         segment = size_line("segment_bytes", sizes.segment_bytes, "64MiB"),
-        port = peers
-            .iter()
-            .find(|(id, _)| id == node)
-            .and_then(|(_, at)| at.rsplit(':').next())
-            .unwrap_or("7400"),
+        port = port_of(*node, peers),
     )
 }

@@ -1,7 +1,7 @@
 //! The demo's nodes, and calls that go to whichever of them lives.
 //!
-//! Nodes talk QUIC over sockets of their own on 127.0.0.1. A node keeps its port while it is down, so that the others
-//! find it again.
+//! Nodes talk TLS over sockets of their own on 127.0.0.1. A node comes back on the port it had, so that the others find it
+//! again.
 
 use super::place::Place;
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 use kontiki::{Appended, Code, Consistency, Entries, Handle, LogOnly, RaftNode, Raw, Status};
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -105,7 +105,7 @@ impl Cluster {
         &self.live
     }
 
-    /// Every node's number and UDP address.
+    /// Every node's number and address.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (u64, SocketAddr)> {
         self.nodes.iter().map(|(id, node)| (*id, node.address))
     }
@@ -276,7 +276,7 @@ impl Cluster {
         ))
     }
 
-    fn launch(&mut self, id: u64, socket: UdpSocket) -> Result<(), Failure> {
+    fn launch(&mut self, id: u64, socket: TcpListener) -> Result<(), Failure> {
         let peers = self
             .addresses()
             .map(|(id, address)| (id, address.to_string()))
@@ -309,14 +309,14 @@ impl Appender for &Cluster {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<UdpSocket, Failure> {
-    UdpSocket::bind(address).map_err(|error| no_socket(&error))
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| no_socket(&error))
 }
 
 fn no_socket(error: &std::io::Error) -> Failure {
     Failure::new(
         Code::Io,
-        format!("cannot open a UDP socket on 127.0.0.1: {error}"),
+        format!("cannot open a TCP socket on 127.0.0.1: {error}"),
     )
 }
 

@@ -282,7 +282,7 @@ fn list(nodes: &[u64]) -> String {
 fn greet(place: &Place, cluster: &Cluster, status: &kontiki::Status) {
     let (dir, nodes) = (place.dir.display(), place.nodes);
     say!(
-        "A cluster of {nodes} nodes in this process: each has a log of its own on disk, and they talk QUIC.\n"
+        "A cluster of {nodes} nodes in this process: each has a log of its own on disk, and they talk TLS.\n"
     );
     for (id, address) in cluster.addresses() {
         say!("  node {id}  {address}  {dir}/n{id}");

@@ -12,7 +12,7 @@ use std::{
 /// How many port ranges are tried.
 const RANGES: usize = 50;
 
-/// Node k has the UDP port `base + k` and the HTTP port `base + 100 + k`.
+/// Node k has the port `base + k` and the HTTP port `base + 100 + k`.
 pub(crate) struct Cluster {
     pub(crate) scratch: Scratch,
     base: u16,
@@ -158,7 +158,7 @@ impl Cluster {
         self.base + 100 + id as u16
     }
 
-    pub(crate) fn udp_port(&self, id: u64) -> u16 {
+    pub(crate) fn peer_port(&self, id: u64) -> u16 {
         self.base + id as u16
     }
 

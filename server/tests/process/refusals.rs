@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{
     fs,
-    net::{TcpListener, UdpSocket},
+    net::TcpListener,
     path::{Path, PathBuf},
 };
 
@@ -142,10 +142,10 @@ fn a_taken_port_is_refused() {
     laid.edit("http = \"127.0.0.1:7501\"", &format!("http = \"{http}\""));
     tells(&laid.refusal(), &[&http, "in use"]);
     drop(taken);
-    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let udp = taken.local_addr().unwrap().to_string();
-    laid.edit("1 = \"127.0.0.1:7401\"", &format!("1 = \"{udp}\""));
-    tells(&laid.refusal(), &[&udp, "in use"]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let peer = taken.local_addr().unwrap().to_string();
+    laid.edit("1 = \"127.0.0.1:7401\"", &format!("1 = \"{peer}\""));
+    tells(&laid.refusal(), &[&peer, "in use"]);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_node_that_runs_already_is_not_started_twice() {
     );
     // With ports of its own, it is the lock on the directory that refuses.
     let text = fs::read_to_string(cluster.config(1)).unwrap();
-    let taken = [cluster.http_port(1), cluster.udp_port(1)];
+    let taken = [cluster.http_port(1), cluster.peer_port(1)];
     let text = taken
         .into_iter()
         .fold(text, |text, port| without_port(&text, port));

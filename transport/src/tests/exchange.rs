@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn two_nodes_exchange_packets_both_ways() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
         two.connected(1).await;
@@ -17,10 +17,10 @@ fn two_nodes_exchange_packets_both_ways() {
 
 #[test]
 fn three_nodes_hear_each_other() {
-    run(async {
+    run(|| async {
         let sockets: Vec<_> = (0..3).map(|_| socket()).collect();
         let peers: Vec<_> = (1..).zip(sockets.iter().map(|(_, a)| *a)).collect();
-        let start = |(n, (s, _)): (u64, (UdpSocket, _))| Setup::new(n, &peers).start(s);
+        let start = |(n, (s, _)): (u64, (Socket, _))| Setup::new(n, &peers).start(s);
         let nodes: Vec<Node> = (1..).zip(sockets).map(start).collect();
         for node in &nodes {
             for _ in 0..2 {
@@ -43,7 +43,7 @@ fn three_nodes_hear_each_other() {
 #[test]
 fn a_hundred_thousand_packets_arrive_in_order_on_each_lane() {
     const COUNT: u64 = 100_000;
-    run(async {
+    run(|| async {
         let (one, two) = pair(|setup| {
             setup.limits.queue_packets_max = COUNT as usize;
             setup.limits.queue_bytes_max = 64 << 20;
@@ -65,7 +65,7 @@ fn a_hundred_thousand_packets_arrive_in_order_on_each_lane() {
 
 #[test]
 fn a_host_name_is_resolved_and_its_addresses_are_tried_in_turn() {
-    run(async {
+    run(|| async {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
         let mut setup = Setup::new(1, &[]);
         setup
@@ -80,7 +80,7 @@ fn a_host_name_is_resolved_and_its_addresses_are_tried_in_turn() {
 
 #[test]
 fn a_name_that_does_not_resolve_is_reported_and_does_no_harm() {
-    run(async {
+    run(|| async {
         let ((socket1, _), (socket2, address2)) = (socket(), socket());
         let mut setup = Setup::new(1, &[(2, address2)]);
         setup.peers.insert(NodeId(3), "no-port-here".into());
@@ -93,7 +93,7 @@ fn a_name_that_does_not_resolve_is_reported_and_does_no_harm() {
 
 #[test]
 fn shutdown_tells_the_peers_and_ends() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
         two.transport.shutdown().await;

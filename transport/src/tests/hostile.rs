@@ -1,16 +1,15 @@
-//! Peers that break the protocol, and strangers.
+//! Peers that break the protocol, and strangers, by QUIC.
 
 use super::*;
 use crate::{
     credentials::server_name,
-    greet::{answer, greet},
     peer::Peer,
-    tls::Configs,
+    quic::{answer, config::Configs, greet},
 };
 use bytes::Bytes;
 use kontiki_wire::codec;
 use quinn::{Connection, ConnectionError, Endpoint, TokioRuntime};
-use std::sync::Arc;
+use std::{net::UdpSocket, sync::Arc};
 
 /// A node that does as the test says once it has been greeted.
 pub(super) struct Raw {
@@ -24,7 +23,8 @@ impl Raw {
         let identity = identity(node);
         let credentials = NodeCredentials::derive(CLUSTER, identity.node, &SEED).unwrap();
         let configs = Configs::new(credentials, &Limits::default()).unwrap();
-        let (socket, address) = socket();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
         let runtime = Arc::new(TokioRuntime);
         let mut endpoint = Endpoint::new(configs.endpoint, Some(configs.server), socket, runtime).unwrap();
         endpoint.set_default_client_config(configs.client);
@@ -39,9 +39,8 @@ impl Raw {
     pub(super) async fn accept(&self, from: SocketAddr) -> Connection {
         let connection = self.endpoint.accept().await.unwrap().await.unwrap();
         let peers = BTreeMap::from([(NodeId(1), peer_at(from))]);
-        answer(&connection, &Hello::of(self.identity), &peers)
-            .await
-            .unwrap();
+        let hello = Hello::of(self.identity);
+        answer(&connection, &hello, &peers).await.unwrap();
         connection
     }
 
@@ -91,7 +90,7 @@ fn packet_bytes(raw: &Raw, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
 
 #[test]
 fn a_length_above_the_limit_is_refused_before_the_rest_comes() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let (told, warned) = punished(|raw| {
             let mut bytes = packet_bytes(raw, |_| {});
             bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
@@ -106,7 +105,7 @@ fn a_length_above_the_limit_is_refused_before_the_rest_comes() {
 
 #[test]
 fn what_is_not_a_packet_ends_the_connection() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let (told, _) = punished(|_| b"GET / HTTP/1.1\r\n".to_vec()).await;
         assert!(told.contains("magic"), "{told}");
     });
@@ -114,7 +113,7 @@ fn what_is_not_a_packet_ends_the_connection() {
 
 #[test]
 fn a_packet_in_the_name_of_another_ends_the_connection() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let (told, _) = punished(|raw| packet_bytes(raw, |p| p.from = NodeId(3))).await;
         assert!(told.contains("a packet from node 3"), "{told}");
         let (told, _) = punished(|raw| packet_bytes(raw, |p| p.incarnation = Incarnation(5))).await;
@@ -126,10 +125,10 @@ fn a_packet_in_the_name_of_another_ends_the_connection() {
 
 #[test]
 fn garbage_in_datagrams_does_no_harm() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
-        let (stranger, _) = socket();
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
         let mut random = 1u64;
         for len in 0..1400 {
             let datagram: Vec<u8> = (0..len)
@@ -154,7 +153,7 @@ fn garbage_in_datagrams_does_no_harm() {
 
 #[test]
 fn silent_strangers_do_not_keep_peers_out() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
         let mut setup = Setup::new(1, &[(2, address2)]);
         setup.limits.connect_timeout = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use kontiki_wire::SnapshotChunk;
 #[test]
 fn what_does_not_fit_is_dropped_and_reported_and_memory_stays_bounded() {
     const QUEUE: usize = 1 << 20;
-    run(async {
+    run_by(Carrier::Quic, async {
         let ((socket1, address1), raw) = (socket(), Raw::new(2));
         let mut setup = Setup::new(1, &[(2, raw.address)]);
         setup.limits.packet_bytes_max.0 = 100_000;
@@ -35,7 +35,7 @@ fn what_does_not_fit_is_dropped_and_reported_and_memory_stays_bounded() {
 
 #[test]
 fn a_packet_above_the_limit_is_dropped_and_reported() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|setup| setup.limits.packet_bytes_max.0 = 10_000);
         one.connected(2).await;
         one.send(2, bulk(1, 10_000));
@@ -47,7 +47,7 @@ fn a_packet_above_the_limit_is_dropped_and_reported() {
 
 #[test]
 fn the_number_of_packets_is_bounded_too() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|setup| setup.limits.queue_packets_max = 10);
         one.connected(2).await;
         // Nothing is written before this task pauses.
@@ -65,7 +65,7 @@ fn the_number_of_packets_is_bounded_too() {
 
 #[test]
 fn without_a_connection_everything_is_dropped_and_reported() {
-    run(async {
+    run(|| async {
         let ((socket1, _), (_silent, silent)) = (socket(), socket());
         let one = Setup::new(1, &[(2, silent)]).start(socket1);
         one.send(2, urgent(1));
@@ -79,7 +79,7 @@ fn without_a_connection_everything_is_dropped_and_reported() {
 #[test]
 fn urgent_overtakes_bulk() {
     const COUNT: u64 = 100;
-    run(async {
+    run(|| async {
         let (one, two) = pair(|setup| {
             setup.limits.queue_bytes_max = 64 << 20;
             setup.limits.window_bytes_max = 256 << 10;
@@ -112,7 +112,7 @@ fn chunk(offset: u64, bytes: usize) -> PeerMessage {
 fn records_and_heartbeats_overtake_a_snapshot() {
     const CHUNKS: u64 = 60;
     const BULK: u64 = 600;
-    run(async {
+    run(|| async {
         let (one, two) = pair(|setup| {
             setup.limits.packet_bytes_max.0 = 64 << 20;
             setup.limits.queue_bytes_max = 64 << 20;
@@ -162,7 +162,7 @@ fn records_and_heartbeats_overtake_a_snapshot() {
 #[test]
 fn a_snapshot_that_nobody_takes_holds_nothing_up() {
     const QUEUE: usize = 1 << 20;
-    run(async {
+    run_by(Carrier::Quic, async {
         let ((socket1, address1), raw) = (socket(), Raw::new(2));
         let mut setup = Setup::new(1, &[(2, raw.address)]);
         setup.limits.packet_bytes_max.0 = 1 << 20;

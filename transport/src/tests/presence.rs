@@ -1,7 +1,10 @@
 //! The death of a peer's process is told at once, as a hint.
 
 use super::{refusal::rebind, *};
-use std::{net::TcpListener, thread};
+use std::{
+    net::{TcpListener, UdpSocket},
+    thread,
+};
 
 /// The next hint; nothing else is waited for.
 async fn gone(node: &Node) -> NodeId {
@@ -13,18 +16,19 @@ async fn gone(node: &Node) -> NodeId {
 }
 
 /// How a node ends whose thread is told to.
-fn live_until(socket: UdpSocket, peer: SocketAddr, end: std::sync::mpsc::Receiver<()>) {
-    run(async move {
+fn live_until(carrier: Carrier, socket: Socket, peer: SocketAddr, end: std::sync::mpsc::Receiver<()>) {
+    run_by(carrier, async move {
         let two = Setup::new(2, &[(1, peer)]).start(socket);
         two.packet_in().await;
         poll(|| end.try_recv().ok()).await;
     });
 }
 
-/// A socket, and the listener with its number: another process may have that of the first ones.
+/// A UDP socket, and the listener with its number: another process may have that of the first ones.
 fn both() -> (UdpSocket, SocketAddr, TcpListener) {
     let free = || {
-        let (socket, address) = socket();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
         Some((socket, address, TcpListener::bind(address).ok()?))
     };
     std::iter::repeat_with(free)
@@ -34,27 +38,41 @@ fn both() -> (UdpSocket, SocketAddr, TcpListener) {
         .expect("a number that is free")
 }
 
+/// A socket whose number is free for TCP too, so that QUIC can be watched.
+fn free_socket() -> (Socket, SocketAddr) {
+    if carrier() != Carrier::Quic {
+        return socket();
+    }
+    let (socket, address, _) = both();
+    (socket.into(), address)
+}
+
 #[test]
-fn a_process_that_was_killed_is_told_of_while_quic_still_hopes() {
-    run(async {
-        let ((socket1, address1), (socket2, address2, number)) = (socket(), both());
-        drop(number);
+fn a_process_that_was_killed_is_told_of_at_once() {
+    run(|| async {
+        let ((socket1, address1), (socket2, address2)) = (socket(), free_socket());
         let one = Setup::new(1, &[(2, address2)]).start(socket1);
         let (end, ended) = std::sync::mpsc::channel();
-        let life = thread::spawn(move || live_until(socket2, address1, ended));
+        let life = thread::spawn({
+            let by = carrier();
+            move || live_until(by, socket2, address1, ended)
+        });
         one.connected(2).await;
-        poll(|| one.transport.watches(NodeId(2)).then_some(())).await;
+        if carrier() == Carrier::Quic {
+            poll(|| one.transport.watches(NodeId(2)).then_some(())).await;
+        }
         one.send(2, urgent(1));
         end.send(()).unwrap();
         assert_eq!(gone(&one).await, NodeId(2));
-        assert!(one.transport.status()[0].connected, "a hint closes no connection");
+        let stands = one.transport.status()[0].connected;
+        assert_eq!(stands, carrier() == Carrier::Quic, "QUIC still hopes");
         poll(|| life.is_finished().then_some(())).await;
     });
 }
 
 #[test]
 fn a_farewell_is_a_hint_too() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
         two.transport.shutdown().await;
@@ -65,7 +83,7 @@ fn a_farewell_is_a_hint_too() {
 
 #[test]
 fn a_taken_tcp_port_costs_the_hint_and_nothing_else() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let (free, address1, _taken) = both();
         let (socket2, address2) = socket();
         let one = Setup::new(1, &[(2, address2)]).start(free);
@@ -79,7 +97,7 @@ fn a_taken_tcp_port_costs_the_hint_and_nothing_else() {
 
 #[test]
 fn who_cuts_connections_and_takes_new_ones_is_not_gone() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let (socket1, address1) = socket();
         // Stands in the place of node 2's listener, and cuts whatever comes.
         let (socket2, address2, cutter) = both();
@@ -105,7 +123,7 @@ fn who_cuts_connections_and_takes_new_ones_is_not_gone() {
 
 #[test]
 fn a_node_that_comes_back_can_listen_on_its_port_again() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
         let address1 = one.transport.local_addr().unwrap();

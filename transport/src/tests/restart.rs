@@ -5,7 +5,7 @@ use std::thread;
 
 #[test]
 fn a_peer_that_stopped_is_found_again_on_the_same_port() {
-    run(async {
+    run(|| async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
         let address1 = one.transport.local_addr().unwrap();
@@ -24,16 +24,20 @@ fn a_peer_that_stopped_is_found_again_on_the_same_port() {
 
 #[test]
 fn a_peer_that_was_killed_and_stays_away_is_given_up() {
-    run(async {
+    run(|| async {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
         let mut setup = Setup::new(1, &[(2, address2)]);
         setup.limits.keep_alive_interval = Duration::from_millis(50);
         setup.limits.idle_timeout = Duration::from_millis(300);
         let one = setup.start(socket1);
-        let life = thread::spawn(move || run_and_kill(socket2, address1));
+        let life = run_and_kill(socket2, address1);
         one.connected(2).await;
         one.send(2, urgent(1));
-        assert!(disconnected(&one).await.contains("no answer"));
+        let words = match carrier() {
+            Carrier::Quic => "no answer",
+            _ => "broke the connection off",
+        };
+        assert!(disconnected(&one).await.contains(words));
         one.dropped(2).await;
         assert!(!one.transport.status()[0].connected);
         poll(|| life.is_finished().then_some(())).await;
@@ -43,10 +47,10 @@ fn a_peer_that_was_killed_and_stays_away_is_given_up() {
 /// The node's former life says no goodbye; only its successor can tell that its connections are dead.
 #[test]
 fn a_peer_that_was_killed_is_given_up_when_its_successor_says_so() {
-    run(async {
+    run_by(Carrier::Quic, async {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
         let one = Setup::new(1, &[(2, address2)]).start(socket1);
-        let life = thread::spawn(move || run_and_kill(socket2, address1));
+        let life = run_and_kill(socket2, address1);
         one.connected(2).await;
         one.send(2, urgent(1));
         poll(|| life.is_finished().then_some(())).await;
@@ -68,9 +72,14 @@ async fn disconnected(node: &Node) -> String {
 }
 
 /// Node 2 up to its first packet; then its runtime is gone without a word.
-fn run_and_kill(socket: UdpSocket, peer: SocketAddr) {
-    run(async move {
-        let two = Setup::new(2, &[(1, peer)]).start(socket);
-        two.packet_in().await;
-    });
+fn run_and_kill(socket: Socket, peer: SocketAddr) -> thread::JoinHandle<()> {
+    let life = |by: Carrier| {
+        move || {
+            run_by(by, async move {
+                let two = Setup::new(2, &[(1, peer)]).start(socket);
+                two.packet_in().await;
+            });
+        }
+    };
+    thread::spawn(life(carrier()))
 }

@@ -81,14 +81,22 @@ pub(crate) async fn watch(shared: &Shared, peer: &Peer, remote: SocketAddr) -> I
 }
 
 /// Waits for the end of a connection; true if the peer's host refuses another one.
-async fn watch_one(shared: &Shared, remote: SocketAddr, mut stream: TcpStream) -> bool {
+async fn watch_one(shared: &Shared, remote: SocketAddr, stream: TcpStream) -> bool {
+    let mut stands = Some(stream);
     for _ in 0..LOOKS {
-        if !ended(&stream).await {
+        if let Some(stream) = stands.take()
+            && !ended(&stream).await
+        {
             return false;
         }
         match dial(shared, remote).await {
-            Ok(next) => stream = next,
-            Err(error) => return error.kind() == io::ErrorKind::ConnectionRefused,
+            Ok(next) => stands = Some(next),
+            Err(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => return true,
+                // The listener closed while it connected.
+                io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => {}
+                _ => return false,
+            },
         }
     }
     false

@@ -1,0 +1,135 @@
+//! Connections that peers have dialed: greet, then read packets until they end.
+//!
+//! Invariants: only so many handshakes are under way at a time; a peer has one connection to this node, and
+//! a newer one replaces it; who has not passed the greeting gets nothing but the reason.
+
+use super::{close, hear, lost, refuse, say};
+use crate::{
+    admission::Place,
+    greet::{self, GreetError},
+    inbound::{Inbound, StreamError},
+    peer::Peer,
+    reason::Close,
+    transport::Shared,
+    warnings::Source,
+};
+use bytes::Bytes;
+use kontiki_consensus::NodeId;
+use kontiki_wire::{Identity, handshake::Hello};
+use quinn::{Connection, Endpoint, Incoming, RecvStream};
+use rustls::pki_types::CertificateDer;
+use std::{collections::BTreeMap, rc::Rc};
+use tokio::{task::JoinSet, time};
+
+/// How many pieces of a stream are taken before they are worked on, each at most a datagram.
+const PIECES: usize = 32;
+/// The purpose under which a peer's connection is known: it has but one.
+const CONNECTION: usize = 0;
+
+/// Takes connections until the endpoint is closed.
+pub(crate) async fn accept(endpoint: &Endpoint, shared: &Rc<Shared>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => {
+                    if let Some(place) = Place::take(shared) {
+                        connections.spawn_local(serve(shared.clone(), incoming, place));
+                    } else {
+                        incoming.ignore();
+                    }
+                }
+                None => return,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve(shared: Rc<Shared>, incoming: Incoming, place: Place) {
+    let remote = incoming.remote_address();
+    let admitted = time::timeout(shared.limits.connect_timeout, admit(&shared, incoming)).await;
+    drop(place);
+    match admitted.unwrap_or(Err(GreetError::TooLate)) {
+        Ok((connection, peer, identity)) => {
+            shared.warnings.clear(Source::Stranger(remote));
+            read_until_lost(&shared, connection, peer, identity).await;
+        }
+        Err(error) => shared.warnings.tell(Source::Stranger(remote), &error.to_string()),
+    }
+}
+
+async fn admit(shared: &Shared, incoming: Incoming) -> Result<(Connection, &Peer, Identity), GreetError> {
+    let connecting = incoming.accept().map_err(|error| lost(&error))?;
+    let connection = connecting.await.map_err(|error| lost(&error))?;
+    match answer(&connection, &shared.hello, &shared.peers).await {
+        Ok((peer, identity)) => Ok((connection, peer, identity)),
+        Err(error) => Err(refuse(&connection, error)),
+    }
+}
+
+/// Answers the greeting of a node that dialed this one; returns which of the peers it is.
+pub(crate) async fn answer<'p>(
+    connection: &Connection,
+    ours: &Hello,
+    peers: &'p BTreeMap<NodeId, Peer>,
+) -> Result<(&'p Peer, Identity), GreetError> {
+    let (mut send, mut receive) = connection.accept_bi().await.map_err(|error| lost(&error))?;
+    let theirs = hear(connection, &mut receive).await?;
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let leaf = chain.as_ref().and_then(|chain| chain.first());
+    let known = greet::check_dialer(ours, &theirs, leaf, peers)?;
+    say(connection, &mut send, ours).await?;
+    Ok(known)
+}
+
+async fn read_until_lost(shared: &Rc<Shared>, connection: Connection, peer: &Peer, identity: Identity) {
+    let admitted = peer.admit(CONNECTION);
+    let source = Source::From(peer.node);
+    tokio::select! {
+        error = read_lanes(shared, &connection, identity) => if let Some(error) = error {
+            let text = error.to_string();
+            shared.warnings.tell(source, &text);
+            close(&connection, Close::BadPacket, &text);
+        } else {
+            shared.warnings.clear(source);
+            let reason = connection.close_reason().map(|e| lost(&e).why).unwrap_or_default();
+            tracing::debug!("{source} ended: {reason}");
+        },
+        () = admitted.replaced() => close(&connection, Close::Superseded, Close::Superseded.words()),
+    }
+    peer.leave(CONNECTION, &admitted);
+}
+
+/// Reads every stream the peer opens, until the connection is lost or one of them says what it must not.
+async fn read_lanes(shared: &Rc<Shared>, connection: &Connection, peer: Identity) -> Option<StreamError> {
+    let mut lanes = JoinSet::new();
+    loop {
+        tokio::select! {
+            stream = connection.accept_uni() => match stream {
+                Ok(stream) => {
+                    lanes.spawn_local(read_lane(shared.clone(), stream, peer));
+                }
+                Err(_) => return None,
+            },
+            Some(ended) = lanes.join_next() => if let Ok(Err(error)) = ended {
+                return Some(error);
+            },
+        }
+    }
+}
+
+/// Reads packets until the stream ends; the connection knows why, if it was lost.
+async fn read_lane(shared: Rc<Shared>, mut stream: RecvStream, peer: Identity) -> Result<(), StreamError> {
+    let mut inbound = Inbound::new(&shared, peer);
+    let mut pieces = [const { Bytes::new() }; PIECES];
+    while let Ok(Some(count)) = stream.read_chunks(&mut pieces).await {
+        for piece in &pieces[..count] {
+            inbound.take(piece)?;
+        }
+        inbound.settle().await;
+    }
+    Ok(())
+}

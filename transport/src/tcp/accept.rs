@@ -1,0 +1,174 @@
+//! Connections that peers have dialed: greet, then read packets until they end.
+//!
+//! Invariants: only so many handshakes are under way at a time; a peer has one connection a lane to this node, and a newer
+//! one replaces it; who has not passed the greeting gets nothing but the reason; when the node stops, each is told.
+
+use super::{
+    Endpoint, LANES, end, refuse,
+    secure::{self, Broken, Secure},
+    words::{self, Word, Words},
+};
+use crate::{
+    admission::Place,
+    dial::Lost,
+    greet::{self, GreetError},
+    inbound::{Inbound, StreamError},
+    peer::Peer,
+    reason::{self, Close},
+    transport::Shared,
+    warnings::Source,
+};
+use kontiki_wire::Identity;
+use rustls::ServerConfig;
+use std::{net::SocketAddr, rc::Rc, sync::Arc};
+use tokio::{net::TcpStream, sync::watch, task::JoinSet, time};
+
+/// A connection from a peer that has proven who it is.
+struct Accepted<'p> {
+    secure: Secure,
+    greeted: Greeted<'p>,
+}
+
+/// What a greeting has told.
+struct Greeted<'p> {
+    lane: usize,
+    peer: &'p Peer,
+    identity: Identity,
+    /// What came behind it.
+    rest: Vec<u8>,
+}
+
+/// What a connection is accepted with.
+struct Terms {
+    server: Arc<ServerConfig>,
+    buffer: secure::Buffer,
+    closing: watch::Receiver<bool>,
+}
+
+/// How a connection came to its end.
+enum Stopped {
+    Lost(Lost),
+    Wrong(StreamError),
+}
+
+/// Takes connections until the endpoint is closed, and waits until all have ended.
+pub(crate) async fn accept(endpoint: &Endpoint, shared: &Rc<Shared>) {
+    let mut connections = JoinSet::new();
+    let mut closing = endpoint.closing.subscribe();
+    loop {
+        tokio::select! {
+            accepted = endpoint.listener.accept() => match accepted {
+                Ok((socket, remote)) => if let Some(place) = Place::take(shared) {
+                    let terms = Terms {
+                        server: endpoint.server.clone(),
+                        buffer: endpoint.buffer.clone(),
+                        closing: endpoint.closing.subscribe(),
+                    };
+                    connections.spawn_local(serve(shared.clone(), terms, socket, remote, place));
+                },
+                // There is no room for it at the moment (EMFILE, say).
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted at the moment");
+                    time::sleep(shared.limits.reconnect_min).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = closing.wait_for(|closing| *closing) => break,
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve(shared: Rc<Shared>, terms: Terms, socket: TcpStream, remote: SocketAddr, place: Place) {
+    let mut closing = terms.closing.clone();
+    let admitted = tokio::select! {
+        admitted = time::timeout(shared.limits.connect_timeout, admit(&shared, terms, socket)) => admitted,
+        _ = closing.wait_for(|closing| *closing) => return,
+    };
+    drop(place);
+    // Each attempt comes from another port.
+    let source = Source::Host(remote.ip());
+    match admitted.unwrap_or(Err(GreetError::TooLate)) {
+        Ok(accepted) => {
+            shared.warnings.clear(source);
+            read_until_lost(&shared, accepted, closing).await;
+        }
+        Err(error) => shared.warnings.tell(source, &error.to_string()),
+    }
+}
+
+async fn admit(shared: &Shared, terms: Terms, socket: TcpStream) -> Result<Accepted<'_>, GreetError> {
+    secure::tune(&socket, &shared.limits);
+    let secure = Secure::accept(socket, terms.server, terms.buffer).await?;
+    match answer(&secure, shared).await {
+        Ok(greeted) => Ok(Accepted { secure, greeted }),
+        Err(error) => Err(refuse(&secure, error).await),
+    }
+}
+
+/// Answers the greeting of a node that dialed this one.
+async fn answer<'s>(secure: &Secure, shared: &'s Shared) -> Result<Greeted<'s>, GreetError> {
+    let mut words = Words::default();
+    let (lane, theirs) = match words.hear(secure).await? {
+        Word::Hello(lane, hello) if usize::from(lane) < LANES => (lane, hello),
+        Word::Hello(lane, _) => return Err(GreetError::Lane(lane)),
+        Word::Close(code, said) => return Err(reason::closed(code.into(), &said).into()),
+    };
+    let certificate = secure.certificate();
+    let (peer, identity) = greet::check_dialer(&shared.hello, &theirs, certificate.as_ref(), &shared.peers)?;
+    secure.write(&words::hello(lane, &shared.hello.encode())).await?;
+    Ok(Greeted {
+        lane: lane.into(),
+        peer,
+        identity,
+        rest: words.rest(),
+    })
+}
+
+async fn read_until_lost(shared: &Shared, accepted: Accepted<'_>, mut closing: watch::Receiver<bool>) {
+    let Accepted { secure, greeted } = accepted;
+    let Greeted { lane, peer, .. } = greeted;
+    let admitted = peer.admit(lane);
+    let source = Source::From(peer.node);
+    tokio::select! {
+        stopped = read_packets(shared, &secure, &greeted) => match stopped {
+            Stopped::Lost(lost) => {
+                shared.warnings.clear(source);
+                tracing::debug!("{source} ended: {}", lost.why);
+            }
+            Stopped::Wrong(error) => {
+                let text = error.to_string();
+                shared.warnings.tell(source, &text);
+                end(&secure, Close::BadPacket, &text).await;
+            }
+        },
+        () = admitted.replaced() => end(&secure, Close::Superseded, Close::Superseded.words()).await,
+        _ = closing.wait_for(|closing| *closing) => {
+            end(&secure, Close::Shutdown, Close::Shutdown.words()).await;
+        }
+    }
+    peer.leave(lane, &admitted);
+}
+
+/// Reads packets until the connection is lost or says what it must not.
+async fn read_packets(shared: &Shared, secure: &Secure, greeted: &Greeted<'_>) -> Stopped {
+    let mut inbound = Inbound::new(shared, greeted.identity);
+    if let Err(error) = inbound.take(&greeted.rest) {
+        return Stopped::Wrong(error);
+    }
+    loop {
+        let read = secure
+            .read(|piece| inbound.take(piece).map_err(Stopped::Wrong))
+            .await;
+        inbound.settle().await;
+        if let Err(stopped) = read {
+            return stopped;
+        }
+    }
+}
+
+impl From<Broken> for Stopped {
+    fn from(broken: Broken) -> Self {
+        Self::Lost(broken.into())
+    }
+}

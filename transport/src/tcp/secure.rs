@@ -1,0 +1,328 @@
+//! TLS over one TCP connection.
+//!
+//! Invariants: the TLS state is never held over a wait, so that both directions go on side by side; what is encrypted and
+//! not yet with the kernel is bounded by [`PENDING_BYTES`] and one record; a reading or a writing that is given up in the
+//! middle loses nothing.
+
+use crate::{
+    Carrier, Limits,
+    dial::{How, Lost},
+    greet::GreetError,
+    reason,
+};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection,
+    pki_types::{CertificateDer, ServerName},
+};
+use socket2::{SockRef, TcpKeepalive};
+use std::{
+    cell::RefCell,
+    io::{self, BufRead, ErrorKind, IoSlice, Write},
+    net::Shutdown,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{net::TcpStream, time};
+
+/// How much is read at once.
+const READ_BYTES: usize = 128 << 10;
+/// How much is encrypted before it is given to the kernel.
+const PENDING_BYTES: usize = 128 << 10;
+/// How long who ends a connection waits for the other side to end it too: closed with bytes unread, it would be reset, and
+/// the other side might not read why.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// Where all connections of a node read into: each uses it between two waits.
+#[derive(Clone)]
+pub(crate) struct Buffer(Rc<RefCell<Box<[u8]>>>);
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self(Rc::new(RefCell::new(vec![0; READ_BYTES].into_boxed_slice())))
+    }
+}
+
+/// A TCP connection whose both ends are authenticated.
+pub(crate) struct Secure {
+    socket: TcpStream,
+    tls: RefCell<Connection>,
+    buffer: Buffer,
+}
+
+/// Why nothing more can be read or written.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    Io(io::Error),
+    Tls(rustls::Error),
+    /// The other side has ended it, as one does.
+    Closed,
+    /// It is over, and the other side has not said so.
+    Ended,
+}
+
+impl Secure {
+    /// Secures a connection to the server of this name.
+    pub(crate) async fn dial(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        buffer: Buffer,
+    ) -> Result<Self, Broken> {
+        let tls = ClientConnection::new(config, name).map_err(Broken::Tls)?;
+        Self::shake_hands(socket, tls.into(), buffer).await
+    }
+
+    /// Secures a connection that was accepted.
+    pub(crate) async fn accept(
+        socket: TcpStream,
+        config: Arc<ServerConfig>,
+        buffer: Buffer,
+    ) -> Result<Self, Broken> {
+        let tls = ServerConnection::new(config).map_err(Broken::Tls)?;
+        Self::shake_hands(socket, tls.into(), buffer).await
+    }
+
+    async fn shake_hands(socket: TcpStream, mut tls: Connection, buffer: Buffer) -> Result<Self, Broken> {
+        // What may be pending is bounded in `push`.
+        tls.set_buffer_limit(None);
+        let tls = RefCell::new(tls);
+        let secure = Self { socket, tls, buffer };
+        loop {
+            secure.flush().await?;
+            if !secure.tls.borrow().is_handshaking() {
+                return Ok(secure);
+            }
+            // What comes with the end of the handshake waits in `tls`.
+            secure.fill(|_, bytes| secure.feed(bytes)).await?;
+        }
+    }
+
+    /// The certificate that the other side has shown.
+    pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
+        let tls = self.tls.borrow();
+        let leaf = tls.peer_certificates()?.first()?;
+        Some(leaf.clone().into_owned())
+    }
+
+    /// Encrypts these bytes, and sends what there is too much of.
+    pub(crate) async fn push(&self, bytes: &[u8]) -> Result<(), Broken> {
+        for part in bytes.chunks(PENDING_BYTES) {
+            // Without a limit it takes all.
+            self.tls.borrow_mut().writer().write_all(part)?;
+            if part.len() == PENDING_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends these bytes.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> Result<(), Broken> {
+        self.push(bytes).await?;
+        self.flush().await
+    }
+
+    /// Gives what is encrypted to the kernel.
+    pub(crate) async fn flush(&self) -> Result<(), Broken> {
+        while !self.flush_now()? {
+            self.socket.writable().await?;
+        }
+        Ok(())
+    }
+
+    /// The same without a wait; false if it is not done.
+    fn flush_now(&self) -> Result<bool, Broken> {
+        let mut tls = self.tls.borrow_mut();
+        while tls.wants_write() {
+            match tls.write_tls(&mut Now(&self.socket)) {
+                Ok(0) => return Err(Broken::Ended),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until something has come, and gives away what that was; it may be nothing but TLS's own.
+    pub(crate) async fn read<E: From<Broken>>(
+        &self,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.give(&mut take)? {
+            // It had come with the end of the handshake.
+            return Ok(());
+        }
+        self.fill(|secure, bytes| {
+            secure.feed(bytes)?;
+            secure.give(&mut take).map(drop)
+        })
+        .await
+    }
+
+    /// Waits until something has come, and has it worked on until nothing is left of it.
+    async fn fill<E: From<Broken>>(
+        &self,
+        mut work: impl FnMut(&Self, &mut &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            self.socket.readable().await.map_err(Broken::from)?;
+            let buffer = &mut *self.buffer.0.borrow_mut();
+            let count = match self.socket.try_read(buffer) {
+                Ok(0) => return Err(Broken::Ended.into()),
+                Ok(count) => count,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    continue;
+                }
+                Err(error) => return Err(Broken::from(error).into()),
+            };
+            let mut rest = &buffer[..count];
+            while !rest.is_empty() {
+                work(self, &mut rest)?;
+            }
+            return Ok(());
+        }
+    }
+
+    /// Lets TLS work on some of these bytes, which were read, and takes them off.
+    fn feed(&self, rest: &mut &[u8]) -> Result<(), Broken> {
+        let mut tls = self.tls.borrow_mut();
+        if tls.read_tls(rest)? == 0 {
+            // Behind the other side's goodbye, which the next reading tells of.
+            *rest = &[];
+        }
+        if let Err(error) = tls.process_new_packets() {
+            drop(tls);
+            // The other side is told why, if that can be done at once.
+            let _ = self.flush_now();
+            return Err(Broken::Tls(error));
+        }
+        Ok(())
+    }
+
+    /// Gives away what is decrypted; false if that is nothing.
+    fn give<E: From<Broken>>(&self, take: &mut impl FnMut(&[u8]) -> Result<(), E>) -> Result<bool, E> {
+        let mut tls = self.tls.borrow_mut();
+        let mut reader = tls.reader();
+        let mut some = false;
+        loop {
+            match reader.fill_buf() {
+                // What came before the end is for the caller first.
+                Ok([]) if some => return Ok(true),
+                Ok([]) => return Err(Broken::Closed.into()),
+                Ok(piece) => {
+                    let count = piece.len();
+                    take(piece)?;
+                    reader.consume(count);
+                    some = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(some),
+                Err(error) => return Err(Broken::from(error).into()),
+            }
+        }
+    }
+
+    /// Says goodbye, and waits a moment for the other side's.
+    pub(crate) async fn close(&self) {
+        self.tls.borrow_mut().send_close_notify();
+        if self.flush().await.is_err() {
+            return;
+        }
+        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Write);
+        let heard = async {
+            let skip = |_: &Self, rest: &mut &[u8]| {
+                *rest = &[];
+                Ok::<(), Broken>(())
+            };
+            while self.fill(skip).await.is_ok() {}
+        };
+        let _ = time::timeout(LINGER, heard).await;
+    }
+}
+
+/// A socket as it is at this moment: what it cannot do now it refuses.
+struct Now<'s>(&'s TcpStream);
+
+impl Write for Now<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => Self::Ended,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl From<Broken> for Lost {
+    fn from(broken: Broken) -> Self {
+        let (why, how) = match broken {
+            Broken::Closed => ("the other side ended the connection".to_owned(), How::Otherwise),
+            Broken::Ended => (
+                "the other side broke the connection off".to_owned(),
+                How::BrokeOff,
+            ),
+            Broken::Tls(error) => return distrusted(&error),
+            Broken::Io(error) => match error.kind() {
+                ErrorKind::ConnectionRefused => (
+                    "nobody listens there: is the node running, and is its carrier TCP?".to_owned(),
+                    How::NobodyListens,
+                ),
+                ErrorKind::TimedOut => (Carrier::Tcp.silence(), How::Otherwise),
+                _ => (error.to_string(), How::Otherwise),
+            },
+        };
+        Self { why, how }
+    }
+}
+
+impl From<Broken> for GreetError {
+    fn from(broken: Broken) -> Self {
+        Self::Lost(broken.into())
+    }
+}
+
+/// Why one of the two sides does not believe the other.
+fn distrusted(error: &rustls::Error) -> Lost {
+    match error {
+        rustls::Error::AlertReceived(alert) => reason::alerted(u8::from(*alert)),
+        rustls::Error::InvalidCertificate(wrong) => {
+            let alert = AlertDescription::from(wrong.clone());
+            reason::distrusted(u8::from(alert), &error.to_string())
+        }
+        _ => Lost::otherwise(format!("the TLS connection failed: {error}")),
+    }
+}
+
+/// What is asked of a socket. What the system does not grant costs speed, or how soon a silent peer is missed.
+pub(crate) fn tune(socket: &TcpStream, limits: &Limits) {
+    // The system counts in seconds here.
+    let sign_of_life = limits.keep_alive_interval.max(Duration::from_secs(1));
+    let keep_alive = TcpKeepalive::new()
+        .with_time(sign_of_life)
+        .with_interval(sign_of_life);
+    let system = SockRef::from(socket);
+    let granted = [
+        socket.set_nodelay(true),
+        system.set_tcp_keepalive(&keep_alive),
+        #[cfg(target_os = "linux")]
+        system.set_tcp_user_timeout(Some(limits.idle_timeout)),
+    ];
+    for error in granted.into_iter().filter_map(Result::err) {
+        tracing::debug!(%error, "the system did not grant an option of a TCP connection");
+    }
+}
