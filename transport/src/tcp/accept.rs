@@ -69,21 +69,26 @@ pub(crate) async fn accept(endpoint: &Endpoint, shared: &Rc<Shared>) {
                 // There is no room for it at the moment (EMFILE, say).
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted at the moment");
-                    time::sleep(shared.limits.reconnect_min).await;
+                    time::sleep(shared.limits.reconnect_max).await;
                 }
             },
             Some(_) = connections.join_next() => {}
-            _ = closing.wait_for(|closing| *closing) => break,
+            () = closed(&mut closing) => break,
         }
     }
     while connections.join_next().await.is_some() {}
+}
+
+/// Waits until the endpoint is closed. What says so is not held on to: it would lock out who closes it once more.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 async fn serve(shared: Rc<Shared>, terms: Terms, socket: TcpStream, remote: SocketAddr, place: Place) {
     let mut closing = terms.closing.clone();
     let admitted = tokio::select! {
         admitted = time::timeout(shared.limits.connect_timeout, admit(&shared, terms, socket)) => admitted,
-        _ = closing.wait_for(|closing| *closing) => return,
+        () = closed(&mut closing) => return,
     };
     drop(place);
     // Each attempt comes from another port.
@@ -143,7 +148,7 @@ async fn read_until_lost(shared: &Shared, accepted: Accepted<'_>, mut closing: w
             }
         },
         () = admitted.replaced() => end(&secure, Close::Superseded, Close::Superseded.words()).await,
-        _ = closing.wait_for(|closing| *closing) => {
+        () = closed(&mut closing) => {
             end(&secure, Close::Shutdown, Close::Shutdown.words()).await;
         }
     }

@@ -271,3 +271,16 @@ fn who_cuts_connections_and_takes_new_ones_is_not_gone() {
         assert_eq!(gone, TransportEvent::Gone(NodeId(2)));
     });
 }
+
+/// A peer that was admitted and hears nothing more, as one that is frozen.
+#[test]
+fn who_does_not_hear_the_goodbye_holds_up_nobody() {
+    run_by(Carrier::Tcp, async {
+        let ((socket1, address1), raw) = (socket(), Raw::new(2));
+        let one = Setup::new(1, &[(2, raw.address)]).start(socket1);
+        let (_deaf, answer) = raw.greet(address1, URGENT).await;
+        assert!(matches!(answer, Word::Hello(..)), "{answer:?}");
+        one.transport.shutdown().await;
+        drop(one);
+    });
+}
