@@ -1,6 +1,6 @@
 //! What a transport is told when it starts, and every limit it keeps.
 
-use crate::NodeCredentials;
+use crate::{NodeCredentials, peer::PURPOSES};
 use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, codec::PacketBytesMax};
 use std::{collections::BTreeMap, time::Duration};
@@ -21,8 +21,8 @@ pub struct Options {
 }
 
 /// Sizes and times. What one peer may cost in memory is twice `queue_bytes_max` (its urgent and its bulk lane),
-/// `packet_bytes_max` (the lane of snapshots), three times `window_bytes_max` on its way out, as much on its way in, and
-/// one packet being put together on each lane.
+/// `packet_bytes_max` (the lane of snapshots), one packet being put together on each lane, and what is on its way: by QUIC three
+/// times `window_bytes_max` out and as much in, by TCP a fourth of a MiB encrypted on each lane, and what the system has for it.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The largest packet that is sent or taken.
@@ -31,7 +31,7 @@ pub struct Limits {
     pub queue_bytes_max: usize,
     /// How many packets may wait in each lane of a peer.
     pub queue_packets_max: usize,
-    /// How many bytes of a lane may be on their way without having been read.
+    /// How many bytes of a lane may be on their way without having been read, by QUIC; by TCP that is the system's to say.
     pub window_bytes_max: u32,
     /// After how long without a sign of life a connection is given up.
     pub idle_timeout: Duration,
@@ -90,7 +90,10 @@ impl Limits {
                 !self.connect_timeout.is_zero(),
                 "connect_timeout must be above zero",
             ),
-            (self.handshakes_max > 0, "handshakes_max must be above zero"),
+            (
+                self.handshakes_max >= PURPOSES,
+                "handshakes_max must be at least 3: a peer makes a connection for each lane",
+            ),
         ];
         rules
             .into_iter()

@@ -1,7 +1,7 @@
 //! TLS over one TCP connection.
 //!
 //! Invariants: the TLS state is never held over a wait, so that both directions go on side by side; what is encrypted and
-//! not yet with the kernel is bounded by [`PENDING_BYTES`] and one record; a reading or a writing that is given up in the
+//! not yet with the kernel is at most twice [`PENDING_BYTES`]; a reading or a writing that is given up in the
 //! middle loses nothing.
 
 use crate::{
@@ -16,7 +16,7 @@ use rustls::{
 };
 use socket2::{SockRef, TcpKeepalive};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, BufRead, ErrorKind, IoSlice, Write},
     net::Shutdown,
     rc::Rc,
@@ -47,6 +47,8 @@ impl Default for Buffer {
 pub(crate) struct Secure {
     socket: TcpStream,
     tls: RefCell<Connection>,
+    /// How many bytes were encrypted since all there were went to the kernel.
+    pending: Cell<usize>,
     buffer: Buffer,
 }
 
@@ -86,8 +88,12 @@ impl Secure {
     async fn shake_hands(socket: TcpStream, mut tls: Connection, buffer: Buffer) -> Result<Self, Broken> {
         // What may be pending is bounded in `push`.
         tls.set_buffer_limit(None);
-        let tls = RefCell::new(tls);
-        let secure = Self { socket, tls, buffer };
+        let secure = Self {
+            socket,
+            tls: RefCell::new(tls),
+            pending: Cell::new(0),
+            buffer,
+        };
         loop {
             secure.flush().await?;
             if !secure.tls.borrow().is_handshaking() {
@@ -110,7 +116,8 @@ impl Secure {
         for part in bytes.chunks(PENDING_BYTES) {
             // Without a limit it takes all.
             self.tls.borrow_mut().writer().write_all(part)?;
-            if part.len() == PENDING_BYTES {
+            self.pending.set(self.pending.get() + part.len());
+            if self.pending.get() >= PENDING_BYTES {
                 self.flush().await?;
             }
         }
@@ -128,6 +135,7 @@ impl Secure {
         while !self.flush_now()? {
             self.socket.writable().await?;
         }
+        self.pending.set(0);
         Ok(())
     }
 
