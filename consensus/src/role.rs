@@ -60,7 +60,10 @@ impl Leader {
     /// How far followers are to be told of by now, if records are committed up to here.
     pub(crate) fn announce(&mut self, now: Time, commit: Index, delay: Duration) -> Index {
         if self.announced < commit {
-            if self.awaited > self.announced || now >= self.announce_at.min(now.after(delay)) {
+            if self.peers.iter().all(|peer| peer.told_commit >= commit)
+                || self.awaited > self.announced
+                || now >= self.announce_at.min(now.after(delay))
+            {
                 self.announced = commit;
                 self.announce_at = Time::MAX;
             } else {
