@@ -5,7 +5,11 @@ use crate::{
     warnings::Source,
 };
 use kontiki_consensus::{Incarnation, NodeId};
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 use tokio::{net::lookup_host, time};
 
 /// How many addresses of a name are tried.
@@ -85,18 +89,25 @@ pub(crate) async fn keep_connected(shared: Rc<Shared>, node: NodeId, seed: u64) 
     loop {
         match dial(&shared, peer).await {
             Ok(connected) => {
-                backoff.reset();
+                let since = Instant::now();
                 let how = serve(&shared, peer, connected).await;
                 looks = if how == How::BrokeOff { LOOKS } else { 0 };
+                // One that is cut as soon as it stands is not dialed without a pause.
+                if since.elapsed() >= limits.reconnect_max {
+                    backoff.reset();
+                    if looks > 0 {
+                        continue;
+                    }
+                }
             }
             Err(DialError::Seen) => {}
             Err(error) => {
                 fail(&shared, peer, &error.to_string());
                 looks = look_again(&shared, peer, error.how(), looks);
+                if looks > 0 {
+                    continue;
+                }
             }
-        }
-        if looks > 0 {
-            continue;
         }
         tokio::select! {
             () = time::sleep(backoff.wait()) => {}
@@ -126,16 +137,20 @@ fn fail(shared: &Shared, peer: &Peer, reason: &str) {
 
 /// One attempt, over all addresses of the peer.
 async fn dial(shared: &Shared, peer: &Peer) -> Result<Connected, DialError> {
+    peer.reached.set(false);
     tokio::select! {
         connected = dial_each(shared, peer) => connected,
         () = seen_late(peer) => Err(DialError::Seen),
     }
 }
 
-/// Ends when the peer shows itself while it is being dialed, as when it starts after this node.
+/// Ends when the peer shows itself while it is being dialed and does not answer, as when it starts after this node.
 async fn seen_late(peer: &Peer) {
     time::sleep(PATIENCE).await;
     peer.seen.notified().await;
+    if peer.reached.get() {
+        std::future::pending().await
+    }
 }
 
 async fn dial_each(shared: &Shared, peer: &Peer) -> Result<Connected, DialError> {

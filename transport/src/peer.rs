@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     pub(crate) background: Lane,
     /// Told when the peer has shown itself, so that it is dialed without further waiting.
     pub(crate) seen: Notify,
+    /// Whether it has answered since it was last dialed.
+    pub(crate) reached: Cell<bool>,
     /// Whether a connection stands by whose end the death of its process would be known.
     pub(crate) watched: Cell<bool>,
     link: RefCell<Link>,
@@ -58,6 +60,7 @@ impl Peer {
             // A peer asks for one part at a time, and that is one packet.
             background: Lane::new(limits, limits.packet_bytes_max.0 as usize),
             seen: Notify::new(),
+            reached: Cell::new(false),
             watched: Cell::new(false),
             link: RefCell::new(Link {
                 node,

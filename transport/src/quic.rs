@@ -89,6 +89,7 @@ impl Endpoint {
         let connecting = self.0.connect(address, &name);
         let connecting = connecting.map_err(|error| Lost::otherwise(error.to_string()))?;
         let connection = connecting.await.map_err(|error| lost(&error))?;
+        peer.reached.set(true);
         let incarnation = greet(&connection, &shared.hello, peer)
             .await
             .map_err(|error| refuse(&connection, error))?;

@@ -102,6 +102,7 @@ impl Endpoint {
         let name = server_name(shared.own.cluster, peer.node);
         let name = ServerName::try_from(name).map_err(|error| Lost::otherwise(error.to_string()))?;
         let socket = TcpStream::connect(address).await.map_err(Broken::from)?;
+        peer.reached.set(true);
         secure::tune(&socket, &shared.limits);
         let secure = Secure::dial(socket, self.client.clone(), name, self.buffer.clone()).await?;
         let hello = shared.hello.encode();
