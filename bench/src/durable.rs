@@ -12,6 +12,7 @@ use crate::{
     remote::{self, Servers},
     report::{Row, Target, Unit},
 };
+use kontiki::Carrier;
 use std::{path::Path, time::Duration};
 
 const SUITE: &str = "durable";
@@ -252,11 +253,15 @@ fn notes(options: &Options, version: Option<&str>) -> String {
         "durable: three processes on one machine and one disk, {ENTRY_BYTES} B an entry, closed loop, {}. Each subject anew in each round,
 one after the other. inside: the clients are tasks of the leader's program, whose CPU time counts as the server's;
 remote: clients in a process of their own, ten on a channel (frames both ways), as many connections as etcd gets; plain HTTP:
-HTTP/1.1, one connection each; all at the leader. Kontiki: QUIC with TLS between the nodes;
+HTTP/1.1, one connection each; all at the leader. Kontiki: {} between the nodes;
 etcd: {etcd}, no TLS; floor: TCP, no TLS, no checksums, clients are only counted.
 Checked after each run: all three hold the same (ours: every entry read back, each client's in order; etcd: HashKV and versions
 of the keys; floor: the files) and exactly what was acknowledged.
 ",
         options.conditions(options.stretch()),
+        match options.carrier {
+            Carrier::Quic => "QUIC",
+            _ => "TLS over TCP",
+        },
     )
 }

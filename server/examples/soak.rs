@@ -36,7 +36,7 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// Two files of the log are there even if they are empty; the least that goes with the largest batch.
 const SEGMENT_BYTES: &str = "9MiB";
-/// HTTP ports stand so far above the UDP ports.
+/// HTTP ports stand so far above the others.
 const HTTP_PORT_OFFSET: u16 = 100;
 /// How many ranges of ports are tried.
 const RANGES: u32 = 50;
