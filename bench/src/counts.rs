@@ -4,12 +4,9 @@
 //! with a little work and once with more: the difference is what the work takes, without start and warming up.
 //! Invariant: a case does the same work in each run, whatever the clock says.
 
-use crate::{Failed, consensus_only};
-use bytes::Bytes;
-use kontiki_consensus::{Admission, GroupId, Index, Position, Run, Term};
-use kontiki_wire::{
-    ClusterId, Codec, Payload, Session, Stamp,
-    record::{RunBuilder, decode_prefix},
+use crate::{
+    Failed, consensus_only,
+    paths::{encoded, scanned, sealed},
 };
 use std::{collections::BTreeMap, fs, hint::black_box, io, process::Command};
 
@@ -116,43 +113,11 @@ pub(crate) fn work(words: &[String]) -> Result<(), Failed> {
     match path.as_str() {
         "core" => consensus_only::appends(len, at_once, rounds)?,
         "encode" => (0..rounds).try_for_each(|_| encoded(len, at_once).map(|run| drop(black_box(run))))?,
-        "scan" => scanned(len, at_once, rounds)?,
-        other => return Err(format!("no such path: {other}").into()),
-    }
-    Ok(())
-}
-
-const CLUSTER: ClusterId = ClusterId(7);
-const GROUP: GroupId = GroupId(0);
-
-/// A run of records with an entry each, as a leader seals it: payload and its checksum, header and its checksum.
-fn encoded(len: usize, records: usize) -> Result<Run, Failed> {
-    let at = Admission {
-        index: Index(1),
-        term: Term(1),
-        position: Position(1),
-    };
-    let entry = Bytes::from(vec![5; len]);
-    let mut builder = RunBuilder::with_capacity(CLUSTER, GROUP, at, records, records * len);
-    for _ in 0..records {
-        let payload = Payload::one(entry.clone(), Codec::Bytes);
-        let pushed = builder.push(&payload, Stamp::default(), Session::None);
-        pushed.map_err(|_| "a run is full")?;
-    }
-    builder.finish().ok_or_else(|| "nothing was encoded".into())
-}
-
-/// What a start does with the records of each frame that it reads, and a follower with those of each message.
-fn scanned(len: usize, records: usize, rounds: usize) -> Result<(), Failed> {
-    let mut bytes = Vec::new();
-    kontiki_wire::record::encode_run(CLUSTER, GROUP, &encoded(len, records)?, &mut bytes);
-    let bytes = Bytes::from(bytes.concat());
-    for _ in 0..rounds {
-        let (runs, read, error) = decode_prefix(CLUSTER, GROUP, bytes.clone());
-        if error.is_some() || read != bytes.len() {
-            return Err("sound records were refused".into());
+        "scan" => {
+            let bytes = sealed(len, at_once)?;
+            (0..rounds).try_for_each(|_| scanned(&bytes).map(|runs| drop(black_box(runs))))?;
         }
-        black_box(runs);
+        other => return Err(format!("no such path: {other}").into()),
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ mod load;
 mod machine;
 mod node;
 mod options;
+mod paths;
 mod process;
 mod reads;
 mod recovery;
