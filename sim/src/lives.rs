@@ -107,8 +107,11 @@ impl World {
         self.trace.event(now, 2, node as u64);
         self.trace.line(now, || format!("{id:?} goes down"));
         self.lose_inbox(node, "down");
-        self.transitions.down(now, id);
         let process = self.replicas[node].process.take();
+        // One that was still opening its log has never been up.
+        if process.is_some() {
+            self.transitions.down(now, id);
+        }
         let restores = process.as_ref().is_some_and(|p| p.driver.restores_snapshot());
         self.checks
             .counters
