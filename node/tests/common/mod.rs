@@ -244,6 +244,8 @@ impl World {
             consensus: Config {
                 tail_bytes_max: self.tail_bytes_max,
                 lease_drift_ppm: self.lease_drift_ppm,
+                // A story is told in the order in which its causes come.
+                commit_delay: Duration(0),
                 ..Config::new(n)
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
