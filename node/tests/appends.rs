@@ -3,7 +3,7 @@
 mod common;
 
 use common::World;
-use kontiki_consensus::{Call, Message, NodeId, Position, Role, Term};
+use kontiki_consensus::{Call, Duration, Message, NodeId, Position, Role, Term};
 use kontiki_log::{LogError, LogEvent};
 use kontiki_node::{Ask, Failure, Input, Reply};
 use kontiki_wire::{Codec, Expect, Payload, PeerMessage, Propose, ProposeAnswer, Refusal, Session};
@@ -98,6 +98,23 @@ fn a_forwarded_append_whose_answer_is_lost_is_not_applied_twice() {
     let token = world.append(names[1], "b");
     assert_eq!(world.position(token), 2);
     assert_eq!(world.log(names[0]), ["a", "b"]);
+}
+
+#[test]
+fn whoever_waits_at_a_follower_is_told_of_the_commit_at_once() {
+    const DELAY: u64 = 40;
+    let mut world = World::new(3, 3);
+    world.commit_delay = Duration::from_millis(DELAY);
+    world.start_anew();
+    let (mut world, names) = world.once_led();
+    let began = world.time();
+    for n in 1..=20 {
+        let token = world.append(names[1], "a");
+        assert_eq!(world.position(token), n);
+    }
+    // Each would wait for a heartbeat or for the delay, whichever is earlier.
+    let took = world.time().since(began);
+    assert!(took < Duration::from_millis(20 * DELAY / 4), "{took:?}");
 }
 
 #[test]

@@ -104,10 +104,7 @@ fn cluster(nodes: u64, kind: Kind) -> (World, Vec<NodeId>, Wrong) {
     };
     let mut world = World::with_machines(nodes, 3, makes);
     world.compare = Some(Duration::from_millis(300));
-    for n in world.names() {
-        world.crash(n);
-        world.start(n);
-    }
+    world.start_anew();
     let (world, names) = world.once_led();
     (world, names, wrong)
 }

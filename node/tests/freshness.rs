@@ -32,10 +32,7 @@ fn questions(world: &World) -> usize {
 fn filled(seed: u64, lease_drift_ppm: Option<u32>) -> (World, Vec<NodeId>) {
     let mut world = World::new(3, seed);
     world.lease_drift_ppm = lease_drift_ppm;
-    for n in world.names() {
-        world.crash(n);
-        world.start(n);
-    }
+    world.start_anew();
     let (mut world, names) = world.once_led();
     append(&mut world, names[0], "1");
     world.run(100);

@@ -138,6 +138,8 @@ pub(crate) struct World {
     pub(crate) payload_bytes_max: usize,
     pub(crate) tail_bytes_max: usize,
     pub(crate) lease_drift_ppm: Option<u32>,
+    /// None unless set: a story is told in the order in which its causes come.
+    pub(crate) commit_delay: Duration,
     pub(crate) sessions: SessionLimits,
     /// How often nodes compare what they have become; never unless it is set before they start.
     pub(crate) compare: Option<Duration>,
@@ -191,6 +193,7 @@ impl World {
             payload_bytes_max: 4 << 10,
             tail_bytes_max: 64 << 10,
             lease_drift_ppm: None,
+            commit_delay: Duration(0),
             sessions: SessionLimits::default(),
             compare: None,
             tokens: 0,
@@ -244,8 +247,7 @@ impl World {
             consensus: Config {
                 tail_bytes_max: self.tail_bytes_max,
                 lease_drift_ppm: self.lease_drift_ppm,
-                // A story is told in the order in which its causes come.
-                commit_delay: Duration(0),
+                commit_delay: self.commit_delay,
                 ..Config::new(n)
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
@@ -269,6 +271,14 @@ impl World {
     }
 
     /// A node goes down: only what is on disk remains, and nobody waits for its answers any more.
+    /// Starts all nodes once more, as they are set now.
+    pub(crate) fn start_anew(&mut self) {
+        for n in self.names() {
+            self.crash(n);
+            self.start(n);
+        }
+    }
+
     pub(crate) fn crash(&mut self, n: NodeId) {
         let node = self.node(n);
         node.driver = None;
