@@ -396,6 +396,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_run_is_found_wherever_it_is() {
+        for runs in 0..40 {
+            let mut log = Log::new(Restored::default(), usize::MAX);
+            (0..runs).for_each(|n| log.append(run(2 * n + 1, 2)));
+            for index in (0..=2 * runs + 2).map(Index) {
+                let found = log.first_run(|r| r.last() >= index);
+                assert_eq!(found, log.tail.partition_point(|r| r.last() < index));
+            }
+        }
+    }
+
+    #[test]
     fn what_memory_gives_begins_and_ends_where_it_is_told_to_and_fits() {
         let log = log();
         for (from, to, records) in
