@@ -136,7 +136,8 @@ impl Endpoint {
     pub(crate) async fn closed(&self) {
         match self {
             Self::Quic(endpoint) => endpoint.closed().await,
-            Self::Tcp(endpoint) => endpoint.closed().await,
+            // They have been when the last connection has ended, and with that `accept`.
+            Self::Tcp(_) => {}
         }
     }
 }

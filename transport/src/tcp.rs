@@ -122,10 +122,6 @@ impl Endpoint {
     pub(crate) fn close(&self) {
         self.closing.send_replace(true);
     }
-
-    /// All have been heard when the last connection has ended, and with that `accept`.
-    #[expect(clippy::unused_async, reason = "it is awaited as that of QUIC is")]
-    pub(crate) async fn closed(&self) {}
 }
 
 impl Outbound {

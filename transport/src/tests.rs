@@ -13,7 +13,8 @@ mod tcp;
 use crate::{Carrier, Limits, NodeCredentials, Options, Sink, Socket, Transport, TransportEvent, bind};
 use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
 use kontiki_wire::{
-    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, Session, handshake::Hello,
+    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, Session, codec,
+    handshake::Hello,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -264,6 +265,35 @@ fn bulk(number: u64, bytes: usize) -> PeerMessage {
             codec: Codec::Bytes,
         },
     })
+}
+
+/// What no peer may send on a lane: the bytes, and what is told of them. They come from node 2 and are for node 1.
+fn offences() -> Vec<(Vec<u8>, &'static str)> {
+    let packet = |change: fn(&mut Packet)| {
+        let from = identity(2);
+        let mut packet = Packet {
+            group: GroupId(0),
+            from: from.node,
+            incarnation: from.incarnation,
+            to: NodeId(1),
+            message: bulk(1, 10),
+        };
+        change(&mut packet);
+        let mut chunks = Vec::new();
+        codec::encode(CLUSTER, &packet, &mut chunks);
+        chunks.concat()
+    };
+    // It is refused before the rest comes.
+    let mut too_long = packet(|_| {});
+    too_long[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    too_long.truncate(12);
+    vec![
+        (too_long, "4294967295 bytes is above the limit"),
+        (b"GET / HTTP/1.1\r\n".to_vec(), "magic"),
+        (packet(|p| p.from = NodeId(3)), "a packet from node 3"),
+        (packet(|p| p.incarnation = Incarnation(5)), "incarnation 5"),
+        (packet(|p| p.to = NodeId(3)), "to node 3"),
+    ]
 }
 
 /// Which message it is, of those made by [`urgent`] and [`bulk`].

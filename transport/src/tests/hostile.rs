@@ -6,8 +6,6 @@ use crate::{
     peer::Peer,
     quic::{answer, config::Configs, greet},
 };
-use bytes::Bytes;
-use kontiki_wire::codec;
 use quinn::{Connection, ConnectionError, Endpoint, TokioRuntime};
 use std::{net::UdpSocket, sync::Arc};
 
@@ -60,12 +58,12 @@ fn peer_at(address: SocketAddr) -> Peer {
 }
 
 /// Sends these bytes to a node on a lane; returns why it ended the connection, as told and as warned of.
-async fn punished(bytes: impl FnOnce(&Raw) -> Vec<u8>) -> (String, String) {
+async fn punished(bytes: &[u8]) -> (String, String) {
     let ((socket1, address1), raw) = (socket(), Raw::new(2));
     let one = Setup::new(1, &[(2, raw.address)]).start(socket1);
     let connection = raw.dial(address1).await;
     let mut lane = connection.open_uni().await.unwrap();
-    lane.write_all(&bytes(&raw)).await.unwrap();
+    lane.write_all(bytes).await.unwrap();
     let ConnectionError::ApplicationClosed(close) = connection.closed().await else {
         panic!("not closed by the node");
     };
@@ -73,53 +71,14 @@ async fn punished(bytes: impl FnOnce(&Raw) -> Vec<u8>) -> (String, String) {
     (String::from_utf8(close.reason.to_vec()).unwrap(), warning)
 }
 
-/// A sound packet from node 2 to node 1, changed as wanted.
-fn packet_bytes(raw: &Raw, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
-    let mut packet = Packet {
-        group: GroupId(0),
-        from: raw.identity.node,
-        incarnation: raw.identity.incarnation,
-        to: NodeId(1),
-        message: bulk(1, 10),
-    };
-    change(&mut packet);
-    let mut chunks: Vec<Bytes> = Vec::new();
-    codec::encode(CLUSTER, &packet, &mut chunks);
-    chunks.concat()
-}
-
 #[test]
-fn a_length_above_the_limit_is_refused_before_the_rest_comes() {
+fn what_breaks_the_protocol_ends_the_connection_and_is_told_why() {
     run_by(Carrier::Quic, async {
-        let (told, warned) = punished(|raw| {
-            let mut bytes = packet_bytes(raw, |_| {});
-            bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
-            bytes.truncate(12);
-            bytes
-        })
-        .await;
-        assert!(told.contains("4294967295 bytes is above the limit"), "{told}");
-        assert!(warned.contains("above the limit"), "{warned}");
-    });
-}
-
-#[test]
-fn what_is_not_a_packet_ends_the_connection() {
-    run_by(Carrier::Quic, async {
-        let (told, _) = punished(|_| b"GET / HTTP/1.1\r\n".to_vec()).await;
-        assert!(told.contains("magic"), "{told}");
-    });
-}
-
-#[test]
-fn a_packet_in_the_name_of_another_ends_the_connection() {
-    run_by(Carrier::Quic, async {
-        let (told, _) = punished(|raw| packet_bytes(raw, |p| p.from = NodeId(3))).await;
-        assert!(told.contains("a packet from node 3"), "{told}");
-        let (told, _) = punished(|raw| packet_bytes(raw, |p| p.incarnation = Incarnation(5))).await;
-        assert!(told.contains("incarnation 5"), "{told}");
-        let (told, _) = punished(|raw| packet_bytes(raw, |p| p.to = NodeId(3))).await;
-        assert!(told.contains("to node 3"), "{told}");
+        for (bytes, words) in offences() {
+            let (told, warned) = punished(&bytes).await;
+            assert!(told.contains(words), "{told}");
+            assert!(warned.contains(words), "{warned}");
+        }
     });
 }
 
