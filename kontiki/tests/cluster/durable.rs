@@ -1,8 +1,11 @@
-//! Real directories and QUIC.
+//! Real directories and sockets.
 
 use crate::common::{PATIENCE, Scratch, durable, leader, shut_down, start};
-use kontiki::{BlockingHandle, ClusterKey, Code, Config, Consistency, LogOnly, RaftNode};
-use std::{collections::BTreeMap, net::TcpListener};
+use kontiki::{BlockingHandle, Carrier, ClusterKey, Code, Config, Consistency, LogOnly, RaftNode};
+use std::{
+    collections::BTreeMap,
+    net::{TcpListener, UdpSocket},
+};
 
 fn values(node: &BlockingHandle<String>) -> Vec<String> {
     let read = node.read(.., Consistency::Linearizable).unwrap();
@@ -67,6 +70,34 @@ fn the_leader_is_lost_and_comes_back() {
     );
     nodes[old] = start(config);
     assert_eq!(values(&nodes[old]), ["one", "two"]);
+    shut_down(&nodes);
+}
+
+#[test]
+fn nodes_talk_quic_if_they_are_given_udp_sockets() {
+    let scratch = Scratch::new();
+    let mut configs = Config::loopback(3, scratch.path()).unwrap();
+    let sockets: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let peers: BTreeMap<u64, String> = (1..)
+        .zip(&sockets)
+        .map(|(id, socket)| (id, socket.local_addr().unwrap().to_string()))
+        .collect();
+    let with_socket = |(mut config, socket): (Config, UdpSocket)| {
+        config.peers = peers.clone();
+        let config = config.socket(socket);
+        assert_eq!(config.carrier, Carrier::Quic);
+        config
+    };
+    let nodes: Vec<_> = configs
+        .drain(..)
+        .zip(sockets)
+        .map(with_socket)
+        .map(start::<String>)
+        .collect();
+    nodes[0].wait_ready(PATIENCE).unwrap();
+    let follower = (leader(&nodes) + 1) % 3;
+    nodes[follower].append("one".to_owned()).unwrap();
+    assert_eq!(values(&nodes[(follower + 1) % 3]), ["one"]);
     shut_down(&nodes);
 }
 

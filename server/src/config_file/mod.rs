@@ -275,6 +275,9 @@ mod tests {
         assert_eq!(file.data_dir, Path::new("/abs/n2"));
         assert_eq!(file.durations.len(), 1);
         assert_eq!(file.place("heartbeat_interval"), "dir/n2.toml:5");
+        assert_eq!(file.carrier, None);
+        let quic = parse(&WHOLE.replace("[peers]", "carrier = \"quic\"\n[peers]")).unwrap();
+        assert_eq!(quic.carrier, Some(Carrier::Quic));
     }
 
     #[test]
@@ -284,6 +287,10 @@ mod tests {
         assert!(error("node = 2", "node = 0").starts_with("dir/n2.toml:1: `node` is 0; "));
         assert!(error("node = 2", "node = 3").contains("does not name node 3 itself"));
         assert!(error("20ms", "soon").starts_with("dir/n2.toml:5: `heartbeat_interval` is \"soon\"; "));
+        assert!(
+            error("[peers]", "carrier = \"udp\"\n[peers]")
+                .contains("`carrier` is \"udp\"; it must be \"quic\" or \"tcp\"")
+        );
         assert!(error("http =", "htpp =").ends_with("unknown field `htpp`; did you mean `http`?"));
     }
 
