@@ -270,7 +270,6 @@ impl World {
         node.deadline = Time::ZERO;
     }
 
-    /// A node goes down: only what is on disk remains, and nobody waits for its answers any more.
     /// Starts all nodes once more, as they are set now.
     pub(crate) fn start_anew(&mut self) {
         for n in self.names() {
@@ -279,6 +278,7 @@ impl World {
         }
     }
 
+    /// A node goes down: only what is on disk remains, and nobody waits for its answers any more.
     pub(crate) fn crash(&mut self, n: NodeId) {
         let node = self.node(n);
         node.driver = None;
