@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     let (mut ours, mut theirs) = <(Rounds, Rounds)>::default();
     for _ in 0..options.rounds(5) {
         let (mut our_round, mut their_round) = (Vec::new(), Vec::new());
-        for clients in CLIENTS {
+        for clients in options.clients(&CLIENTS) {
             our_round.push(with_cpu(|| kontiki(clients, stretch))?);
             their_round.push(with_cpu(|| open::run(clients, ENTRY_BYTES, stretch))?);
         }
@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
         theirs.push(their_round);
     }
     let mut rows = Vec::new();
-    for (n, clients) in CLIENTS.iter().enumerate() {
+    for (n, clients) in options.clients(&CLIENTS).iter().enumerate() {
         for unit in [
             Unit::EntriesPerSecond,
             Unit::P50,

@@ -9,6 +9,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -103,11 +104,29 @@ impl FromStr for Figures {
     }
 }
 
-/// What one or several clients have seen so far.
-pub(crate) struct Seen {
+/// What all clients of a run have seen.
+struct Run {
+    /// From when on, and until when, answers are counted.
     from: Instant,
     end: Instant,
-    latencies: Histogram,
+    latencies: Mutex<Histogram>,
+}
+
+impl Run {
+    fn latencies(&self) -> MutexGuard<'_, Histogram> {
+        self.latencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many answers a client counts before it tells. A histogram for each of a thousand clients is too much for any cache, and one
+/// for all that is locked at each answer too slow: both would be counted as the work of whom is measured.
+const UNTOLD_MAX: usize = 64;
+
+/// What one or several clients have seen so far.
+pub(crate) struct Seen {
+    run: Arc<Run>,
+    /// How long the last ones took, in ns.
+    untold: Vec<u64>,
     answered: u64,
 }
 
@@ -116,10 +135,21 @@ impl Seen {
     pub(crate) fn answered(&mut self, began: Instant) -> Option<Instant> {
         self.answered += 1;
         let now = Instant::now();
-        if now >= self.from && now <= self.end {
-            self.latencies.record(now - began);
+        if now >= self.run.from && now <= self.run.end {
+            let nanos = (now - began).as_nanos();
+            self.untold.push(u64::try_from(nanos).unwrap_or(u64::MAX));
+            if self.untold.len() == UNTOLD_MAX {
+                self.tell();
+            }
         }
-        (now < self.end).then_some(now)
+        (now < self.run.end).then_some(now)
+    }
+
+    fn tell(&mut self) {
+        let mut latencies = self.run.latencies();
+        for nanos in self.untold.drain(..) {
+            latencies.record(Duration::from_nanos(nanos));
+        }
     }
 }
 
@@ -143,27 +173,32 @@ impl<C: Client> Clients for C {
 /// Lets clients ask again and again, each as soon as it was answered. On the runtime this is called on.
 pub(crate) async fn closed_loop<C: Clients>(clients: Vec<C>, stretch: Stretch) -> Result<Figures, Failed> {
     let from = Instant::now() + stretch.warm;
-    let end = from + stretch.run;
-    let ask = |clients: C| async move {
+    let run = Arc::new(Run {
+        from,
+        end: from + stretch.run,
+        latencies: Mutex::new(Histogram::new()),
+    });
+    let ask = |clients: C| {
         let mut seen = Seen {
-            from,
-            end,
-            latencies: Histogram::new(),
+            run: run.clone(),
+            untold: Vec::with_capacity(UNTOLD_MAX),
             answered: 0,
         };
-        clients.ask(&mut seen).await.map(|()| seen)
+        async move {
+            clients.ask(&mut seen).await?;
+            seen.tell();
+            Ok::<_, Failed>(seen.answered)
+        }
     };
     let running: Vec<_> = clients
         .into_iter()
         .map(|clients| tokio::spawn(ask(clients)))
         .collect();
-    let (mut all, mut total) = (Histogram::new(), 0);
+    let mut total = 0;
     for clients in running {
-        let seen = clients.await??;
-        all.merge(&seen.latencies);
-        total += seen.answered;
+        total += clients.await??;
     }
-    Ok(Figures::of(&all, total, stretch.run))
+    Ok(Figures::of(&run.latencies(), total, stretch.run))
 }
 
 /// What is later than this is counted from when it was due.
