@@ -18,9 +18,17 @@ use std::{path::Path, time::Duration};
 const SUITE: &str = "durable";
 const ETCD: &str = "etcd";
 const FLOOR: &str = "durable floor";
+const INSIDE: &str = "inside";
+const BOUNDED: &str = "inside, bounded log";
 
 pub(crate) const CLIENTS: [u32; 5] = [1, 16, 64, 256, 1000];
 pub(crate) const ENTRY_BYTES: usize = 256;
+
+/// How much of its log is kept by a node whose log is bounded.
+const RETENTION_BYTES: u64 = 64 << 20;
+/// How many entries are appended to such a log before it is measured: until there are four segments of 64 MiB it has none to write
+/// over again.
+const ENTRIES_BEFORE: u64 = 800_000;
 
 /// What one case of one run gave.
 #[derive(Clone, Copy)]
@@ -86,7 +94,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             "{SUITE}: etcd is NOT INSTALLED: its rows are missing (Debian: apt-get install etcd-server)"
         );
     }
-    let (mut inside, mut outside, mut plain) = <(Rounds, Rounds, Rounds)>::default();
+    let (mut inside, mut bounded) = <(Rounds, Rounds)>::default();
+    let (mut outside, mut plain) = <(Rounds, Rounds)>::default();
     let (mut etcd, mut floor) = <(Rounds, Rounds)>::default();
     let clients = options.clients(&CLIENTS);
     for _ in 0..options.rounds(3) {
@@ -102,7 +111,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
             }
             Ok::<_, Failed>(())
         };
-        measure("inside", &mut inside, &|dir| run_inside(dir, &case))?;
+        measure("inside", &mut inside, &|dir| run_inside(dir, &case, None))?;
+        // Until such a log writes its segments over again takes some seconds.
+        if options.wants_slow("bounded") {
+            measure("bounded", &mut bounded, &|dir| {
+                run_inside(dir, &case, Some(RETENTION_BYTES))
+            })?;
+        }
         if version.is_some() {
             measure("etcd", &mut etcd, &|dir| run_etcd(dir, &case))?;
         }
@@ -115,7 +130,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
         measure("floor", &mut floor, &|_| run_floor(dir.path(), &case))?;
     }
     let shapes = [
-        ("inside", &inside),
+        (INSIDE, &inside),
+        (BOUNDED, &bounded),
         ("remote", &outside),
         ("remote, plain HTTP", &plain),
     ];
@@ -123,7 +139,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, Failed> {
     for (n, clients) in clients.iter().enumerate() {
         for (shape, ours) in shapes {
             for (peer, theirs) in [(ETCD, &etcd), (FLOOR, &floor)] {
-                if shape != "inside" && peer == FLOOR && !etcd.is_empty() {
+                if ![INSIDE, BOUNDED].contains(&shape) && peer == FLOOR && !etcd.is_empty() {
                     continue; // Its clients are counted and not connected.
                 }
                 rows.extend(rows_of(shape, *clients, peer, |unit| {
@@ -180,20 +196,31 @@ fn rows_of(
 
 fn target(shape: &str, clients: u32, peer: &str, unit: Unit) -> Option<Target> {
     Some(match (shape, clients, peer, unit) {
-        ("inside", 256 | 1000, ETCD, Unit::EntriesPerSecond) => Target::Ratio(25.0),
-        ("inside", 256 | 1000, FLOOR, Unit::EntriesPerSecond) => Target::Ratio(0.5),
-        ("inside", 1, FLOOR, Unit::P50) => Target::Within(1.4),
-        ("inside", 1, ETCD, Unit::P50) => Target::Within(0.4),
-        ("inside", 1, FLOOR, Unit::P99) => Target::Within(2.0),
+        (INSIDE, 256 | 1000, ETCD, Unit::EntriesPerSecond) => Target::Ratio(25.0),
+        (INSIDE, 256 | 1000, FLOOR, Unit::EntriesPerSecond) => Target::Ratio(0.5),
+        (INSIDE, 1, FLOOR, Unit::P50) => Target::Within(1.4),
+        (INSIDE, 1, ETCD, Unit::P50) => Target::Within(0.4),
+        (INSIDE, 1, FLOOR, Unit::P99) => Target::Within(2.0),
         ("remote", 256 | 1000, ETCD, Unit::EntriesPerSecond) => Target::Ratio(8.0),
-        ("inside", 256, ETCD, Unit::CpuNanosPerEntry) => Target::Ratio(25.0),
+        (INSIDE, 256, ETCD, Unit::CpuNanosPerEntry) => Target::Ratio(25.0),
         _ => return None,
     })
 }
 
-fn run_inside(dir: &Path, with: &Case<'_>) -> Result<Vec<Run>, Failed> {
-    let mut cluster = Cluster::start(dir, 3, Settings::defaults(with.options)?)?;
+fn run_inside(dir: &Path, with: &Case<'_>, retention_bytes: Option<u64>) -> Result<Vec<Run>, Failed> {
+    let settings = Settings {
+        retention_bytes,
+        ..Settings::defaults(with.options)?
+    };
+    let mut cluster = Cluster::start(dir, 3, settings)?;
     with.options.pin(&cluster.nodes, cluster.leader)?;
+    while retention_bytes.is_some() && cluster.acknowledged < ENTRIES_BEFORE {
+        let before = Stretch {
+            warm: Duration::ZERO,
+            run: Duration::from_secs(1),
+        };
+        cluster.append(CLIENTS[CLIENTS.len() - 1], ENTRY_BYTES, before)?;
+    }
     let case = |clients: &u32| {
         let append = |cluster: &mut Cluster| cluster.append(*clients, ENTRY_BYTES, with.stretch);
         Run::of(&mut cluster, |cluster| &cluster.nodes, append)
@@ -251,7 +278,8 @@ fn notes(options: &Options, version: Option<&str>) -> String {
     });
     format!(
         "durable: three processes on one machine and one disk, {ENTRY_BYTES} B an entry, closed loop, {}. Each subject anew in each round,
-one after the other. inside: the clients are tasks of the leader's program, whose CPU time counts as the server's;
+one after the other. inside: the clients are tasks of the leader's program, whose CPU time counts as the server's; bounded log: the
+last {} MiB are kept, so that segments are written over again, as the floor's file, and no new ones are filled with zeros;
 remote: clients in a process of their own, ten on a channel (frames both ways), as many connections as etcd gets; plain HTTP:
 HTTP/1.1, one connection each; all at the leader. Kontiki: {} between the nodes;
 etcd: {etcd}, no TLS; floor: TCP, no TLS, no checksums, clients are only counted.
@@ -259,6 +287,7 @@ Checked after each run: all three hold the same (ours: every entry read back, ea
 of the keys; floor: the files) and exactly what was acknowledged.
 ",
         options.conditions(options.stretch()),
+        RETENTION_BYTES >> 20,
         match options.carrier {
             Carrier::Quic => "QUIC",
             _ => "TLS over TCP",

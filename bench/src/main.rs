@@ -66,9 +66,9 @@ options:
   --pin        servers on cores of their own: the leader on the last, the others on the first
   --rounds N   runs of each, ours and theirs in turn
   --seconds N  length of a run of the suites with processes
-  --only NAME  this subject alone (may be given again): inside, remote, plain, etcd, floor (durable and reads)
+  --only NAME  this subject alone (may be given again): inside, bounded, remote, plain, etcd, floor (durable and reads)
                (tail: log, machine, etcd)
-  --clients N  so many clients alone (durable and reads)
+  --clients N  so many clients alone (embedded, durable and reads)
   --rate N     so many appends a second (tail)
   --carrier C  what Kontiki's nodes reach each other by: quic or tcp
   --dir DIR    where logs are kept while measuring [default: the current directory]

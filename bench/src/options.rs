@@ -71,6 +71,11 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|only| only == subject)
     }
 
+    /// Whether a subject that takes its time is measured.
+    pub(crate) fn wants_slow(&self, subject: &str) -> bool {
+        self.wants(subject) && (!self.quick || !self.only.is_empty())
+    }
+
     /// With how many clients it is measured: of these, those that were asked for.
     pub(crate) fn clients(&self, all: &[u32]) -> Vec<u32> {
         let wanted = |clients: &u32| self.clients.is_none_or(|only| only == *clients);
