@@ -17,13 +17,23 @@ use rustls::{
 use socket2::{SockRef, TcpKeepalive};
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io::{self, BufRead, ErrorKind, IoSlice, Write},
     net::Shutdown,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Poll, ready},
     time::Duration,
 };
-use tokio::{net::TcpStream, time};
+use tokio::{
+    io::{AsyncRead, ReadBuf},
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time,
+};
 
 /// How much is read at once.
 const READ_BYTES: usize = 128 << 10;
@@ -45,7 +55,8 @@ impl Default for Buffer {
 
 /// A TCP connection whose both ends are authenticated.
 pub(crate) struct Secure {
-    socket: TcpStream,
+    reading: RefCell<OwnedReadHalf>,
+    writing: OwnedWriteHalf,
     tls: RefCell<Connection>,
     /// How many bytes were encrypted since all there were went to the kernel.
     pending: Cell<usize>,
@@ -88,8 +99,10 @@ impl Secure {
     async fn shake_hands(socket: TcpStream, mut tls: Connection, buffer: Buffer) -> Result<Self, Broken> {
         // What may be pending is bounded in `push`.
         tls.set_buffer_limit(None);
+        let (reading, writing) = socket.into_split();
         let secure = Self {
-            socket,
+            reading: RefCell::new(reading),
+            writing,
             tls: RefCell::new(tls),
             pending: Cell::new(0),
             buffer,
@@ -133,7 +146,7 @@ impl Secure {
     /// Gives what is encrypted to the kernel.
     pub(crate) async fn flush(&self) -> Result<(), Broken> {
         while !self.flush_now()? {
-            self.socket.writable().await?;
+            self.writing.writable().await?;
         }
         self.pending.set(0);
         Ok(())
@@ -143,7 +156,7 @@ impl Secure {
     fn flush_now(&self) -> Result<bool, Broken> {
         let mut tls = self.tls.borrow_mut();
         while tls.wants_write() {
-            match tls.write_tls(&mut Now(&self.socket)) {
+            match tls.write_tls(&mut Now(&self.writing)) {
                 Ok(0) => return Err(Broken::Ended),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -175,23 +188,27 @@ impl Secure {
         &self,
         mut work: impl FnMut(&Self, &mut &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        loop {
-            self.socket.readable().await.map_err(Broken::from)?;
+        // A poll, and no call that tries: only that tells tokio that what did not fill the buffer was all there was, and saves
+        // the call that would find nothing.
+        poll_fn(|context| {
             let buffer = &mut *self.buffer.0.borrow_mut();
-            let count = match self.socket.try_read(buffer) {
-                Ok(0) => return Err(Broken::Ended.into()),
-                Ok(count) => count,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    continue;
+            let mut read = ReadBuf::new(buffer);
+            let reading = &mut *self.reading.borrow_mut();
+            while let Err(error) = ready!(Pin::new(&mut *reading).poll_read(context, &mut read)) {
+                if error.kind() != ErrorKind::Interrupted {
+                    return Poll::Ready(Err(Broken::from(error).into()));
                 }
-                Err(error) => return Err(Broken::from(error).into()),
-            };
-            let mut rest = &buffer[..count];
+            }
+            let mut rest = read.filled();
+            if rest.is_empty() {
+                return Poll::Ready(Err(Broken::Ended.into()));
+            }
             while !rest.is_empty() {
                 work(self, &mut rest)?;
             }
-            return Ok(());
-        }
+            Poll::Ready(Ok(()))
+        })
+        .await
     }
 
     /// Lets TLS work on some of these bytes, which were read, and takes them off.
@@ -238,7 +255,7 @@ impl Secure {
         if self.flush().await.is_err() {
             return;
         }
-        let _ = SockRef::from(&self.socket).shutdown(Shutdown::Write);
+        let _ = SockRef::from(self.writing.as_ref()).shutdown(Shutdown::Write);
         let heard = async {
             let skip = |_: &Self, rest: &mut &[u8]| {
                 *rest = &[];
@@ -251,7 +268,7 @@ impl Secure {
 }
 
 /// A socket as it is at this moment: what it cannot do now it refuses.
-struct Now<'s>(&'s TcpStream);
+struct Now<'s>(&'s OwnedWriteHalf);
 
 impl Write for Now<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
