@@ -283,7 +283,7 @@ last {} MiB are kept, so that segments are written over again, as the floor's fi
 remote: clients in a process of their own, ten on a channel (frames both ways), as many connections as etcd gets; plain HTTP:
 HTTP/1.1, one connection each; all at the leader. Kontiki: {} between the nodes;
 etcd: {etcd}, no TLS; floor: TCP, no TLS, no checksums, clients are only counted.
-Checked after each run: all three hold the same (ours: every entry read back, each client's in order; etcd: HashKV and versions
+Checked after each run: all three hold the same (ours: every entry that is kept read back, each client's in order; etcd: HashKV and versions
 of the keys; floor: the files) and exactly what was acknowledged.
 ",
         options.conditions(options.stretch()),
