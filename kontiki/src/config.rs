@@ -97,7 +97,9 @@ pub struct Config {
     pub snapshots: SnapshotPolicy,
     /// How many bytes of the log of a node without a state machine are kept at least; what is older is forgotten, a whole file
     /// of the log at a time, so that disk use stays below this and some three times `segment_bytes`. At least 1 MiB;
-    /// `None`, the default, keeps everything. The leader's setting counts: set the same on every node.
+    /// `None`, the default, keeps everything. The leader's setting counts: set the same on every node. What is forgotten is written over
+    /// again; a log that keeps everything has the disk fill as many new bytes with zeros as it takes in, which costs throughput under
+    /// full load.
     pub retention_bytes: Option<u64>,
     /// How old, by the leaders' clocks, the entries of a log without a state machine are at least when they are forgotten. At
     /// least 1 s; `None`, the default, keeps everything. Where both are set, what either lets go goes.
