@@ -125,19 +125,27 @@ impl Servers {
         Ok(servers)
     }
 
+    /// Waits until all servers answer and one of them leads. Two would do for a leader: but the third may have ended because its
+    /// port was taken.
     fn find_leader(&mut self) -> Result<(), Failed> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            for n in 0..self.addresses.len() {
-                let status = self.runtime.block_on(status(self.addresses[n]));
-                if status.is_ok_and(|text| text.contains("\"role\":\"leader\"")) {
-                    self.leader = n;
-                    return Ok(());
-                }
+            let statuses = self
+                .addresses
+                .iter()
+                .map(|address| self.runtime.block_on(status(*address)));
+            let statuses: Vec<_> = statuses.collect();
+            let leads = |text: &String| text.contains("\"role\":\"leader\"");
+            let leader = statuses
+                .iter()
+                .position(|status| status.as_ref().is_ok_and(leads));
+            if let Some(leader) = leader.filter(|_| statuses.iter().all(Result::is_ok)) {
+                self.leader = leader;
+                return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        Err("no server leads".into())
+        Err("no server leads, or not all of them answer".into())
     }
 
     /// Lets clients append in a closed loop, ten on a channel to the leader.
