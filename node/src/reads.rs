@@ -424,7 +424,11 @@ impl Driver {
         } = reader.range;
         if from < first {
             ports.reply(reader.token, Reply::Failed(Failure::Compacted { first }));
-        } else if from >= to || (from > last && !wait) {
+        } else if from > last && wait {
+            // A range that can hold nothing waits too: answered at once, a tail from the last index there is would ask
+            // again without a pause.
+            self.reads.tails.push(reader);
+        } else if from >= to || from > last {
             ports.reply(
                 reader.token,
                 Reply::Read {
@@ -432,8 +436,6 @@ impl Driver {
                     last,
                 },
             );
-        } else if from > last {
-            self.reads.tails.push(reader);
         } else if let Some(runs) = self.consensus.runs_between(from, to, limit, bytes_max) {
             ports.reply(reader.token, Reply::Read { runs, last });
         } else {

@@ -198,6 +198,23 @@ fn a_tail_that_waits_in_vain_gets_nothing() {
     assert_eq!(world.texts(token), (Vec::new(), 2));
 }
 
+#[test]
+fn tail_from_the_last_index_there_is_waits_until_its_deadline() {
+    let (mut world, names) = filled(3, 13, 2);
+    for consistency in [STALE, Linearizable] {
+        let token = world.tail(names[1], u64::MAX, consistency, 1_000);
+        world.run(300);
+        assert!(
+            !world.replies.contains_key(&token),
+            "answered at once, it would be asked again at once"
+        );
+        world.append(names[0], "more");
+        world.run(100);
+        assert!(!world.replies.contains_key(&token), "what comes is not for it");
+        assert!(world.texts(token).0.is_empty());
+    }
+}
+
 fn small_memory(seed: u64, count: u64) -> (World, Vec<NodeId>) {
     let (mut world, names) = filled(3, seed, count);
     world.tail_bytes_max = 0;
