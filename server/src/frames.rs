@@ -8,13 +8,30 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 /// Bytes before each entry.
 pub(crate) const LENGTH_BYTES: usize = 4;
 
+/// In place of a length: no entry, but a heartbeat of [`HEARTBEAT_BYTES`] follows. Only a tail that was asked for them has any.
+pub(crate) const HEARTBEAT: u32 = u32::MAX;
+
+/// Bytes behind [`HEARTBEAT`]: the last committed entry (`u64`), and 1 if a leader is known, else 0 (`u8`).
+pub(crate) const HEARTBEAT_BYTES: usize = 9;
+
 /// Appends one framed entry to `out`. An entry whose length does not fit is refused, with its length.
 pub(crate) fn put(out: &mut BytesMut, entry: &[u8]) -> Result<(), usize> {
-    let length = u32::try_from(entry.len()).map_err(|_| entry.len())?;
+    let length = u32::try_from(entry.len())
+        .ok()
+        .filter(|length| *length != HEARTBEAT);
+    let length = length.ok_or(entry.len())?;
     out.reserve(LENGTH_BYTES + entry.len());
     out.put_u32_le(length);
     out.put_slice(entry);
     Ok(())
+}
+
+/// Appends one heartbeat to `out`.
+pub(crate) fn put_heartbeat(out: &mut BytesMut, committed: u64, leader: bool) {
+    out.reserve(LENGTH_BYTES + HEARTBEAT_BYTES);
+    out.put_u32_le(HEARTBEAT);
+    out.put_u64_le(committed);
+    out.put_u8(u8::from(leader));
 }
 
 /// Entries that arrive in pieces.

@@ -17,6 +17,18 @@ struct Written<'a> {
     base64: Option<String>,
 }
 
+/// A heartbeat as it is written: a line of its own kind, which has no `index`.
+#[derive(Serialize)]
+struct Beat {
+    heartbeat: Heartbeat,
+}
+
+#[derive(Serialize)]
+struct Heartbeat {
+    committed: u64,
+    leader: bool,
+}
+
 /// An entry as it is given. Other fields are ignored, so that what was read can be appended again.
 #[derive(Deserialize)]
 struct Given {
@@ -37,6 +49,14 @@ pub(crate) fn put(out: &mut Vec<u8>, index: u64, term: u64, entry: &[u8]) -> ser
             base64,
         },
     )?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Appends the line of one heartbeat to `out`.
+pub(crate) fn put_heartbeat(out: &mut Vec<u8>, committed: u64, leader: bool) -> serde_json::Result<()> {
+    let heartbeat = Heartbeat { committed, leader };
+    serde_json::to_writer(&mut *out, &Beat { heartbeat })?;
     out.push(b'\n');
     Ok(())
 }

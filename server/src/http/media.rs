@@ -118,6 +118,33 @@ impl Wanted {
     }
 }
 
+/// How a node is, between the entries of a tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Heartbeat {
+    /// The last entry it knows to be committed.
+    pub(super) committed: u64,
+    /// Whether it knows a leader.
+    pub(super) leader: bool,
+}
+
+impl Wanted {
+    /// Encodes a heartbeat.
+    pub(super) fn heartbeat(self, Heartbeat { committed, leader }: Heartbeat) -> Result<Bytes, Unencodable> {
+        match self {
+            Self::Ndjson => {
+                let mut out = Vec::new();
+                json_lines::put_heartbeat(&mut out, committed, leader).map_err(|_| Unencodable)?;
+                Ok(out.into())
+            }
+            Self::Octets => {
+                let mut out = BytesMut::new();
+                frames::put_heartbeat(&mut out, committed, leader);
+                Ok(out.freeze())
+            }
+        }
+    }
+}
+
 /// An entry that a media type cannot carry.
 #[derive(Debug)]
 pub(super) struct Unencodable;
@@ -148,6 +175,21 @@ mod tests {
         assert_eq!(given("application/x-ndjson"), Some(Given::Ndjson));
         assert_eq!(given("application/x-www-form-urlencoded"), None);
         assert!(Given::of(&HeaderMap::new()).is_err());
+    }
+
+    #[test]
+    fn heartbeat_is_typed_line_in_json_and_length_of_all_ones_among_octets() {
+        let heartbeat = Heartbeat {
+            committed: 258,
+            leader: true,
+        };
+        let line = Wanted::Ndjson.heartbeat(heartbeat).unwrap();
+        assert_eq!(
+            line,
+            &b"{\"heartbeat\":{\"committed\":258,\"leader\":true}}\n"[..]
+        );
+        let frame = Wanted::Octets.heartbeat(heartbeat).unwrap();
+        assert_eq!(frame, &b"\xff\xff\xff\xff\x02\x01\0\0\0\0\0\0\x01"[..]);
     }
 
     #[test]

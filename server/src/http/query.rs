@@ -8,6 +8,10 @@ use std::{collections::BTreeMap, time::Duration};
 /// What `consistency` may be.
 const CONSISTENCIES: [&str; 4] = ["linearizable", "lease", "stale", "at_least"];
 
+/// The most and the fewest heartbeats of a tail that can be asked for.
+const HEARTBEAT_MIN: Duration = Duration::from_secs(1);
+const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
+
 /// The parameters of a request, by name.
 pub(super) struct Query<'a> {
     values: BTreeMap<&'a str, &'a str>,
@@ -61,6 +65,14 @@ impl<'a> Query<'a> {
     pub(super) fn timeout(&self) -> Result<Option<Duration>, Refusal> {
         self.value("timeout", "a duration such as 500ms or 10s", |value| {
             units::duration(value).ok()
+        })
+    }
+
+    /// How often a tail is to say that it is alive.
+    pub(super) fn heartbeat(&self) -> Result<Option<Duration>, Refusal> {
+        self.value("heartbeat", "a duration from 1s to 60s", |value| {
+            let every = units::duration(value).ok();
+            every.filter(|every| (HEARTBEAT_MIN..=HEARTBEAT_MAX).contains(every))
         })
     }
 
@@ -202,6 +214,28 @@ mod tests {
             "index=7",
         ] {
             assert!(consistency(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn heartbeats_come_every_second_to_every_minute() {
+        let heartbeat = |text| Query::parse(Some(text), &["heartbeat"])?.heartbeat();
+        assert_eq!(heartbeat("").unwrap(), None);
+        for (text, seconds) in [("heartbeat=1s", 1), ("heartbeat=10s", 10), ("heartbeat=1m", 60)] {
+            assert_eq!(
+                heartbeat(text).unwrap(),
+                Some(Duration::from_secs(seconds)),
+                "{text}"
+            );
+        }
+        for text in [
+            "heartbeat",
+            "heartbeat=0",
+            "heartbeat=999ms",
+            "heartbeat=61s",
+            "heartbeat=x",
+        ] {
+            assert!(heartbeat(text).is_err(), "{text}");
         }
     }
 

@@ -3,7 +3,10 @@
 //! Invariant: a body that is not complete is cut off, never ended as if it were. The client sees that (the last chunk is
 //! missing), asks again from the next index, and then hears why.
 
-use super::{media::Wanted, problem::Refusal};
+use super::{
+    media::{Heartbeat, Wanted},
+    problem::Refusal,
+};
 use axum::{
     body::Body,
     http::header::CONTENT_TYPE,
@@ -51,6 +54,14 @@ impl Sink {
             }
         }
         true
+    }
+
+    /// Puts a heartbeat into the body. False if the client is gone or the body was cut off.
+    pub(super) async fn beat(&self, heartbeat: Heartbeat) -> bool {
+        match self.wanted.heartbeat(heartbeat) {
+            Ok(piece) => self.pieces.send(Ok(piece)).await.is_ok(),
+            Err(_) => self.cut_off("a heartbeat cannot be encoded").await,
+        }
     }
 
     /// Cuts the body off; always false.

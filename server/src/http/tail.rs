@@ -2,7 +2,7 @@
 
 use super::{
     App, FIRST_INDEX,
-    media::Wanted,
+    media::{Heartbeat, Wanted},
     query::Query,
     stream::{self, PIECE_BYTES, Sink, Streamed},
 };
@@ -11,21 +11,26 @@ use axum::{
     http::{HeaderMap, HeaderValue},
 };
 use futures_core::Stream;
-use kontiki::{Consistency, Entry, Raw, Tail};
+use kontiki::{Consistency, Entry, Handle, Raw, Tail};
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
+use tokio::time::{Instant, sleep};
+
+/// How often a tail with heartbeats looks whether the node still knows a leader.
+const LEADER_CHECK: Duration = Duration::from_secs(1);
 
 pub(super) async fn tail(
     State(app): State<Arc<App>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Streamed {
-    let query = Query::parse(query.as_deref(), &["from", "timeout"])?;
-    let from = query.index("from")?;
+    let query = Query::parse(query.as_deref(), &["from", "heartbeat", "timeout"])?;
+    let (from, heartbeat) = (query.index("from")?, query.heartbeat()?);
     // A tail has no end, so there is nothing a timeout could bound; it is taken since clients send it with everything.
     query.timeout()?;
     // A failure that would cut the tail off at once gets a status of its own.
@@ -37,22 +42,88 @@ pub(super) async fn tail(
     response
         .headers_mut()
         .insert(FIRST_INDEX, HeaderValue::from(from));
-    tokio::spawn(follow(app.handle.tail(from), sink));
+    let pulse = heartbeat.map(|every| Pulse::new(app.handle.clone(), every));
+    tokio::spawn(follow(app.handle.tail(from), pulse, sink));
     Ok(response)
 }
 
-async fn follow(mut tail: Tail<Raw>, sink: Sink) {
+async fn follow(mut tail: Tail<Raw>, mut pulse: Option<Pulse>, sink: Sink) {
     loop {
         let gathered = tokio::select! {
-            gathered = poll_fn(|context| gather(&mut tail, context)) => gathered,
+            biased;
             () = sink.closed() => return,
+            gathered = poll_fn(|context| gather(&mut tail, context)) => gathered,
+            heartbeat = beat(&mut pulse) => match sink.beat(heartbeat).await {
+                true => continue,
+                false => return,
+            },
         };
         if !sink.put(&gathered.entries).await {
             return;
         }
+        if let Some(pulse) = &mut pulse {
+            pulse.put_entries();
+        }
         if let Some(why) = gathered.end {
             sink.cut_off(why).await;
             return;
+        }
+    }
+}
+
+/// The next heartbeat, if any were asked for.
+async fn beat(pulse: &mut Option<Pulse>) -> Heartbeat {
+    match pulse {
+        Some(pulse) => pulse.next().await,
+        None => pending().await,
+    }
+}
+
+/// When a tail says that it is alive: at once, then whenever it has said nothing for so long, and sooner if the node has lost
+/// its leader or found one, so that a client of a node that is cut off can go elsewhere.
+struct Pulse {
+    handle: Handle<Raw>,
+    every: Duration,
+    /// When the client was last told anything; none before that.
+    told: Option<Instant>,
+    /// Whether the last heartbeat told of a leader.
+    leader: bool,
+}
+
+impl Pulse {
+    fn new(handle: Handle<Raw>, every: Duration) -> Self {
+        Self {
+            handle,
+            every,
+            told: None,
+            leader: true,
+        }
+    }
+
+    /// Entries say it as well as a heartbeat, until the next is due.
+    fn put_entries(&mut self) {
+        self.told = Some(Instant::now());
+    }
+
+    /// Waits until the next is due. Dropped before that, it loses nothing.
+    async fn next(&mut self) -> Heartbeat {
+        loop {
+            let now = Instant::now();
+            let status = self.handle.status();
+            let heartbeat = Heartbeat {
+                committed: status.commit,
+                leader: status.leader.is_some(),
+            };
+            let due = self.told.map(|told| told + self.every);
+            let left = due.and_then(|due| due.checked_duration_since(now));
+            match left.filter(|left| !left.is_zero()) {
+                Some(left) if heartbeat.leader == self.leader => sleep(left.min(LEADER_CHECK)).await,
+                _ => {
+                    self.told = Some(now);
+                    self.leader = heartbeat.leader;
+                    return heartbeat;
+                }
+            }
         }
     }
 }

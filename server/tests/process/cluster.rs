@@ -146,6 +146,14 @@ impl Cluster {
         node.wait()
     }
 
+    /// How much time of a core a node has used, in ticks of a hundredth of a second (`proc(5)`).
+    pub(crate) fn cpu_ticks(&self, id: u64) -> u64 {
+        let process = self.nodes[id as usize - 1].as_ref().unwrap().0.id();
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     fn slot(&mut self, id: u64) -> &mut Option<Process> {
         &mut self.nodes[id as usize - 1]
     }

@@ -11,3 +11,4 @@ mod http;
 mod refusals;
 mod scratch;
 mod sessions;
+mod tail;
