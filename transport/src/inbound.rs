@@ -3,13 +3,17 @@
 //! Invariants: a length is checked before a byte is allocated for it; a packet has memory of its own, no
 //! larger than it is, so that a record kept for long holds on to nothing else; a packet that does not come
 //! from the node at the other end, or is not for this one, ends the connection; a stream that never runs
-//! dry still lets others have their turn.
+//! dry still lets others have their turn, after a bounded number of bytes.
 
-use crate::{TransportEvent, transport::Shared};
+use crate::{Sink, TransportEvent, transport::Shared};
+use bytes::Bytes;
 use kontiki_wire::{
     Identity, Packet,
     codec::{self, DecodeError, PacketBytesMax},
 };
+
+/// How many bytes of a lane are worked on before the other lanes have their turn.
+pub(crate) const TURN_BYTES_MAX: usize = 128 << 10;
 
 /// How often a lane of snapshots lets the others go first after each piece: what the sender has sent before it may still lie
 /// here unread.
@@ -36,7 +40,8 @@ pub(crate) enum StreamError {
 
 /// One lane of a peer, as it comes in.
 pub(crate) struct Inbound<'s> {
-    shared: &'s Shared,
+    sink: &'s dyn Sink,
+    own: Identity,
     peer: Identity,
     assembler: Assembler,
     yields: usize,
@@ -45,31 +50,52 @@ pub(crate) struct Inbound<'s> {
 impl<'s> Inbound<'s> {
     /// A lane of the peer that has proven to be this one.
     pub(crate) fn new(shared: &'s Shared, peer: Identity) -> Self {
+        Self::between(&*shared.sink, shared.own, peer, shared.limits.packet_bytes_max)
+    }
+
+    fn between(sink: &'s dyn Sink, own: Identity, peer: Identity, packet_bytes_max: PacketBytesMax) -> Self {
         Self {
-            shared,
+            sink,
+            own,
             peer,
-            assembler: Assembler::new(shared.limits.packet_bytes_max),
+            assembler: Assembler::new(packet_bytes_max),
             yields: 1,
         }
     }
 
+    /// Delivers the packets that end in these pieces, and lets the other lanes have their turn after each
+    /// [`TURN_BYTES_MAX`], however large the pieces are.
+    pub(crate) async fn take_in_turns(&mut self, pieces: &[Bytes]) -> Result<(), StreamError> {
+        let mut turn_bytes = 0;
+        for part in pieces.iter().flat_map(|piece| piece.chunks(TURN_BYTES_MAX)) {
+            if turn_bytes + part.len() > TURN_BYTES_MAX {
+                self.settle().await;
+                turn_bytes = 0;
+            }
+            self.take(part)?;
+            turn_bytes += part.len();
+        }
+        self.settle().await;
+        Ok(())
+    }
+
     /// Delivers the packets that end in this piece.
     pub(crate) fn take(&mut self, mut piece: &[u8]) -> Result<(), StreamError> {
-        let own = self.shared.own;
+        let own = self.own;
         while let Some(frame) = self.assembler.next(&mut piece)? {
             let packet = codec::decode(own.cluster, frame)?;
             check_envelope(&packet, own, self.peer)?;
             if packet.message.is_background() {
                 self.yields = BACKGROUND_YIELDS;
             }
-            self.shared.sink.deliver(TransportEvent::Packet(packet));
+            self.sink.deliver(TransportEvent::Packet(packet));
         }
         Ok(())
     }
 
     /// Nothing more has come for now: has what was delivered dealt with, and lets others have their turn.
     pub(crate) async fn settle(&self) {
-        self.shared.sink.settle();
+        self.sink.settle();
         for _ in 0..self.yields {
             tokio::task::yield_now().await;
         }
@@ -152,6 +178,7 @@ mod tests {
     use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
     use kontiki_wire::{ClusterId, PeerMessage};
     use proptest::prelude::*;
+    use std::cell::{Cell, RefCell};
 
     fn packet_bytes(id: u64) -> Vec<u8> {
         let message = Message {
@@ -195,6 +222,49 @@ mod tests {
             }
             prop_assert_eq!(out, packets);
         }
+    }
+
+    /// How many packets came in each turn.
+    #[derive(Default)]
+    struct Turns {
+        now: Cell<usize>,
+        ended: RefCell<Vec<usize>>,
+    }
+
+    impl Sink for Turns {
+        fn deliver(&self, _: TransportEvent) {
+            self.now.set(self.now.get() + 1);
+        }
+
+        fn settle(&self) {
+            self.ended.borrow_mut().push(self.now.take());
+        }
+    }
+
+    fn identity(node: u64) -> Identity {
+        Identity {
+            cluster: ClusterId(1),
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+        }
+    }
+
+    #[test]
+    fn a_piece_of_many_turns_lets_the_others_go_first_after_each() {
+        let packet = packet_bytes(1);
+        let per_turn = TURN_BYTES_MAX / packet.len();
+        let piece = Bytes::from(packet.repeat(10 * per_turn));
+        let turns = Turns::default();
+        let mut inbound = Inbound::between(&turns, identity(2), identity(1), PacketBytesMax::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let taken = runtime.block_on(inbound.take_in_turns(&[piece.slice(..100), piece.slice(100..)]));
+        taken.unwrap();
+        let ended = turns.ended.borrow();
+        assert_eq!(ended.iter().sum::<usize>(), 10 * per_turn);
+        assert!(
+            ended.iter().all(|packets| *packets <= per_turn + 1),
+            "more than {per_turn} packets in a turn: {ended:?}"
+        );
     }
 
     #[test]

@@ -21,7 +21,8 @@ use rustls::pki_types::CertificateDer;
 use std::{collections::BTreeMap, rc::Rc};
 use tokio::{task::JoinSet, time};
 
-/// How many pieces of a stream are taken before they are worked on, each at most a datagram.
+/// How many pieces of a stream are taken before they are worked on. A piece is a datagram, or many of them: QUIC puts together
+/// what has waited here unread, up to the window of the lane.
 const PIECES: usize = 32;
 /// The purpose under which a peer's connection is known: it has but one.
 const CONNECTION: usize = 0;
@@ -126,10 +127,7 @@ async fn read_lane(shared: Rc<Shared>, mut stream: RecvStream, peer: Identity) -
     let mut inbound = Inbound::new(&shared, peer);
     let mut pieces = [const { Bytes::new() }; PIECES];
     while let Ok(Some(count)) = stream.read_chunks(&mut pieces).await {
-        for piece in &pieces[..count] {
-            inbound.take(piece)?;
-        }
-        inbound.settle().await;
+        inbound.take_in_turns(&pieces[..count]).await?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
     Carrier, Limits,
     dial::{How, Lost},
     greet::GreetError,
-    reason,
+    inbound, reason,
 };
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection,
@@ -35,8 +35,8 @@ use tokio::{
     time,
 };
 
-/// How much is read at once.
-const READ_BYTES: usize = 128 << 10;
+/// How much is read at once: what a lane may work on in a turn.
+const READ_BYTES: usize = inbound::TURN_BYTES_MAX;
 /// How much is encrypted before it is given to the kernel.
 const PENDING_BYTES: usize = 128 << 10;
 /// How long who ends a connection waits for the other side to end it too: closed with bytes unread, it would be reset, and

@@ -110,8 +110,8 @@ fn chunk(offset: u64, bytes: usize) -> PeerMessage {
 
 #[test]
 fn records_and_heartbeats_overtake_a_snapshot() {
-    const CHUNKS: u64 = 60;
-    const BULK: u64 = 600;
+    const CHUNKS: u64 = 30;
+    const BULK: u64 = 300;
     run(|| async {
         let (one, two) = pair(|setup| {
             setup.limits.packet_bytes_max.0 = 64 << 20;
