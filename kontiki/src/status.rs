@@ -118,7 +118,7 @@ pub struct PeerStatus {
     pub address: String,
     /// Whether there is a connection to it.
     pub connected: bool,
-    /// The last thing that went wrong with it, even if all is well again.
+    /// Why there is no connection to it at the moment. None while there is one, or before the first attempt.
     pub last_error: Option<String>,
     /// On a leader: Raft index up to which the other's log is known to be the same.
     pub matched: Option<u64>,

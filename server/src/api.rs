@@ -69,7 +69,7 @@ pub(crate) struct PeerStatus {
     pub(crate) address: String,
     /// Whether there is a connection.
     pub(crate) connected: bool,
-    /// What last went wrong with it.
+    /// Why there is no connection at the moment.
     pub(crate) last_error: Option<String>,
     /// Raft index up to which its log is known to match; only a leader knows.
     pub(crate) matched: Option<u64>,

@@ -27,7 +27,7 @@ pub struct Link {
     pub connected: bool,
     /// Since when it has been so.
     pub since: Instant,
-    /// The last thing that went wrong, even if all is well again.
+    /// Why there is no connection at the moment. None where there is one, or where none has been tried yet.
     pub last_error: Option<String>,
 }
 
@@ -108,6 +108,7 @@ impl Peer {
         link.remote = Some(remote);
         link.connected = true;
         link.since = Instant::now();
+        link.last_error = None;
     }
 
     /// There is none (any more).

@@ -13,12 +13,16 @@ fn a_peer_that_stopped_is_found_again_on_the_same_port() {
         two.transport.shutdown().await;
         drop(two);
         one.dropped(2).await;
+        one.error_to(2).await;
         let two = Setup::new(2, &[(1, address1)]).start(rebind(address2).await);
         one.connected(2).await;
         two.connected(1).await;
         one.send(2, urgent(5));
         assert_eq!(number_of(&two.packet_in().await.message), 5);
         assert!(one.transport.warnings().is_empty());
+        let link = one.transport.status().remove(0);
+        assert!(link.connected);
+        assert_eq!(link.last_error, None, "it is connected");
     });
 }
 
