@@ -16,6 +16,8 @@ const RANGES: usize = 50;
 pub(crate) struct Cluster {
     pub(crate) scratch: Scratch,
     base: u16,
+    /// Keeps other tests, in this directory and in others, from the ports of a node that is down for the moment.
+    _reserved: File,
     nodes: Vec<Option<Process>>,
 }
 
@@ -36,6 +38,7 @@ impl Cluster {
         let mut cluster = Self {
             scratch: Scratch::new(),
             base,
+            _reserved: reserve(base)?,
             nodes: Vec::new(),
         };
         let made = kontiki()
@@ -105,13 +108,17 @@ impl Cluster {
             .append(true)
             .open(self.scratch.path(&format!("log{id}")))
             .unwrap();
+        self.spawn_with(id, log.into())
+    }
+
+    fn spawn_with(&self, id: u64, stderr: Stdio) -> Process {
         let mut serve = kontiki();
         serve.args(["serve", "--config"]).arg(self.config(id));
         Process(
             serve
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
-                .stderr(log)
+                .stderr(stderr)
                 .spawn()
                 .unwrap(),
         )
@@ -128,6 +135,16 @@ impl Cluster {
     /// Starts a node again.
     pub(crate) fn restart(&mut self, id: u64) {
         let node = self.spawn(id);
+        self.restarted(id, node);
+    }
+
+    /// The same, with another standard error than a file.
+    pub(crate) fn restart_with(&mut self, id: u64, stderr: Stdio) {
+        let node = self.spawn_with(id, stderr);
+        self.restarted(id, node);
+    }
+
+    fn restarted(&mut self, id: u64, node: Process) {
         *self.slot(id) = Some(node);
         until("the node to answer", || {
             (self.status()[id as usize - 1]["role"] != "unreachable").then_some(())
@@ -218,6 +235,14 @@ impl Cluster {
             leader.as_u64().filter(|_| known)
         })
     }
+}
+
+/// A range of ports for as long as the file lives; `None` if another test has it.
+fn reserve(base: u16) -> Option<File> {
+    let dir = std::env::temp_dir().join("kontiki-test-ports");
+    fs::create_dir_all(&dir).unwrap();
+    let file = File::create(dir.join(base.to_string())).unwrap();
+    file.try_lock().is_ok().then_some(file)
 }
 
 /// A base port below the range of ephemeral ports, another one each time.
