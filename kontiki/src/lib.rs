@@ -65,6 +65,11 @@
 //! - Each [`Error`] says whether the append may have happened ([`outcome`](Error::outcome)), whether asking again makes sense
 //!   and what to do.
 //! - Indexes count the entries of the log, from 1, without holes.
+//!
+//! **Logging.** Events go to the [`tracing`](https://docs.rs/tracing) subscriber of the program, and the node's own threads call
+//! it: a subscriber that blocks, as one does that writes to a pipe nobody reads, blocks votes, heartbeats and appends with it.
+//! Take one that queues a bounded number of lines and loses the rest, such as `tracing_appender::non_blocking` with its default
+//! of being lossy. The same goes for a panic hook: the standard one writes to standard error on the thread that panicked.
 
 mod answer;
 mod asking;

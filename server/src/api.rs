@@ -1,5 +1,6 @@
 //! The JSON that HTTP carries: written by `serve`, read by the client commands.
 
+use crate::logging;
 use kontiki::Code;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,9 @@ pub(crate) struct NodeStatus {
     pub(crate) differing: Vec<u64>,
     /// Why it stopped itself, if it did.
     pub(crate) stopped: Option<String>,
+    /// How many of its log lines were lost since nobody read its standard error.
+    #[serde(default)]
+    pub(crate) log_lines_lost: u64,
 }
 
 /// How a node sees another.
@@ -93,6 +97,7 @@ impl From<kontiki::Status> for NodeStatus {
             quarantined: status.quarantined,
             differing: status.differing,
             stopped: status.stopped,
+            log_lines_lost: logging::lost(),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) enum Command {
 }
 
 /// `kontiki demo`.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(
     after_help = "Commands are read from standard input, one a line; `help` lists them. From a pipe, the exit \
                         code is not zero if any command failed."

@@ -44,14 +44,27 @@ fn main() -> ExitCode {
     } else {
         LevelFilter::OFF
     };
-    logging::start(log, level);
-    match run(&command) {
+    if let Err(failure) = logging::start(log, level) {
+        say!("kontiki: {failure}");
+        return ExitCode::from(failure.code.exit_code());
+    }
+    let code = match run(&command) {
         Ok(()) | Err(Stop::ReaderGone) => ExitCode::SUCCESS,
         Err(Stop::Said(code)) => ExitCode::from(code.exit_code()),
         Err(Stop::Failed(failure)) => {
-            say!("kontiki: {failure}");
+            tell(&command, &failure);
             ExitCode::from(failure.code.exit_code())
         }
+    };
+    logging::finish();
+    code
+}
+
+/// Says why a command failed. A node that ends does not wait for a reader; whoever gave a command reads.
+fn tell(command: &Command, failure: &Failure) {
+    match command {
+        Command::Serve(_) => logging::put(&format!("kontiki: {failure}")),
+        _ => say!("kontiki: {failure}"),
     }
 }
 

@@ -104,10 +104,13 @@ async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(),
         why = handle.stopped() => Err(Failure::new(Code::Stopped, format!("node {} stopped itself: {why}", file.node))),
     };
     stopping.store(true, Ordering::Relaxed);
-    sleep(TURN_AWAY).await;
-    drop(stop);
-    channels.send_replace(true);
-    drain(server, &channels, &handle).await;
+    let end = async {
+        sleep(TURN_AWAY).await;
+        drop(stop);
+        channels.send_replace(true);
+        drain(server, &channels, &handle).await;
+    };
+    interrupts.through(end).await;
     ended
 }
 

@@ -44,6 +44,7 @@ struct More {
     quarantined: Option<String>,
     differing: Vec<u64>,
     stopped: Option<String>,
+    log_lines_lost: u64,
 }
 
 type Answer = (Endpoint, Result<NodeStatus, CallError>);
@@ -134,6 +135,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
         quarantined,
         differing,
         stopped,
+        log_lines_lost,
         ..
     } = status;
     Line {
@@ -155,6 +157,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
             quarantined,
             differing,
             stopped,
+            log_lines_lost,
         }),
     }
 }
@@ -166,6 +169,15 @@ fn print(lines: &[Line]) -> String {
         }
         if let Some(why) = line.more.as_ref().and_then(|more| more.quarantined.as_ref()) {
             say!("kontiki: node {} is quarantined: {why}", cell(line.node));
+        }
+        if let Some(lost) = line
+            .more
+            .as_ref()
+            .map(|more| more.log_lines_lost)
+            .filter(|lost| *lost > 0)
+        {
+            let node = cell(line.node);
+            say!("kontiki: node {node} has lost {lost} lines of its log: nobody reads its standard error");
         }
         for peer in line
             .more
@@ -228,6 +240,7 @@ mod tests {
             quarantined: None,
             differing: Vec::new(),
             stopped: None,
+            log_lines_lost: 0,
         };
         (
             format!("http://127.0.0.1:{}", 7500 + node).parse().unwrap(),

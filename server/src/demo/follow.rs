@@ -38,6 +38,11 @@ impl Follower {
     pub(super) async fn stop(mut self, last: u64) {
         // If the entries cannot be read in time, there is nothing to wait for.
         let _ = timeout(LAST_WORDS, self.printed.wait_for(|printed| *printed >= last)).await;
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
         self.task.abort();
     }
 }

@@ -27,7 +27,7 @@ use std::{
     path::Path,
     thread,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::spawn_blocking};
 
 const PROMPT: &str = "kontiki> ";
 
@@ -37,14 +37,30 @@ const TAIL_ENTRIES: u64 = 10;
 /// Runs the demo.
 pub(crate) async fn run(args: &DemoArgs) -> Result<(), Stop> {
     let mut interrupts = Interrupts::listen()?;
-    let place = Place::prepare(args)?;
-    let mut session = Session::open(&place).await?;
+    let place = prepare(args.clone(), &mut interrupts).await?;
+    let mut session = tokio::select! {
+        session = Session::open(&place) => session?,
+        _ = interrupts.next() => return Err(Stop::Said(Code::Interrupted)),
+    };
     let ended = session.obey(&mut interrupts).await;
-    session.cluster.stop().await?;
+    interrupts.through(session.cluster.stop()).await?;
+    drop(interrupts);
     if place.kept {
         say!("The cluster is kept in {}.", place.dir.display());
     }
     ended
+}
+
+/// Finds or makes the cluster, which takes a moment. A signal meanwhile ends the demo, but only once what was begun is there
+/// to be removed.
+async fn prepare(args: DemoArgs, interrupts: &mut Interrupts) -> Result<Place, Stop> {
+    let preparing = spawn_blocking(move || Place::prepare(&args));
+    let prepared = interrupts.through(preparing).await;
+    let place = prepared.map_err(|error| Failure::new(Code::Io, format!("cannot start: {error}")))??;
+    match interrupts.any() {
+        true => Err(Stop::Said(Code::Interrupted)),
+        false => Ok(place),
+    }
 }
 
 struct Session {
@@ -91,6 +107,9 @@ impl Session {
                 Err(Stop::Said(code)) => failed = failed.or(Some(code)),
                 Err(Stop::ReaderGone) => return Err(Stop::ReaderGone),
             }
+        }
+        if interrupts.any() {
+            self.follower = None;
         }
         self.stop_following().await;
         match failed.filter(|_| self.prompt.is_empty()) {

@@ -8,6 +8,7 @@ mod channel;
 mod cluster;
 mod demo;
 mod http;
+mod readers;
 mod refusals;
 mod scratch;
 mod sessions;
