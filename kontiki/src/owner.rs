@@ -199,7 +199,7 @@ macro_rules! common_calls {
             }
 
             /// Stops the node: everyone who waits is answered, the peers are told, and all its threads have ended when
-            /// this returns. Takes at most some seconds; does nothing more if it has stopped already.
+            /// this returns, except one that looks up the name of a peer and waits for the system's resolver. Takes at most some seconds; does nothing more if it has stopped already.
             ///
             /// # Errors
             /// [`Error::Timeout`](crate::Error::Timeout) if the disk, or whatever else it waits for, does not let go of it

@@ -10,10 +10,8 @@ use std::{
     rc::Rc,
     time::{Duration, Instant},
 };
-use tokio::{net::lookup_host, time};
+use tokio::time;
 
-/// How many addresses of a name are tried.
-const ADDRESSES_MAX: usize = 8;
 /// How long an attempt is given before a sign of life of the peer cuts it short.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// How often a peer is dialed at once whose connection broke off without a word: if its process has ended its host refuses,
@@ -37,11 +35,19 @@ pub(crate) enum How {
     BrokeOff,
     /// The host is there, and nobody listens.
     NobodyListens,
+    /// One side does not accept the other.
+    Refused,
     /// Anything else.
     Otherwise,
 }
 
 impl Lost {
+    /// One side does not accept the other, which does not pass by itself.
+    pub(crate) fn refused(why: impl Into<String>) -> Self {
+        let (why, how) = (why.into(), How::Refused);
+        Self { why, how }
+    }
+
     /// Lost for a reason that tells nothing about the other process.
     pub(crate) fn otherwise(why: impl Into<String>) -> Self {
         let (why, how) = (why.into(), How::Otherwise);
@@ -60,7 +66,9 @@ struct Connected {
 #[derive(Debug, thiserror::Error)]
 enum DialError {
     #[error("its name cannot be resolved: {0}")]
-    Resolve(#[from] std::io::Error),
+    Resolve(String),
+    #[error("its name is not resolved yet: the resolver of this machine does not answer")]
+    ResolverSilent,
     #[error("its name resolves to no address")]
     NoAddress,
     #[error("{0}: {1}")]
@@ -73,6 +81,7 @@ impl DialError {
     fn how(&self) -> How {
         match self {
             Self::Greet(_, GreetError::Lost(lost)) => lost.how,
+            Self::Greet(..) => How::Refused,
             _ => How::Otherwise,
         }
     }
@@ -102,7 +111,7 @@ pub(crate) async fn keep_connected(shared: Rc<Shared>, node: NodeId, seed: u64) 
             }
             Err(DialError::Seen) => {}
             Err(error) => {
-                fail(&shared, peer, &error.to_string());
+                fail(&shared, peer, &error);
                 looks = look_again(&shared, peer, error.how(), looks);
                 if looks > 0 {
                     continue;
@@ -129,10 +138,16 @@ fn look_again(shared: &Shared, peer: &Peer, how: How, looks: u32) -> u32 {
     }
 }
 
-fn fail(shared: &Shared, peer: &Peer, reason: &str) {
-    peer.down(reason);
+/// An attempt has failed. That a peer is out of reach is a warning only once it lasts: nodes are started one after the other.
+fn fail(shared: &Shared, peer: &Peer, error: &DialError) {
+    let reason = error.to_string();
+    peer.down(&reason);
     let text = format!("no connection to {}: {reason}", peer.address());
-    shared.warnings.tell(Source::To(peer.node), &text);
+    if error.how() != How::Refused && peer.since().elapsed() < shared.limits.absence_max {
+        tracing::debug!("connection to node {}: {text}", peer.node);
+    } else {
+        shared.warnings.tell(Source::To(peer.node), &text);
+    }
 }
 
 /// One attempt, over all addresses of the peer.
@@ -154,7 +169,10 @@ async fn seen_late(peer: &Peer) {
 }
 
 async fn dial_each(shared: &Shared, peer: &Peer) -> Result<Connected, DialError> {
-    let addresses: Vec<SocketAddr> = lookup_host(peer.address()).await?.take(ADDRESSES_MAX).collect();
+    let address = peer.address();
+    let lookup = time::timeout(shared.limits.connect_timeout, peer.resolver.addresses(&address));
+    let found = lookup.await.map_err(|_| DialError::ResolverSilent)?;
+    let addresses = found.map_err(DialError::Resolve)?;
     let mut result = Err(DialError::NoAddress);
     for address in addresses {
         result = dial_address(shared, peer, address).await;
@@ -192,10 +210,12 @@ async fn serve(shared: &Shared, peer: &Peer, connected: Connected) -> How {
     tell(shared, [TransportEvent::Connected(peer.node, incarnation)]);
     let Lost { why, how } = outbound.serve(shared, peer, remote).await;
     peer.down(&why);
-    let text = format!("the connection to {remote} was lost: {why}");
-    shared.warnings.tell(Source::To(peer.node), &text);
     if how == How::Farewell {
+        // It is stopped, perhaps to be started again: a warning only once that lasts.
         tell(shared, [TransportEvent::Gone(peer.node)]);
+    } else {
+        let text = format!("the connection to {remote} was lost: {why}");
+        shared.warnings.tell(Source::To(peer.node), &text);
     }
     let lost = TransportEvent::Disconnected(peer.node, why);
     tell(shared, [lost, TransportEvent::Dropped(peer.node)]);

@@ -20,6 +20,7 @@ mod options;
 mod peer;
 mod quic;
 mod reason;
+mod resolve;
 mod socket;
 mod tcp;
 mod tls;

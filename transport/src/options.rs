@@ -43,6 +43,9 @@ pub struct Limits {
     pub reconnect_min: Duration,
     /// The longest wait between two attempts.
     pub reconnect_max: Duration,
+    /// For how long a peer may be out of reach before that is a warning: nodes are started and stopped one after the other. That
+    /// one side does not accept the other is told at once.
+    pub absence_max: Duration,
     /// How many connections may be in the middle of their handshake.
     pub handshakes_max: usize,
 }
@@ -60,6 +63,7 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(2),
             reconnect_min: Duration::from_millis(50),
             reconnect_max: Duration::from_secs(1),
+            absence_max: Duration::from_secs(5),
             handshakes_max: 64,
         }
     }

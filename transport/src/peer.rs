@@ -1,6 +1,6 @@
 //! One peer: its three lanes, and what is known of it.
 
-use crate::{Limits, admission::Admitted, greet::GreetError, lane::Lane};
+use crate::{Limits, admission::Admitted, greet::GreetError, lane::Lane, resolve::Resolver};
 use kontiki_consensus::{Incarnation, NodeId};
 use kontiki_wire::{ClusterId, Packet};
 use std::{
@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     pub(crate) reached: Cell<bool>,
     /// Whether a connection stands by whose end the death of its process would be known.
     pub(crate) watched: Cell<bool>,
+    /// Looks up its name.
+    pub(crate) resolver: Resolver,
     link: RefCell<Link>,
     incarnation: Cell<Option<Incarnation>>,
     /// The connections it sends on, by purpose.
@@ -62,6 +64,7 @@ impl Peer {
             seen: Notify::new(),
             reached: Cell::new(false),
             watched: Cell::new(false),
+            resolver: Resolver::default(),
             link: RefCell::new(Link {
                 node,
                 address,
@@ -125,6 +128,11 @@ impl Peer {
 
     pub(crate) fn link(&self) -> Link {
         self.link.borrow().clone()
+    }
+
+    /// Since when there is a connection, or none.
+    pub(crate) fn since(&self) -> Instant {
+        self.link.borrow().since
     }
 
     pub(crate) fn address(&self) -> String {

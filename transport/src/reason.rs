@@ -58,9 +58,10 @@ pub(crate) fn closed(code: u64, said: &[u8]) -> Lost {
         let (why, how) = ("the other side was stopped".into(), How::Farewell);
         return Lost { why, how };
     }
-    Lost::otherwise(if is(Close::Refused) {
-        format!("the other side refuses this node, saying: {said}")
-    } else if is(Close::Superseded) {
+    if is(Close::Refused) {
+        return Lost::refused(format!("the other side refuses this node, saying: {said}"));
+    }
+    Lost::otherwise(if is(Close::Superseded) {
         "replaced by a newer connection".into()
     } else {
         format!("the other side closed the connection, saying: {said}")
@@ -69,13 +70,13 @@ pub(crate) fn closed(code: u64, said: &[u8]) -> Lost {
 
 /// The other side's TLS ended the connection with this alert.
 pub(crate) fn alerted(alert: u8) -> Lost {
-    Lost::otherwise(format!("the other side refuses this node: {}", tls_alert(alert)))
+    Lost::refused(format!("the other side refuses this node: {}", tls_alert(alert)))
 }
 
 /// This side's TLS ended the connection with this alert.
 pub(crate) fn distrusted(alert: u8, said: &str) -> Lost {
     let said = printable(said.as_bytes());
-    Lost::otherwise(format!(
+    Lost::refused(format!(
         "this node refuses the other side: {} ({said})",
         tls_alert(alert)
     ))

@@ -205,6 +205,18 @@ impl Node {
         poll(|| link().and_then(|l| l.last_error)).await
     }
 
+    /// The same, once it contains `words`.
+    async fn error_to_with(&self, to: u64, words: &str) {
+        poll(|| {
+            let status = self.transport.status().into_iter();
+            let mut errors = status
+                .filter(|l| l.node == NodeId(to))
+                .filter_map(|l| l.last_error);
+            errors.any(|error| error.contains(words)).then_some(())
+        })
+        .await
+    }
+
     /// The first warning that contains `words`.
     async fn warning_with(&self, words: &str) -> String {
         poll(|| self.transport.warnings().into_iter().find(|w| w.contains(words))).await

@@ -26,6 +26,31 @@ fn a_peer_that_stopped_is_found_again_on_the_same_port() {
     });
 }
 
+/// Nodes are started one after the other, and stopped to be started again.
+#[test]
+fn peer_that_is_not_there_yet_or_was_stopped_is_a_warning_only_once_that_lasts() {
+    for (absence_max, warns) in [(2 * PATIENCE, false), (Duration::ZERO, true)] {
+        run_by(Carrier::Tcp, async {
+            let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+            drop(socket2);
+            let mut setup = Setup::new(1, &[(2, address2)]);
+            setup.limits.absence_max = absence_max;
+            let one = setup.start(socket1);
+            assert!(one.error_to(2).await.contains("nobody listens there"));
+            let warned = |one: &Node| !one.transport.warnings().is_empty();
+            assert_eq!(warned(&one), warns);
+            let two = Setup::new(2, &[(1, address1)]).start(rebind(address2).await);
+            one.connected(2).await;
+            assert!(!warned(&one));
+            two.transport.shutdown().await;
+            drop(two);
+            one.dropped(2).await;
+            one.error_to_with(2, "nobody listens there").await;
+            assert_eq!(warned(&one), warns);
+        });
+    }
+}
+
 #[test]
 fn a_peer_that_was_killed_and_stays_away_is_given_up() {
     run(|| async {
