@@ -4,11 +4,13 @@ use crate::api::LogError;
 use kontiki_consensus::Index;
 use kontiki_wire::Identity;
 
-/// What to do about damage. A log that lost what it acknowledged must not take part again.
+/// What to do about damage. A log that lost what it acknowledged must not take part again, and a member cannot be replaced yet.
 const REPLACE: &str = "What stood there was acknowledged, so this node must not go on without it. Leave the directory as it is, \
     look after the device (kernel log, SMART), and either put back a copy of the whole directory that was taken \
-    while the node was stopped after that write, or give this node up: take it out of the cluster and add a new node \
-    with another id and an empty directory, which will get the log from the others";
+    while the node was stopped after that write, or give this node up and leave it down: the others go on for as long as \
+    they are a majority. The members of a cluster are fixed, so what brings the lost copy back is a new cluster (`kontiki init`) into \
+    which the entries of this one are copied (`kontiki read .. --endpoint OLD | kontiki append --lines - --endpoint NEW`, \
+    where no entry holds a newline)";
 
 /// Something that was acknowledged is damaged.
 pub(crate) fn damaged(file: &str, offset: u64, index: Option<Index>, what: &str) -> LogError {
