@@ -4,6 +4,7 @@
 //! answered, in words if there is no thread; a slow one holds up other queries, and nothing else.
 
 use crate::shared::lock;
+use kontiki_node::encoding::MACHINE_STACK_BYTES;
 use kontiki_node::machine::{Asked, Done};
 use std::{
     sync::{
@@ -69,6 +70,7 @@ impl Asking {
         let common = self.common.clone();
         let started = thread::Builder::new()
             .name("kontiki-query".into())
+            .stack_size(MACHINE_STACK_BYTES)
             .spawn(move || work(&to_answer, &common));
         match started {
             Ok(thread) => (self.thread, self.queries) = (Some(thread), Some(queries)),

@@ -2,10 +2,11 @@
 //!
 //! Two kinds of entries go through one mechanism: any serde type, encoded with postcard, and [`Raw`], bytes as they come.
 //! Invariant: what is appended reads back as the same bytes; for serde types that is checked for each entry before it
-//! leaves the caller's thread (encode, decode and encode must agree).
+//! leaves the caller's thread ([`round_trip`]).
 
 use crate::Error;
 use bytes::Bytes;
+use kontiki_node::encoding::{self, decode, round_trip};
 use kontiki_wire::Codec;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{any::type_name, marker::PhantomData};
@@ -19,6 +20,10 @@ pub struct LogOnly<T>(pub(crate) PhantomData<fn(T) -> T>);
 pub struct Raw(pub Bytes);
 
 /// What can stand in a log: any `Serialize + DeserializeOwned + Send + 'static`, and [`Raw`].
+///
+/// An entry is tried on the thread that appends it: it must come back from its bytes, with at most 128 KiB of stack (about 120
+/// levels of nesting in a debug build). The thread that reads it needs no more than 1 MiB; a deeper entry is an
+/// [`Error::Decode`], never an overflow.
 pub trait LogEntry: sealed::Encode {}
 
 impl<T: sealed::Encode> LogEntry for T {}
@@ -30,6 +35,11 @@ pub(crate) mod sealed {
     pub trait Encode: Sized + Send + 'static {
         /// What the record says of it.
         const CODEC: Codec;
+
+        /// Refuses a type of which nothing could ever be read back.
+        fn check_type() -> Result<(), Error> {
+            Ok(())
+        }
 
         /// Its bytes.
         fn encode(&self) -> Result<Bytes, Error>;
@@ -54,12 +64,16 @@ impl sealed::Encode for Raw {
 impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Encode for T {
     const CODEC: Codec = Codec::Postcard;
 
+    fn check_type() -> Result<(), Error> {
+        check_type::<T>()
+    }
+
     fn encode(&self) -> Result<Bytes, Error> {
         to_bytes(self)
     }
 
     fn decode(index: u64, bytes: Bytes) -> Result<Self, Error> {
-        from_bytes(&bytes).map_err(|why| Error::Decode {
+        decode(&bytes).map_err(|why| Error::Decode {
             index,
             type_name: type_name::<T>(),
             why,
@@ -67,31 +81,20 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Encode for T {
     }
 }
 
-/// The bytes of a value, from which it comes back as it is; that is tried.
+/// The bytes of a value, once it is certain that the value comes back from them.
 pub(crate) fn to_bytes<T: Serialize + DeserializeOwned>(value: &T) -> Result<Bytes, Error> {
-    let bytes = postcard::to_stdvec(value).map_err(|error| not_round_trip::<T>(&error))?;
-    let back: T = from_bytes(&bytes).map_err(|why| not_round_trip::<T>(&why))?;
-    let again = postcard::to_stdvec(&back).map_err(|error| not_round_trip::<T>(&error))?;
-    if bytes != again {
-        return Err(not_round_trip::<T>(
-            &"what is decoded from its bytes is encoded as others",
-        ));
-    }
-    Ok(bytes.into())
+    round_trip(value).map_err(not_round_trip::<T>)
 }
 
-pub(crate) fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(format!("{} bytes too many", rest.len())),
-        Err(error) => Err(error.to_string()),
-    }
+/// Refuses a type whose values could never be read back.
+pub(crate) fn check_type<T: DeserializeOwned>() -> Result<(), Error> {
+    encoding::check_type::<T>().map_err(not_round_trip::<T>)
 }
 
-fn not_round_trip<T>(why: &impl ToString) -> Error {
+fn not_round_trip<T>(why: String) -> Error {
     Error::NotRoundTrip {
         type_name: type_name::<T>(),
-        why: why.to_string(),
+        why,
     }
 }
 

@@ -214,7 +214,7 @@ impl Error {
             }
             Self::TooLarge { .. } => "append less at once, or raise the limit on every node",
             Self::NotRoundTrip { .. } => {
-                "usual causes: #[serde(flatten)], #[serde(untagged)], skip_serializing_if, or a map of unstable order"
+                "usual causes: #[serde(flatten)], #[serde(untagged)], #[serde(tag)], skip_serializing_if, serde_json::Value, or deep nesting"
             }
             Self::Decode { .. } => {
                 "read the log as the type it was written as; add variants of an enum only at its end"

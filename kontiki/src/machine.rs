@@ -5,14 +5,17 @@
 
 use crate::{
     Consistency, Error, StateMachine,
-    entry::{from_bytes, to_bytes},
+    entry::to_bytes,
     handle::{check_entry, record},
     owner::{Node, common_calls},
     request::State,
     shared::Answer,
 };
 use bytes::Bytes;
-use kontiki_node::{Ask, Failure, Reply};
+use kontiki_node::{
+    Ask, Failure, Reply,
+    encoding::{decode, encode},
+};
 use kontiki_wire::{Codec, Payload, Refusal, Session, record::entries_in};
 use serde::de::DeserializeOwned;
 use std::{
@@ -94,9 +97,9 @@ impl<M: StateMachine> MachineHandle<M> {
     /// [`Error::Query`] if the machine panics over it, or query or answer cannot be encoded; the state is as it was.
     /// [`Error::NoLeader`] or [`Error::Timeout`] if it could not be confirmed by a majority in time.
     pub fn query(&self, query: impl Borrow<M::Query>, consistency: Consistency) -> Query<M::Answer> {
-        let encoded = kontiki_node::machine::encode(query.borrow());
+        let encoded = encode(query.borrow());
         let submitted = encoded
-            .map_err(|error| Error::Query(error.what))
+            .map_err(|why| Error::Query(format!("the query cannot be encoded: {why}")))
             .and_then(|query| {
                 let consistency = consistency.ask(self.node.shared().seen());
                 self.node.submit(Ask::Query { query, consistency })
@@ -200,7 +203,7 @@ fn all_applied<O: DeserializeOwned>(reply: Option<Reply>) -> Result<Vec<Applied<
     let outputs = outputs.ok_or_else(|| lost(first, "there is not one for each command".to_owned()))?;
     let applied = |(index, output): (u64, Bytes)| {
         Ok(Applied {
-            output: from_bytes(&output).map_err(|why| lost(index, why))?,
+            output: decode(&output).map_err(|why| lost(index, why))?,
             index,
             term,
         })
@@ -210,7 +213,7 @@ fn all_applied<O: DeserializeOwned>(reply: Option<Reply>) -> Result<Vec<Applied<
 
 fn answered<A: DeserializeOwned>(reply: Option<Reply>) -> Result<A, Error> {
     match reply {
-        Some(Reply::Answered { answer, .. }) => from_bytes(&answer)
+        Some(Reply::Answered { answer, .. }) => decode(&answer)
             .map_err(|why| Error::Query(format!("its answer does not come back from its bytes: {why}"))),
         Some(Reply::Failed(Failure::Unknown(_))) => Err(Error::Timeout),
         Some(Reply::Failed(failure)) => Err(failure.into()),

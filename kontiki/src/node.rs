@@ -3,6 +3,7 @@
 use crate::{
     Channels, Config, Error, Handle, LogEntry, LogOnly, MachineHandle, StateMachine,
     channels::channels,
+    entry::check_type,
     local::{LocalNetwork, LocalNode},
     memory::MemoryDisk,
     network::{Network, Wired},
@@ -54,9 +55,10 @@ impl<T: LogEntry> RaftNode<LogOnly<T>> {
     /// A node with these settings.
     ///
     /// # Errors
-    /// [`Error::Config`] if they are not allowed.
+    /// [`Error::Config`] if they are not allowed; [`Error::NotRoundTrip`] if no entry of type `T` could ever be read back.
     pub fn new(config: Config) -> Result<Self, Error> {
         config.check()?;
+        T::check_type()?;
         Ok(Self {
             config,
             machine: LogOnly(PhantomData),
@@ -88,9 +90,14 @@ impl<M: StateMachine> RaftNode<M> {
     /// that a durable machine has kept.
     ///
     /// # Errors
-    /// [`Error::Config`] if the settings are not allowed.
+    /// [`Error::Config`] if the settings are not allowed; [`Error::NotRoundTrip`] if values of one of the machine's four types
+    /// could never be decoded.
     pub fn with_machine(config: Config, machine: M) -> Result<Self, Error> {
         config.check()?;
+        check_type::<M::Command>()?;
+        check_type::<M::Output>()?;
+        check_type::<M::Query>()?;
+        check_type::<M::Answer>()?;
         Ok(Self { config, machine })
     }
 

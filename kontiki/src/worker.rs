@@ -5,6 +5,7 @@
 //! nothing is done after it. Dropping the worker ends its thread: what was not begun is not done.
 
 use crate::{Error, shared::lock, turns::panic_text};
+use kontiki_node::encoding::MACHINE_STACK_BYTES;
 use kontiki_node::machine::{Applier, Done, MachineError, Task};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -49,6 +50,7 @@ impl Worker {
         let own = common.clone();
         let thread = thread::Builder::new()
             .name("kontiki-apply".into())
+            .stack_size(MACHINE_STACK_BYTES)
             .spawn(move || work(applier, &to_do, &own))
             .map_err(|error| Error::Io(format!("cannot start a thread: {error}")))?;
         Ok(Self {

@@ -8,6 +8,7 @@ mod apply;
 mod clock;
 mod compare;
 pub mod driver;
+pub mod encoding;
 mod expect;
 mod forward;
 pub mod machine;

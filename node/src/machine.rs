@@ -1,6 +1,6 @@
 //! The seam of the state machine: what a program writes, and the applier that runs it.
 //!
-//! [`StateMachine`] is typed; below it all is bytes ([`Machine`]), encoded with postcard. The [`Applier`] does one task
+//! [`StateMachine`] is typed; below it all is bytes ([`Machine`], [`encoding`](crate::encoding)). The [`Applier`] does one task
 //! after the other, on whichever thread has it: the driver knows nothing of that but the order. Invariants: what is applied
 //! is committed and on this node's disk, in the order of the log, each entry once in the life of a state; once applying
 //! has failed nothing is done any more, for the state may be half changed.
@@ -11,6 +11,7 @@ mod state;
 pub use applier::{Applier, Asked, Done, Restore, Task};
 pub use state::{Source, restored, snapshot_of};
 
+use crate::encoding::{decode, encode, encode_ordered};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -41,12 +42,15 @@ pub type ReaderOfBytes = Box<dyn FnOnce(&[u8]) -> Result<Bytes, String> + Send>;
 
 /// What a program replicates: a state that follows from the commands in the log, and from nothing else.
 ///
-/// All four types are serde types whose postcard encoding round-trips. A panic in `apply` or a command that cannot
-/// be decoded stops this node visibly; log and vote stay as they are, and a corrected program goes on from there.
+/// All four types are serde types that postcard can decode ([`encoding`](crate::encoding)); each command is tried before it is
+/// sent. A panic in `apply` or a command that cannot be decoded stops this node visibly; log and vote stay as they are, and a
+/// corrected program goes on from there.
 pub trait StateMachine: Send + 'static {
     /// What is appended to the log.
     type Command: Serialize + DeserializeOwned;
-    /// What applying a command gives back to whoever appended it.
+    /// What applying a command gives back to whoever appended it. Replicas compare the bytes of their outputs. The entries of
+    /// a map are encoded in the order of their keys' bytes, so a `HashMap` is equal everywhere; a `HashSet` is encoded as a
+    /// sequence in an order of its own, and would quarantine every node: give a `BTreeSet` or a sorted vector.
     type Output: Serialize + DeserializeOwned;
     /// What is asked of the state without changing it.
     type Query: Serialize + DeserializeOwned;
@@ -337,33 +341,14 @@ fn answered<Q: DeserializeOwned, A: Serialize>(
     let query = decode::<Q>(query).map_err(|e| format!("the query cannot be decoded: {e}"))?;
     let answer = catch_unwind(AssertUnwindSafe(|| by(query)));
     let answer = answer.map_err(|panic| panicked(&*panic))?;
-    encode(&answer).map_err(|e| e.what)
+    encode(&answer).map_err(|why| format!("the answer cannot be encoded: {why}"))
 }
 
-/// The bytes of a command, query or answer.
-///
-/// # Errors
-/// If serde cannot encode it.
-pub fn encode(value: &impl Serialize) -> Result<Bytes, MachineError> {
-    let bytes =
-        postcard::to_stdvec(value).map_err(|e| MachineError::new(format!("it cannot be encoded: {e}")))?;
-    Ok(bytes.into())
-}
-
-fn encode_all(values: &[impl Serialize]) -> Result<Vec<Bytes>, MachineError> {
-    values.iter().map(encode).collect()
-}
-
-/// The value of these bytes, which must be all of it.
-///
-/// # Errors
-/// In words, if they are not the encoding of one.
-pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(format!("{} bytes are left over", rest.len())),
-        Err(error) => Err(error.to_string()),
-    }
+fn encode_all(outputs: &[impl Serialize]) -> Result<Vec<Bytes>, MachineError> {
+    let encode = |output| {
+        encode_ordered(output).map_err(|why| MachineError::new(format!("an output cannot be encoded: {why}")))
+    };
+    outputs.iter().map(encode).collect()
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> String {

@@ -6,7 +6,8 @@ use common::World;
 use kontiki_consensus::{Duration, NodeId, Position, Role};
 use kontiki_node::{
     Ask, Consistency, Failure, MachineError, Reply, StateMachine, Token,
-    machine::{Applier, At, Batch, MetaDelta, MetaRows, Typed, encode},
+    encoding::encode,
+    machine::{Applier, At, Batch, MetaDelta, MetaRows, Typed},
 };
 use kontiki_wire::{Codec, Compared, Expect, Payload, PeerMessage, Resync, Session};
 use std::{

@@ -6,7 +6,8 @@ use common::World;
 use kontiki_consensus::{Call, NodeId, Position};
 use kontiki_node::{
     Ask, Consistency, Failure, MachineError, Reply, StateMachine, Token,
-    machine::{Applier, At, Batch, MetaDelta, MetaRows, Typed, decode, encode},
+    encoding::{decode, encode},
+    machine::{Applier, At, Batch, MetaDelta, MetaRows, Typed},
 };
 use kontiki_wire::{
     Codec, Expect, InSession, Payload, PeerMessage, ProposeAnswer, Session, record::entries_in,

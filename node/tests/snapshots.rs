@@ -8,9 +8,8 @@ use kontiki_log::{Fetch, LogEvent, SnapshotCommand, SnapshotEvent, SnapshotFile}
 use kontiki_node::{
     Ask, Consistency, Driver, DriverConfig, Input, MachineError, Ports, Reply, Request, SnapshotConfig,
     StateMachine, Token,
-    machine::{
-        Applier, Asked, At, Batch, Done, MetaDelta, MetaRows, Reader, Restore, Source, Task, Typed, encode,
-    },
+    encoding::encode,
+    machine::{Applier, Asked, At, Batch, Done, MetaDelta, MetaRows, Reader, Restore, Source, Task, Typed},
     machine::{restored, snapshot_of},
 };
 use kontiki_wire::{

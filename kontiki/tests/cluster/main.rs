@@ -8,3 +8,4 @@ mod limits;
 mod machine;
 mod once;
 mod retention;
+mod values;

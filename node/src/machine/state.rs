@@ -25,7 +25,7 @@ const PIECE_BYTES_MAX: usize = kontiki_wire::snapshot::PIECE_BYTES_MAX;
 /// # Errors
 /// If serde cannot encode it.
 pub fn snapshot_of(state: &impl Serialize) -> Result<Box<dyn Read + Send>, MachineError> {
-    Ok(Box::new(Cursor::new(encode(state)?)))
+    Ok(Box::new(Cursor::new(encode(state).map_err(MachineError::new)?)))
 }
 
 /// The state that [`snapshot_of`] has encoded, for [`StateMachine::restore`](super::StateMachine::restore).

@@ -284,3 +284,34 @@ fn more_or_fewer_outputs_than_commands_are_refused() {
         assert!(error.what.contains(word), "{error}");
     }
 }
+
+/// Answers with a map whose order differs from one machine to the next.
+struct Maps;
+
+#[expect(clippy::disallowed_types, reason = "its order is what is tried")]
+impl StateMachine for Maps {
+    type Command = u32;
+    type Output = std::collections::HashMap<u32, String>;
+    type Query = ();
+    type Answer = ();
+
+    fn apply(&mut self, _: &At, command: u32) -> Self::Output {
+        (0..command).map(|n| (n, n.to_string())).collect()
+    }
+
+    fn query(&self, (): ()) {}
+}
+
+#[test]
+fn an_output_with_a_hash_map_has_the_same_bytes_on_every_replica() {
+    let run = run(1, 1, &[&[encode(&30u32).unwrap()]]);
+    let outputs = || match Applier::new(Typed(Maps))
+        .unwrap()
+        .run(Task::Apply(vec![run.clone()]))
+    {
+        Done::Applied { outputs, .. } => outputs,
+        other => panic!("{other:?}"),
+    };
+    let first = outputs();
+    assert!((0..10).all(|_| outputs() == first));
+}
