@@ -109,6 +109,9 @@ pub struct Config {
     /// bound (one that stops while its machine sleeps does not), or if nodes differ in this or in `election_timeout_min`: to
     /// change either, stop all nodes.
     pub lease_drift_ppm: Option<u32>,
+    /// The schema of this program's entries or commands: a number of its own, told with each ([`Entry::schema`](crate::Entry),
+    /// [`At::schema`](crate::At)), so that a later program can tell them apart. 0 unless set. `docs/EVOLVING.md` shows its use.
+    pub schema: u32,
     pub(crate) socket: Option<Socket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -150,6 +153,7 @@ impl Config {
             retention_bytes: None,
             retention_age: None,
             lease_drift_ppm: None,
+            schema: 0,
             socket: None,
             memory: None,
         }

@@ -44,8 +44,8 @@ pub(crate) mod sealed {
         /// Its bytes.
         fn encode(&self) -> Result<Bytes, Error>;
 
-        /// The entry of these bytes, which stand at `index`.
-        fn decode(index: u64, bytes: Bytes) -> Result<Self, Error>;
+        /// The entry of these bytes, which stand at this index and are of this schema.
+        fn decode(at: (u64, u32), bytes: Bytes) -> Result<Self, Error>;
     }
 }
 
@@ -56,7 +56,7 @@ impl sealed::Encode for Raw {
         Ok(self.0.clone())
     }
 
-    fn decode(_: u64, bytes: Bytes) -> Result<Self, Error> {
+    fn decode(_: (u64, u32), bytes: Bytes) -> Result<Self, Error> {
         Ok(Self(bytes))
     }
 }
@@ -72,9 +72,10 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Encode for T {
         to_bytes(self)
     }
 
-    fn decode(index: u64, bytes: Bytes) -> Result<Self, Error> {
+    fn decode((index, schema): (u64, u32), bytes: Bytes) -> Result<Self, Error> {
         decode(&bytes).map_err(|why| Error::Decode {
             index,
+            schema,
             type_name: type_name::<T>(),
             why,
         })
@@ -136,9 +137,9 @@ mod tests {
             name: "raft".into(),
             amounts: [(1, -1), (2, 7)].into(),
         };
-        assert_eq!(Plain::decode(1, plain.encode().unwrap()).unwrap(), plain);
+        assert_eq!(Plain::decode((1, 0), plain.encode().unwrap()).unwrap(), plain);
         assert_eq!(
-            Raw::decode(1, Raw(Bytes::from_static(b"\xff")).encode().unwrap())
+            Raw::decode((1, 0), Raw(Bytes::from_static(b"\xff")).encode().unwrap())
                 .unwrap()
                 .0[..],
             b"\xff"[..]
@@ -165,9 +166,11 @@ mod tests {
     #[test]
     fn an_entry_of_another_type_is_named_by_index() {
         let bytes = String::from("four").encode().unwrap();
-        let error = <(u8, u8)>::decode(9, bytes).unwrap_err();
+        let error = <(u8, u8)>::decode((9, 3), bytes).unwrap_err();
         assert!(
-            error.to_string().starts_with("entry 9 is not a (u8, u8): "),
+            error
+                .to_string()
+                .starts_with("entry 9, of schema 3, is not a (u8, u8): "),
             "{error}"
         );
     }

@@ -54,10 +54,12 @@ pub enum Error {
         why: String,
     },
     /// An entry of the log is not of the type it is read as.
-    #[error("entry {index} is not a {type_name}: {why}")]
+    #[error("entry {index}, of schema {schema}, is not a {type_name}: {why}")]
     Decode {
         /// Index of the entry.
         index: u64,
+        /// Its schema: a number of the program that appended it ([`Config::schema`](crate::Config::schema)).
+        schema: u32,
         /// The type.
         type_name: &'static str,
         /// What was seen.

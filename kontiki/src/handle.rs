@@ -169,6 +169,7 @@ mod tests {
             read_bytes_max: 1000,
             request_timeout: Duration::from_secs(1),
             sessions: true,
+            schema: 0,
         }
     }
 

@@ -71,6 +71,10 @@
 //! Take one that queues a bounded number of lines and loses the rest, such as `tracing_appender::non_blocking` with its default
 //! of being lossy. The same goes for a panic hook: the standard one writes to standard error on the thread that panicked.
 
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/EVOLVING.md")]
+mod evolving {}
+
 mod answer;
 mod asking;
 mod blocking;
@@ -114,6 +118,7 @@ pub use entry::{LogEntry, LogOnly, Raw};
 pub use error::{Error, Outcome};
 pub use handle::Handle;
 pub use key::ClusterKey;
+pub use kontiki_node::encoding::decode;
 pub use kontiki_node::machine::{Batch, MetaDelta, MetaRows, Reader, restored, snapshot_of};
 pub use kontiki_node::{At, MachineError, StateMachine};
 pub use kontiki_transport::{Carrier, Socket};

@@ -147,6 +147,7 @@ pub(crate) fn shared_of(config: &Config) -> Arc<Shared> {
         read_bytes_max: config.read_bytes_max,
         request_timeout: config.request_timeout,
         sessions: config.sessions,
+        schema: config.schema,
     };
     Arc::new(Shared::new(
         config.node_id(),

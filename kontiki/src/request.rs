@@ -6,7 +6,10 @@
 use crate::{Error, LogEntry, shared::Answer};
 use kontiki_consensus::Position;
 use kontiki_node::{Failure, Reply};
-use kontiki_wire::{Refusal, record};
+use kontiki_wire::{
+    Refusal,
+    record::{self, UserEntry},
+};
 use std::{
     marker::PhantomData,
     ops::{Bound, RangeBounds},
@@ -65,6 +68,8 @@ pub struct Entry<T> {
     pub index: u64,
     /// The term it was appended in.
     pub term: u64,
+    /// The schema of the program that appended it ([`Config::schema`](crate::Config::schema)).
+    pub schema: u32,
     /// The entry itself.
     pub value: T,
 }
@@ -217,7 +222,12 @@ impl Wanted {
         for run in &runs {
             // Nothing before the record that holds the first entry needs to be looked at.
             let cut = run.index_of(from).and_then(|index| run.slice(index, run.last()));
-            for (position, payload) in record::entries(cut.as_ref().unwrap_or(run)) {
+            for entry in record::entries(cut.as_ref().unwrap_or(run)) {
+                let UserEntry {
+                    position,
+                    schema,
+                    bytes: payload,
+                } = entry;
                 if position < from || position >= end {
                     continue;
                 }
@@ -225,7 +235,7 @@ impl Wanted {
                 if bytes > self.bytes_max && !entries.is_empty() {
                     return Ok(Entries { entries, last_index });
                 }
-                let value = match T::decode(position.0, payload) {
+                let value = match T::decode((position.0, schema), payload) {
                     Ok(value) => value,
                     // What stands before it is given first; whoever asks again, from there on, is told.
                     Err(_) if !entries.is_empty() => return Ok(Entries { entries, last_index }),
@@ -234,6 +244,7 @@ impl Wanted {
                 entries.push(Entry {
                     index: position.0,
                     term: run.term().0,
+                    schema,
                     value,
                 });
             }

@@ -41,6 +41,8 @@ pub(crate) struct Limits {
     pub(crate) request_timeout: Duration,
     /// Whether appends take effect once, in a session of the node.
     pub(crate) sessions: bool,
+    /// The schema that is told with each append.
+    pub(crate) schema: u32,
 }
 
 /// What becomes of the answer to a request. Dropping it gives the answer up.
@@ -173,7 +175,10 @@ impl Shared {
     }
 
     /// Hands a request to the raft thread, or carries it through on this one if it comes from somebody who is alone.
-    pub(crate) fn submit(&self, ask: Ask, timeout: Duration) -> Result<Answer, Error> {
+    pub(crate) fn submit(&self, mut ask: Ask, timeout: Duration) -> Result<Answer, Error> {
+        if let Ask::Append { payload, .. } = &mut ask {
+            payload.schema = self.limits.schema;
+        }
         let waits = matches!(ask, Ask::Read { wait: true, .. });
         let (is_append, payload) = match &ask {
             Ask::Append { payload, .. } => (true, payload.bytes.len()),
@@ -398,6 +403,7 @@ mod tests {
             read_bytes_max: 1000,
             request_timeout: Duration::from_secs(1),
             sessions: true,
+            schema: 0,
         };
         Shared::new(NodeId(1), ClusterId(1), limits)
     }

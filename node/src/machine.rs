@@ -32,6 +32,8 @@ pub struct At {
     pub term: u64,
     /// The leader's date when it was appended, ns since 1970; it never goes back from one entry to the next.
     pub leader_time: u64,
+    /// The schema of the program that appended it, a number of the application's own; zero unless it says.
+    pub schema: u32,
 }
 
 /// Answers one query from the state of one moment.
@@ -56,6 +58,17 @@ pub trait StateMachine: Send + 'static {
     type Query: Serialize + DeserializeOwned;
     /// The answer.
     type Answer: Serialize + DeserializeOwned;
+
+    /// The command of these bytes. A program whose commands have changed decodes those of an earlier
+    /// [schema](At::schema) as their earlier type and converts them, or refuses what is later than itself. It must give the
+    /// same on every node.
+    ///
+    /// # Errors
+    /// In words; the node stops with it and names the entry, and log and vote stay as they are.
+    fn decode(&self, at: &At, bytes: &[u8]) -> Result<Self::Command, String> {
+        let _ = at;
+        decode(bytes)
+    }
 
     /// Applies one command. It must give the same on every node: no clock, no chance, no order of a hash map.
     fn apply(&mut self, at: &At, command: Self::Command) -> Self::Output;
@@ -280,8 +293,14 @@ impl<M: StateMachine> Machine for Typed<M> {
     ) -> Result<Vec<Bytes>, MachineError> {
         let mut commands = Vec::with_capacity(batch.len());
         for (at, bytes) in batch {
-            let command = decode::<M::Command>(&bytes)
-                .map_err(|e| MachineError::at(at.index, format!("the command cannot be decoded: {e}")))?;
+            let decoded = catch_unwind(AssertUnwindSafe(|| self.0.decode(&at, &bytes)));
+            let decoded = decoded.unwrap_or_else(|panic| Err(panicked(&*panic)));
+            let refused = |why| {
+                let schema = at.schema;
+                let what = format!("the command, of schema {schema}, cannot be decoded: {why}");
+                MachineError::at(at.index, what)
+            };
+            let command = decoded.map_err(refused)?;
             commands.push((at, command));
         }
         let reached = Cell::new(0);

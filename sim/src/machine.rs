@@ -287,6 +287,7 @@ mod tests {
                 raft_index: 9,
                 term: 1,
                 leader_time: 0,
+                schema: 0,
             };
             (at, entries::encode_op(id, *key, *op))
         };
@@ -344,6 +345,7 @@ mod tests {
                         raft_index: 9,
                         term: 1,
                         leader_time: 0,
+                        schema: 0,
                     },
                     entries::encode(id, *length),
                 )

@@ -275,6 +275,7 @@ fn bulk(number: u64, bytes: usize) -> PeerMessage {
             bytes,
             count: 1,
             codec: Codec::Bytes,
+            schema: 0,
         },
     })
 }

@@ -98,8 +98,19 @@ pub fn records(run: &Run) -> impl Iterator<Item = (RecordHeader, &[u8])> {
     })
 }
 
-/// All user entries of a run with their positions; control records have none.
-pub fn entries(run: &Run) -> impl Iterator<Item = (Position, Bytes)> + '_ {
+/// A user entry as it stands in a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserEntry {
+    /// Its place among the user entries.
+    pub position: Position,
+    /// The application's schema, as told when it was appended.
+    pub schema: u32,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// All user entries of a run; control records have none.
+pub fn entries(run: &Run) -> impl Iterator<Item = UserEntry> + '_ {
     let records = match run.body() {
         Body::Records(records) => Some(records),
         _ => None,
@@ -110,14 +121,17 @@ pub fn entries(run: &Run) -> impl Iterator<Item = (Position, Bytes)> + '_ {
     records.flat_map(move |(bytes, before, count)| {
         let first = run.first_position().0 + before;
         // Checked where it came in: at the client, at the door of a peer, and when read from disk.
-        let found = RecordHeader::peek(&bytes)
+        let header = RecordHeader::peek(&bytes);
+        let schema = header.map_or(0, |header| header.schema);
+        let found = header
             .and_then(|header| bytes.len().checked_sub(header.payload_len as usize))
             .and_then(|at| entries_in(&bytes.slice(at..), count));
-        found
-            .into_iter()
-            .flatten()
-            .enumerate()
-            .map(move |(n, entry)| (Position(first + n as u64), entry))
+        let entries = found.into_iter().flatten().enumerate();
+        entries.map(move |(n, bytes)| UserEntry {
+            position: Position(first + n as u64),
+            schema,
+            bytes,
+        })
     })
 }
 

@@ -1,7 +1,7 @@
 //! Values of a program that are hard to carry: nested deeply, of unstable order, or of a type that postcard cannot decode.
 
-use crate::common::{PATIENCE, Scratch, durable, in_memory_with, shut_down};
-use kontiki::{At, Code, Config, Consistency, LogOnly, Outcome, RaftNode, StateMachine};
+use crate::common::{PATIENCE, Scratch, durable, eventually, in_memory_with, shut_down};
+use kontiki::{At, Code, Config, Consistency, LogOnly, Outcome, RaftNode, Raw, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 
@@ -124,6 +124,84 @@ fn a_type_that_can_never_be_decoded_is_refused_before_the_node_starts() {
     }
     let error = RaftNode::with_machine(config(), Tags).unwrap_err();
     assert_eq!(error.code(), Code::NotRoundTrip);
+}
+
+mod first {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    pub(super) struct Pair {
+        pub(super) a: u8,
+        pub(super) b: u8,
+    }
+}
+
+/// The pair of the first schema with its fields swapped: the same bytes mean something else.
+#[derive(Serialize, Deserialize)]
+struct Pair {
+    b: u8,
+    a: u8,
+}
+
+/// Remembers what `a` was.
+struct Pairs(Vec<u8>);
+
+impl StateMachine for Pairs {
+    type Command = Pair;
+    type Output = ();
+    type Query = ();
+    type Answer = Vec<u8>;
+
+    fn decode(&self, at: &At, bytes: &[u8]) -> Result<Pair, String> {
+        match at.schema {
+            0 => kontiki::decode(bytes).map(|first::Pair { a, b }| Pair { b, a }),
+            1 => kontiki::decode(bytes),
+            later => Err(format!("schema {later} is of a later program")),
+        }
+    }
+
+    fn apply(&mut self, _: &At, pair: Pair) {
+        self.0.push(pair.a);
+    }
+
+    fn query(&self, (): ()) -> Vec<u8> {
+        self.0.clone()
+    }
+}
+
+fn with_schema(scratch: &Scratch, schema: u32) -> Config {
+    let mut config = Config::loopback(1, scratch.path()).unwrap().remove(0);
+    (config.request_timeout, config.schema) = (PATIENCE, schema);
+    config
+}
+
+#[test]
+fn a_machine_converts_commands_of_an_earlier_schema_and_refuses_those_of_a_later_one() {
+    let scratch = Scratch::new();
+    let log = RaftNode::<LogOnly<first::Pair>>::new(with_schema(&scratch, 0)).unwrap();
+    let log = log.start().unwrap().blocking();
+    log.append(first::Pair { a: 1, b: 2 }).unwrap();
+    log.shutdown().unwrap();
+
+    let pairs = |schema| RaftNode::with_machine(with_schema(&scratch, schema), Pairs(Vec::new())).unwrap();
+    let node = pairs(1).start().unwrap().blocking();
+    node.apply(Pair { a: 3, b: 4 }).unwrap();
+    assert_eq!(node.query((), Consistency::Linearizable).unwrap(), [1, 3]);
+    node.shutdown().unwrap();
+
+    let log = RaftNode::<LogOnly<Raw>>::new(with_schema(&scratch, 2)).unwrap();
+    let log = log.start().unwrap().blocking();
+    log.append(Raw(vec![5, 6].into())).unwrap();
+    let read = log.read(1.., Consistency::Linearizable).unwrap();
+    let schemas: Vec<_> = read.entries.iter().map(|entry| entry.schema).collect();
+    assert_eq!(schemas, [0, 1, 2]);
+    log.shutdown().unwrap();
+
+    let node = pairs(1).start().unwrap().blocking();
+    let error = node.query((), Consistency::Linearizable).unwrap_err();
+    assert_eq!(error.code(), Code::Stopped);
+    let named = |why: String| why.contains("entry 3") && why.contains("schema 2");
+    eventually("the entry and its schema are named", || {
+        node.status().stopped.is_some_and(named)
+    });
 }
 
 #[test]

@@ -348,6 +348,7 @@ impl Content {
                 raft_index: header.index.0,
                 term: header.term.0,
                 leader_time: header.leader_time,
+                schema: header.schema,
             };
             self.entries.push((at, entry));
         }

@@ -157,6 +157,7 @@ fn an_entry_is_told_where_it_stands() {
         raft_index,
         term: 3,
         leader_time: 50,
+        schema: 0,
     };
     assert_eq!(machine.0.seen, [at(20, 7), at(21, 8), at(22, 8)]);
 }

@@ -632,5 +632,5 @@ impl World {
 
 pub(crate) fn texts(run: &kontiki_consensus::Run) -> Vec<String> {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("text");
-    record::entries(run).map(|(_, bytes)| text(bytes)).collect()
+    record::entries(run).map(|entry| text(entry.bytes)).collect()
 }

@@ -60,7 +60,7 @@ const SESSION_EXPIRED: u64 = 8;
 const SESSION_STALE: u64 = 9;
 
 /// The most words a body of format 1 has.
-const WORDS_MAX: usize = 12;
+const WORDS_MAX: usize = 13;
 
 /// The flags of a kind of message that this version understands; `None` if it does not know the kind.
 pub(super) fn known_flags(kind: u16) -> Option<u16> {
@@ -236,6 +236,7 @@ impl Body {
             payload.count.into(),
             payload.crc.into(),
             payload.codec as u64,
+            payload.schema.into(),
             of.session,
             of.sequence,
             of.settled,
@@ -466,6 +467,7 @@ fn decode_payload(words: &mut Words<'_>, bytes: Bytes) -> Result<Payload, Decode
     let crc = words.small("crc")?;
     let number = u8::try_from(words.next("codec")?).ok();
     let codec = number.and_then(Codec::of).ok_or(words.impossible("codec"))?;
+    let schema = words.small("schema")?;
     if crc32c::crc32c(&bytes) != crc {
         return Err(words.impossible("crc"));
     }
@@ -477,6 +479,7 @@ fn decode_payload(words: &mut Words<'_>, bytes: Bytes) -> Result<Payload, Decode
         count,
         crc,
         codec,
+        schema,
     })
 }
 

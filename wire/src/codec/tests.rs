@@ -56,6 +56,7 @@ fn payload(bytes: &'static [u8], count: u32) -> Payload {
         count,
         crc: crc32c::crc32c(bytes),
         codec: Codec::Postcard,
+        schema: 7,
     }
 }
 
@@ -165,13 +166,14 @@ fn the_bytes_of_a_proposal_are_these() {
         "4cbb719a00000000",
         "0200000000000000",
         "0700000000000000",
+        "0700000000000000",
         "0900000000000000",
         "0800000000000000",
         "68656c6c6f",
     );
     assert_eq!(
         hex(&bytes_of(&packet(propose()))),
-        golden("772bb4ed", "9500000030006000", "10000600", body)
+        golden("420c67cc", "9d00000030006800", "10000600", body)
     );
 }
 
@@ -234,7 +236,7 @@ fn longer_headers_and_bodies_of_a_later_version_are_skipped() {
     let total = bytes.len() as u32;
     bytes[8..12].copy_from_slice(&total.to_le_bytes());
     bytes[12..14].copy_from_slice(&56u16.to_le_bytes());
-    bytes[14..16].copy_from_slice(&112u16.to_le_bytes());
+    bytes[14..16].copy_from_slice(&120u16.to_le_bytes());
     assert_eq!(decode(CLUSTER, summed(bytes)), Ok(packet(propose())));
 }
 
@@ -258,10 +260,10 @@ fn an_unknown_kind_and_an_impossible_field_are_named() {
     let field = |field| Err(DecodeError::Field { kind: 16, field });
     assert_eq!(decode(CLUSTER, summed(bytes.clone())), field("codec"));
     bytes[112] = 1;
-    bytes[144] ^= 1;
+    bytes[152] ^= 1;
     assert_eq!(decode(CLUSTER, summed(bytes.clone())), field("crc"));
-    bytes[144] ^= 1;
-    bytes[136] = 10;
+    bytes[152] ^= 1;
+    bytes[144] = 10;
     assert_eq!(decode(CLUSTER, summed(bytes.clone())), field("sequence"));
     bytes[16] = 99;
     assert_eq!(decode(CLUSTER, summed(bytes)), Err(DecodeError::Kind(99)));
@@ -366,6 +368,7 @@ fn any_payload() -> impl Strategy<Value = Payload> {
         count: u32::from(!bytes.is_empty()),
         bytes: bytes.into(),
         codec: Codec::Bytes,
+        schema: 7,
     })
 }
 

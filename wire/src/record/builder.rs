@@ -76,13 +76,12 @@ impl RunBuilder {
     /// # Errors
     /// [`Full`] if it does not fit into this run; nothing was added.
     pub fn push_compare(&mut self, stamp: Stamp) -> Result<(), Full> {
-        let empty = Payload {
-            bytes: Bytes::new(),
-            count: 0,
-            crc: crc32c::crc32c(&[]),
-            codec: Codec::Bytes,
-        };
-        self.add(Kind::Compare, &empty, stamp, InSession::default())
+        self.add(
+            Kind::Compare,
+            &Payload::empty(Codec::Bytes),
+            stamp,
+            InSession::default(),
+        )
     }
 
     fn add(&mut self, kind: Kind, payload: &Payload, stamp: Stamp, of: InSession) -> Result<(), Full> {
@@ -108,7 +107,7 @@ impl RunBuilder {
             behind: u32::try_from(of.sequence.saturating_sub(of.settled)).unwrap_or(u32::MAX),
             clock: stamp.clock,
             leader_time: stamp.leader_time,
-            schema: 0,
+            schema: payload.schema,
         };
         header.write(self.seed, &mut self.bytes);
         self.bytes.put_slice(&payload.bytes);

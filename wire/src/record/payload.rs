@@ -19,6 +19,8 @@ pub struct Payload {
     pub crc: u32,
     /// How each entry is encoded.
     pub codec: Codec,
+    /// The application's schema of the entries; zero unless the application says.
+    pub schema: u32,
 }
 
 /// How entries are encoded.
@@ -52,6 +54,7 @@ impl Payload {
             bytes: entry,
             count: 1,
             codec,
+            schema: 0,
         }
     }
 
@@ -63,6 +66,7 @@ impl Payload {
             count: 0,
             crc: crc32c::crc32c(&[]),
             codec,
+            schema: 0,
         }
     }
 
@@ -92,6 +96,7 @@ impl Payload {
             bytes,
             count: u32::try_from(entries.len()).ok()?,
             codec,
+            schema: 0,
         })
     }
 }

@@ -61,7 +61,7 @@ fn sample() -> Vec<Run> {
 
 fn found(run: &Run) -> Vec<(u64, Vec<u8>)> {
     entries(run)
-        .map(|(position, entry)| (position.0, entry.to_vec()))
+        .map(|entry| (entry.position.0, entry.bytes.to_vec()))
         .collect()
 }
 
