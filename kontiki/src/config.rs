@@ -7,7 +7,7 @@ mod check;
 
 use crate::{ClusterKey, Error, SnapshotPolicy, local::LocalNetwork, random};
 use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupId, Incarnation, NodeId};
-use kontiki_log::{LogOptions, OsDisk};
+use kontiki_log::{LogOptions, OsDisk, Salts};
 use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
 use kontiki_transport::{Carrier, Limits, Socket};
 use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
@@ -248,6 +248,7 @@ impl Config {
             self.identity(Incarnation(random::number()?)),
             &self.members(),
             self.log_options(),
+            Salts::new(random::number()?),
         )?;
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::{
     worker::{MakeApplier, Worker},
 };
 use kontiki_consensus::{Incarnation, NodeId};
-use kontiki_log::{Log, OsDisk, Recovered};
+use kontiki_log::{Log, OsDisk, Recovered, Salts};
 use kontiki_node::{
     driver::Driver,
     machine::{Applier, Typed},
@@ -309,7 +309,14 @@ fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Reco
             network.equip(config.node_id(), &disk);
         }
         let identity = config.identity(Incarnation(random::number()?));
-        kontiki_log::create(disk.clone(), identity, &config.members(), config.log_options())?;
+        let salts = Salts::new(random::number()?);
+        kontiki_log::create(
+            disk.clone(),
+            identity,
+            &config.members(),
+            config.log_options(),
+            salts,
+        )?;
         Storage::Memory(disk)
     } else {
         let signal = shared.signal.clone();
@@ -320,6 +327,7 @@ fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Reco
         config.cluster_key.cluster(),
         config.node_id(),
         config.log_options(),
+        Salts::new(random::number()?),
     )?)
 }
 

@@ -10,7 +10,7 @@ use crate::group::Content;
 use kontiki_consensus::{Base, GroupId, HardState, Index, Run, Runs, Term, Write, WriteId};
 use kontiki_wire::frame::{BasePart, FrameHeader, FramePart, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
-use kontiki_wire::{ClusterId, base_bytes, encode_base, record};
+use kontiki_wire::{BodySum, ClusterId, Salt, base_bytes, encode_base, record};
 use std::collections::VecDeque;
 
 /// Where the log of a group is to begin.
@@ -169,7 +169,13 @@ impl Batch {
     }
 
     /// The header of its frame.
-    pub(crate) fn header(&self, segment: u64, offset: u64, sequence: u64) -> FrameHeader {
+    pub(crate) fn header(
+        &self,
+        (segment, salt): (u64, Salt),
+        offset: u64,
+        sequence: u64,
+        body_sum: u32,
+    ) -> FrameHeader {
         let part = |p: &Part| FramePart {
             group: p.group,
             hard_state: p.hard_state,
@@ -186,23 +192,30 @@ impl Batch {
         FrameHeader {
             header_len: FrameHeader::len_of(self.parts.len()) as u16,
             segment,
+            salt,
             offset,
             sequence,
+            body_sum,
             parts: self.parts.iter().map(part).collect(),
         }
     }
 
-    /// Appends the bytes of its body.
-    pub(crate) fn encode_body(&self, cluster: ClusterId, out: &mut Vec<bytes::Bytes>) {
+    /// Appends the bytes of its body; gives their [`BodySum`].
+    pub(crate) fn encode_body(&self, cluster: ClusterId, salt: Salt, out: &mut Vec<bytes::Bytes>) -> u32 {
+        let mut sum = BodySum::new(salt);
         for part in &self.parts {
-            out.extend(
-                part.base
-                    .as_ref()
-                    .map(|b| encode_base(cluster, part.group, &b.base)),
-            );
+            if let Some(base) = &part.base {
+                let block = encode_base(cluster, part.group, &base.base);
+                sum.add_base(&block);
+                out.push(block);
+            }
+            let records = out.len();
             for run in &part.runs {
                 record::encode_run(cluster, part.group, run, out);
             }
+            let records = out.get(records..).unwrap_or_default();
+            records.iter().for_each(|bytes| sum.add_records(bytes));
         }
+        sum.finish()
     }
 }

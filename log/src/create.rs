@@ -10,7 +10,8 @@ use crate::blocking::{create as create_file, list, perform, remove, rename, sync
 use crate::disk::{Disk, Op};
 use crate::group::Groups;
 use crate::layout::{self, FOLDER, Named, SECTOR, new_name, parse, segment_name};
-use crate::log::segment_header;
+use crate::log::{Place, segment_header};
+use crate::salts::Salts;
 use kontiki_consensus::{Body, Configuration, GroupId, Index, Position, Run, Term, Write, WriteId};
 use kontiki_wire::Identity;
 use std::collections::VecDeque;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 const FIRST: u64 = 1;
 
 /// Makes the log of a node in an empty data directory. It holds the cluster's first configuration as record 1,
-/// the same on every node. What an interrupted attempt has left is removed.
+/// the same on every node. What an interrupted attempt has left is removed. What nobody can guess comes from `salts`.
 ///
 /// # Errors
 /// [`LogError::Wrong`] if there is a log already, or the options or members are impossible; [`LogError::Disk`] if the
@@ -30,6 +31,7 @@ pub fn create(
     identity: Identity,
     members: &Configuration,
     options: LogOptions,
+    salts: Salts,
 ) -> Result<(), LogError> {
     layout::check(&options)?;
     let disk = &mut disk;
@@ -59,7 +61,7 @@ pub fn create(
         disk,
         file,
         0,
-        first_write(identity, members, options.segment_bytes),
+        first_write(identity, members, options.segment_bytes, salts),
     )?;
     sync_directory(disk, FOLDER)?;
     rename(disk, new_name(FIRST), segment_name(FIRST))?;
@@ -83,7 +85,12 @@ pub fn holds_log(disk: &mut impl Disk) -> Result<bool, LogError> {
 }
 
 /// The header of the first segment and the frame with the genesis record.
-fn first_write(identity: Identity, members: &Configuration, segment_bytes: u64) -> Vec<bytes::Bytes> {
+fn first_write(
+    identity: Identity,
+    members: &Configuration,
+    segment_bytes: u64,
+    mut salts: Salts,
+) -> Vec<bytes::Bytes> {
     let body = Body::Configuration(Arc::new(members.clone()));
     let write = Write {
         id: WriteId::ZERO,
@@ -96,10 +103,20 @@ fn first_write(identity: Identity, members: &Configuration, segment_bytes: u64) 
     let mut queue = VecDeque::from([(GroupId::default(), write)]);
     let batch = gather(&mut queue, usize::MAX).unwrap_or_default();
     let groups = Groups::from([(GroupId::default(), Default::default())]);
+    let place = Place {
+        number: FIRST,
+        bytes: segment_bytes,
+        was: 0,
+        salt: salts.draw(),
+        next_salt: salts.draw(),
+    };
+    let mut body = Vec::new();
+    let sum = batch.encode_body(identity.cluster, place.salt, &mut body);
+    let header = batch.header((FIRST, place.salt), SECTOR, FIRST, sum);
     let mut buffers = vec![
-        segment_header(identity, (FIRST, segment_bytes, 0), FIRST, &groups).encode(),
-        batch.header(FIRST, SECTOR, FIRST).encode(identity.cluster),
+        segment_header(identity, place, FIRST, &groups).encode(),
+        header.encode(identity.cluster),
     ];
-    batch.encode_body(identity.cluster, &mut buffers);
+    buffers.append(&mut body);
     buffers
 }

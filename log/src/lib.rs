@@ -19,6 +19,7 @@ mod reader;
 mod recovery;
 mod replay;
 mod room;
+mod salts;
 mod scan;
 mod snapshots;
 mod words;
@@ -30,6 +31,7 @@ pub use api::{
 pub use create::{create, holds_log};
 pub use log::Log;
 pub use os_disk::OsDisk;
+pub use salts::Salts;
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ mod snapshots;
 mod sweep;
 mod write;
 
-pub(crate) use write::{index_of, segment_header};
+pub(crate) use write::{Place, index_of, segment_header};
 
 use crate::api::{Fetch, LogError, LogEvent, LogOptions};
 use crate::batch::Batch;
@@ -28,11 +28,12 @@ use crate::files::Files;
 use crate::group::Groups;
 use crate::reader::{Piece, Reading};
 use crate::room::{Room, Step};
+use crate::salts::Salts;
 use crate::snapshots::{Snapshots, Task};
 use end::End;
 use kontiki_consensus::{GroupId, Write};
-use kontiki_wire::Identity;
 use kontiki_wire::frame::FrameHeader;
+use kontiki_wire::{Identity, Salt};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use sweep::Sweep;
@@ -47,6 +48,21 @@ pub(crate) struct Active {
     pub(crate) offset: u64,
     /// The number its file had before, or zero.
     pub(crate) was: u64,
+    pub(crate) salt: Salt,
+    /// That of the segment behind it.
+    pub(crate) next_salt: Salt,
+}
+
+/// What recovery has found of the segments.
+#[derive(Debug)]
+pub(crate) struct Segments {
+    /// The first that is there.
+    pub(crate) first: u64,
+    pub(crate) active: Active,
+    /// The salt of each, from the first to the one in use.
+    pub(crate) salts: BTreeMap<u64, Salt>,
+    /// The sequence of the next frame.
+    pub(crate) sequence: u64,
 }
 
 /// What an operation is for.
@@ -73,6 +89,10 @@ pub struct Log<D> {
     active: Active,
     /// The first segment that is there.
     first: u64,
+    /// The salt of each segment, from the first to the one in use.
+    salts: BTreeMap<u64, Salt>,
+    /// Where further ones come from.
+    chance: Salts,
     /// It is being removed, or becoming a spare.
     removing: bool,
     /// How many segments became spares.
@@ -102,16 +122,22 @@ pub struct Log<D> {
 }
 
 impl<D: Disk> Log<D> {
-    /// A log as recovery has found it: its first segment and the one in use, the sequence of the next frame.
+    /// A log as recovery has found it.
     pub(crate) fn new(
         disk: D,
         identity: Identity,
         options: LogOptions,
         groups: Groups,
-        (first, active, sequence): (u64, Active, u64),
-        room: Room,
-        snapshots: Snapshots,
+        segments: Segments,
+        (room, snapshots): (Room, Snapshots),
+        chance: Salts,
     ) -> Self {
+        let Segments {
+            first,
+            active,
+            salts,
+            sequence,
+        } = segments;
         let mut files = Files::default();
         files.begin(active.number, active.file);
         let mut log = Self {
@@ -122,6 +148,8 @@ impl<D: Disk> Log<D> {
             groups,
             active,
             first,
+            salts,
+            chance,
             removing: false,
             recycled: 0,
             sealing: 0,

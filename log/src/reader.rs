@@ -12,12 +12,15 @@ use crate::group::{Entry, Group};
 use crate::layout::{SECTOR, align};
 use bytes::Bytes;
 use kontiki_consensus::{Body, GroupId, Index, Mark, Position, Records, Run};
-use kontiki_wire::ClusterId;
 use kontiki_wire::frame::FrameHeader;
 use kontiki_wire::record::{RecordError, decode_prefix};
+use kontiki_wire::{ClusterId, Salt};
 
 /// How many bytes one operation reads, unless a record is larger.
 const PIECE_BYTES_MAX: u64 = 1 << 20;
+
+/// Whose bytes they are: the cluster, and the salt of the segment that they are read from.
+pub(crate) type Of = (ClusterId, Option<Salt>);
 
 /// A fetch under way.
 #[derive(Debug)]
@@ -144,13 +147,13 @@ impl Reading {
         Some((entry, valid.min(end)))
     }
 
-    /// Takes in what was read.
-    pub(crate) fn take(&mut self, cluster: ClusterId, group: &Group, piece: Piece, read: &Bytes) -> Progress {
+    /// Takes in what was read, from a segment with this salt.
+    pub(crate) fn take(&mut self, of: Of, group: &Group, piece: Piece, read: &Bytes) -> Progress {
         if self.removals != group.removals {
             return Progress::GoOn;
         }
         let (runs, bytes) = (self.runs.len(), self.bytes);
-        let damage = self.walk(cluster, group, piece, read);
+        let damage = self.walk(of, group, piece, read);
         let given = self.bytes - bytes;
         if read.len() > given + given / 4 {
             self.runs.iter_mut().skip(runs).for_each(detach);
@@ -166,10 +169,10 @@ impl Reading {
     }
 
     /// Keeps what is wanted of a piece, going from entry to entry; gives what is damaged.
-    fn walk(&mut self, cluster: ClusterId, group: &Group, piece: Piece, read: &Bytes) -> Option<Damage> {
+    fn walk(&mut self, of: Of, group: &Group, piece: Piece, read: &Bytes) -> Option<Damage> {
         while let Some((entry, end)) = self.locate(group).filter(|(entry, _)| piece.reaches(entry, read)) {
             let skipped = (entry.offset - piece.entry.offset) as usize;
-            let mut walk = Walk::new(cluster, self.group, entry, read.slice(skipped..));
+            let mut walk = Walk::new(of, self.group, entry, read.slice(skipped..));
             let ended = walk.run(end);
             let kept = self.keep(&walk.runs, end);
             if kept {
@@ -303,6 +306,7 @@ enum Ended {
 /// A walk over the records of one group in a piece of a file.
 struct Walk {
     cluster: ClusterId,
+    salt: Option<Salt>,
     group: GroupId,
     entry: Entry,
     piece: Bytes,
@@ -314,9 +318,10 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(cluster: ClusterId, group: GroupId, entry: Entry, piece: Bytes) -> Self {
+    fn new((cluster, salt): Of, group: GroupId, entry: Entry, piece: Bytes) -> Self {
         Self {
             cluster,
+            salt,
             group,
             entry,
             piece,
@@ -387,7 +392,12 @@ impl Walk {
                 record: 0,
             });
         };
-        let header = match FrameHeader::read(self.cluster, self.entry.segment, self.offset(), sector) {
+        let header = match FrameHeader::read(
+            self.cluster,
+            (self.entry.segment, self.salt),
+            self.offset(),
+            sector,
+        ) {
             Ok(header) => header,
             Err(error) => return Some(Ended::Bad(error.to_string())),
         };

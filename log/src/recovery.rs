@@ -17,9 +17,10 @@ use crate::create::holds_log;
 use crate::disk::{Disk, Op};
 use crate::group::{Group, can_follow};
 use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
-use crate::log::{Active, Log, index_of, segment_header};
+use crate::log::{Active, Log, Place, Segments, index_of, segment_header};
 use crate::replay::Replay;
 use crate::room::{Room, Spare};
+use crate::salts::Salts;
 use crate::scan::{Behind, Scan, Segment};
 use crate::snapshots::{self, Snapshots};
 use crate::words;
@@ -27,11 +28,11 @@ use bytes::Bytes;
 use kontiki_consensus::{GroupId, LogId, NodeId, Position, Restored};
 use kontiki_wire::frame::{FrameError, FrameHeader};
 use kontiki_wire::segment::{SegmentError, SegmentHeader};
-use kontiki_wire::{ClusterId, Identity};
-use std::collections::VecDeque;
+use kontiki_wire::{ClusterId, Identity, Salt};
+use std::collections::{BTreeMap, VecDeque};
 
 impl<D: Disk> Log<D> {
-    /// Opens the log of a node and recovers what it held.
+    /// Opens the log of a node and recovers what it held. What nobody can guess comes from `chance`.
     ///
     /// # Errors
     /// [`LogError::Wrong`] if it is none, of another node or cluster, or of a newer version; [`LogError::Damaged`] if
@@ -42,11 +43,12 @@ impl<D: Disk> Log<D> {
         cluster: ClusterId,
         node: NodeId,
         options: LogOptions,
+        mut chance: Salts,
     ) -> Result<(Self, Recovered), LogError> {
         layout::check(&options)?;
         let mut opening = Opening::new(&mut disk, cluster, node, &options)?;
         let (last, spares) = opening.replay()?;
-        let (last, spares) = opening.begun(last, spares)?;
+        let (last, spares) = opening.begun(last, spares, &mut chance)?;
         let end = opening.examine_end(&last, &spares)?;
         opening.check_beginning()?;
         let (snapshots, note) = snapshots::open(opening.disk, cluster)?;
@@ -56,7 +58,12 @@ impl<D: Disk> Log<D> {
         opening.repair_rest()?;
         let torn_bytes = end.torn_bytes;
         let identity = opening.identity;
-        let first = opening.numbers.first().copied().unwrap_or_default();
+        let files = Segments {
+            first: opening.numbers.first().copied().unwrap_or_default(),
+            active,
+            salts: std::mem::take(&mut opening.salts),
+            sequence: opening.replay.sequence,
+        };
         let segments = std::mem::take(&mut opening.starts);
         let mut replay = opening.replay;
         let incarnation = identity.incarnation;
@@ -78,9 +85,9 @@ impl<D: Disk> Log<D> {
                 identity,
                 options,
                 replay.groups,
-                (first, active, replay.sequence),
-                room,
-                snapshots,
+                files,
+                (room, snapshots),
+                chance,
             ),
             recovered,
         ))
@@ -95,6 +102,10 @@ struct Opening<'a, D> {
     replay: Replay,
     /// The numbers of all segments.
     numbers: Vec<u64>,
+    /// The salt of each that was begun.
+    salts: BTreeMap<u64, Salt>,
+    /// That of the segment behind the last that was begun.
+    next_salt: Salt,
     /// Files that were never finished.
     unfinished: Vec<String>,
     /// How the only group stood when each was begun.
@@ -151,6 +162,8 @@ impl<'a, D: Disk> Opening<'a, D> {
             identity,
             replay,
             numbers,
+            salts: BTreeMap::new(),
+            next_salt: Salt::default(),
             unfinished,
             starts: Vec::new(),
             indexes: Vec::new(),
@@ -197,11 +210,17 @@ impl<'a, D: Disk> Opening<'a, D> {
         let was = header
             .as_ref()
             .map_or(0, |h| if is_old { h.segment } else { h.was });
+        let header = header.filter(|_| !is_old);
+        if let Some(header) = &header {
+            self.salts.insert(number, header.salt);
+            self.next_salt = header.next_salt;
+        }
         Ok(Segment {
             number,
             file,
             bytes,
-            header: header.filter(|_| !is_old),
+            salt: header.as_ref().map(|h| h.salt),
+            header,
             was,
         })
     }
@@ -241,7 +260,12 @@ impl<'a, D: Disk> Opening<'a, D> {
         for number in numbers.into_iter().skip(1) {
             let next = self.load(number)?;
             match (&next.header, behind.first()) {
-                (None, _) => behind.push(next),
+                // Only the first of them can hold frames, for it was begun before the others.
+                (None, None) => behind.push(Segment {
+                    salt: Some(self.next_salt),
+                    ..next
+                }),
+                (None, Some(_)) => behind.push(next),
                 (Some(_), Some(damaged)) => return Err(self.bad_header(damaged.number)),
                 (Some(header), None) => {
                     self.replay_full(&last, header.first_sequence)?;
@@ -287,12 +311,14 @@ impl<'a, D: Disk> Opening<'a, D> {
         &mut self,
         last: Segment,
         mut behind: Vec<Segment>,
+        chance: &mut Salts,
     ) -> Result<(Segment, Vec<Segment>), LogError> {
         let Some(next) = behind.first() else {
             return Ok((last, behind));
         };
         let sector = read(self.disk, next.file, SECTOR, SECTOR)?;
-        let frame = match FrameHeader::read(self.identity.cluster, next.number, SECTOR, &sector) {
+        let frame = match FrameHeader::read(self.identity.cluster, (next.number, next.salt), SECTOR, &sector)
+        {
             Ok(frame) => frame,
             Err(FrameError::Absent) => return Ok((last, behind)),
             Err(newer) => return Err(words::newer(&self.file(next.number), SECTOR, &newer.to_string())),
@@ -302,12 +328,17 @@ impl<'a, D: Disk> Opening<'a, D> {
         perform(self.disk, Op::Close { file: last.file })?;
         let next = behind.remove(0);
         let bytes = next.bytes;
-        self.header = Some(segment_header(
-            self.identity,
-            (next.number, bytes, next.was),
-            frame.sequence,
-            &self.replay.groups,
-        ));
+        self.next_salt = chance.draw();
+        self.salts.insert(next.number, frame.salt);
+        let place = Place {
+            number: next.number,
+            bytes,
+            was: next.was,
+            salt: frame.salt,
+            next_salt: self.next_salt,
+        };
+        let header = segment_header(self.identity, place, frame.sequence, &self.replay.groups);
+        self.header = Some(header);
         let group = self.replay.groups.get(&GroupId::default());
         self.starts.extend(group.map(|g| SegmentStart {
             last: g.last,
@@ -374,7 +405,7 @@ impl<'a, D: Disk> Opening<'a, D> {
         }
         let index = index_of(
             self.identity.cluster,
-            segment.number,
+            (segment.number, segment.salt.unwrap_or_default()),
             sequence,
             end,
             &self.replay.groups,
@@ -506,6 +537,8 @@ impl<'a, D: Disk> Opening<'a, D> {
             bytes,
             offset: align(end.offset),
             was,
+            salt: segment.salt.unwrap_or_default(),
+            next_salt: self.next_salt,
         })
     }
 

@@ -1,7 +1,9 @@
 //! The stream of frames, read back: what stood in each, how far it is sound, and what the log is after it.
 //!
 //! Invariant: what is applied is sound to the last byte and follows what was there before. Of a frame that
-//! is not, the sound beginning is told: everything before its first bad record.
+//! is not, the sound beginning is told: everything before its first bad record. Where an earlier segment stood in the file
+//! there is no such beginning: a sound record there may be one that the frame was not written with, even one that a client
+//! made up. So of a torn frame over old bytes only the term and vote of its header count.
 
 use crate::group::{self, Group, Groups, apply_frame};
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use kontiki_consensus::{Base, Body, GroupId, Index, LogId, Restored, Run, Term};
 use kontiki_wire::frame::{FrameHeader, FramePart};
 use kontiki_wire::record::{RecordError, decode_prefix, run_bytes};
 use kontiki_wire::segment::SegmentHeader;
-use kontiki_wire::{ClusterId, decode_base};
+use kontiki_wire::{BodySum, ClusterId, decode_base};
 use std::collections::VecDeque;
 
 /// What the log is after the frames so far.
@@ -23,7 +25,7 @@ pub(crate) struct Replay {
 }
 
 /// What a part of a frame has in the body.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Content {
     base: Option<Base>,
     runs: Vec<Run>,
@@ -87,8 +89,53 @@ impl Replay {
         }
     }
 
-    /// What stands in a frame; `body` is shorter than the header says if the file ends before.
-    pub(crate) fn examine(&self, header: &FrameHeader, body: &Bytes) -> Found {
+    /// What stands in a frame; `body` is shorter than the header says if the file ends before. `is_over_old` says that
+    /// another segment stood there before.
+    pub(crate) fn examine(&self, header: &FrameHeader, body: &Bytes, is_over_old: bool) -> Found {
+        let found = self.examine_parts(header, body);
+        match found {
+            Found::Sound(_) if header.body_sum != sum_of(header, body) => {
+                Found::Torn(self.nothing_of(header, "its records are not those that it was written with"))
+            }
+            Found::Torn(torn) if is_over_old => Found::Torn(Torn {
+                index: torn.index,
+                at: torn.at,
+                ..self.nothing_of(header, &torn.what)
+            }),
+            found => found,
+        }
+    }
+
+    /// A frame of whose body nothing counts.
+    fn nothing_of(&self, header: &FrameHeader, what: &str) -> Torn {
+        let mut kept = header.clone();
+        kept.parts.truncate(1);
+        if let Some(part) = kept.parts.first_mut() {
+            *part = FramePart {
+                truncate: None,
+                base: None,
+                records_term: Term::ZERO,
+                first: Index::ZERO,
+                count: 0,
+                bytes: 0,
+                ..*part
+            };
+        }
+        kept.parts.retain(|part| part.hard_state.is_some());
+        kept.body_sum = BodySum::new(header.salt).finish();
+        let contents = kept.parts.iter().map(|_| Content::default()).collect();
+        let lost = header.end() - kept.end();
+        Torn {
+            kept,
+            contents,
+            index: self.next_index(),
+            at: header.offset + u64::from(header.header_len),
+            lost,
+            what: what.to_owned(),
+        }
+    }
+
+    fn examine_parts(&self, header: &FrameHeader, body: &Bytes) -> Found {
         let mut contents: Vec<Content> = Vec::new();
         let mut at = 0;
         for (n, part) in header.parts.iter().enumerate() {
@@ -98,7 +145,8 @@ impl Replay {
                 return Found::Newer(newer);
             }
             if let Some(what) = checked.what(part) {
-                let kept = checked.kept(header, n);
+                let mut kept = checked.kept(header, n);
+                kept.body_sum = sum_of(&kept, body);
                 let start = header.offset + u64::from(header.header_len) + at as u64;
                 let block = kept.parts.get(n).map_or(0, FramePart::base_len);
                 let at = start + block + checked.bytes as u64;
@@ -216,6 +264,22 @@ impl Replay {
             tail: std::mem::take(&mut self.tail.runs).into(),
         }
     }
+}
+
+/// The sum over what a header says stands in its body. A header that is cut back ends early, and begins with what it had.
+fn sum_of(header: &FrameHeader, body: &Bytes) -> u32 {
+    let mut sum = BodySum::new(header.salt);
+    let mut rest = body.as_ref();
+    for part in &header.parts {
+        let (block, others) = rest.split_at(rest.len().min(part.base_len() as usize));
+        let (records, others) = others.split_at(others.len().min(part.bytes as usize));
+        if part.base.is_some() {
+            sum.add_base(block);
+        }
+        sum.add_records(records);
+        rest = others;
+    }
+    sum.finish()
 }
 
 /// The runs up to the first of another term, which is what a recycled file held before; with their length in bytes.

@@ -7,9 +7,9 @@ use crate::layout::{SECTOR, align, segment_name, stride};
 use crate::replay::{Found, Replay, Torn};
 use crate::words;
 use bytes::Bytes;
-use kontiki_wire::ClusterId;
 use kontiki_wire::frame::{FrameError, FrameHeader};
 use kontiki_wire::segment::{SegmentHeader, SegmentIndex, TRAILER_BYTES};
+use kontiki_wire::{ClusterId, Salt};
 
 /// A file with the name of a segment.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Segment {
     pub(crate) header: Option<SegmentHeader>,
     /// The number it had before, if it is used again; zero if there must be zeros behind its frames.
     pub(crate) was: u64,
+    /// Its salt, by its header or by that of the segment before it.
+    pub(crate) salt: Option<Salt>,
 }
 
 /// Where the frames of a segment end.
@@ -63,13 +65,13 @@ impl Segment {
         loop {
             let at = align(scan.end);
             let sector = pieces.get(disk, at, SECTOR)?;
-            let header = match FrameHeader::read(replay.cluster, self.number, at, &sector) {
+            let header = match FrameHeader::read(replay.cluster, (self.number, self.salt), at, &sector) {
                 Ok(header) if header.sequence == replay.sequence => header,
                 Ok(_) | Err(FrameError::Absent) => return Ok(scan),
                 Err(newer) => return Err(words::newer(&self.name(), at, &newer.to_string())),
             };
             let body = pieces.get(disk, at + u64::from(header.header_len), header.body_len())?;
-            match replay.examine(&header, &body) {
+            match replay.examine(&header, &body, self.was > 0) {
                 Found::Sound(contents) => {
                     replay.apply(&header, stride(self.bytes), &contents);
                     scan.end = header.end();
@@ -108,9 +110,18 @@ impl Segment {
     }
 
     fn later(&self, cluster: ClusterId, sequence: u64, at: u64, piece: &Bytes) -> Option<u64> {
+        // Without the salt only what stands behind the header of the segment is certain to be no client's.
+        let known = |at: u64| self.salt.is_some() || at == SECTOR;
         let sectors = piece.chunks(SECTOR as usize).enumerate();
-        let mut places = sectors.map(|(n, sector)| (at + n as u64 * SECTOR, sector));
-        let later = |(at, sector): &(u64, &[u8])| match FrameHeader::read(cluster, self.number, *at, sector) {
+        let mut places = sectors
+            .map(|(n, sector)| (at + n as u64 * SECTOR, sector))
+            .filter(|(at, _)| known(*at));
+        let later = |(at, sector): &(u64, &[u8])| match FrameHeader::read(
+            cluster,
+            (self.number, self.salt),
+            *at,
+            sector,
+        ) {
             Ok(header) => header.sequence > sequence,
             Err(FrameError::Absent) => false,
             Err(FrameError::Unknown { .. }) => true,
@@ -135,7 +146,7 @@ impl Segment {
         let from = self.bytes - length;
         let index = SegmentIndex::read(cluster, &read(disk, self.file, from, length)?);
         Ok(index
-            .filter(|i| i.segment == self.number && i.end <= from)
+            .filter(|i| i.segment == self.number && Some(i.salt) == self.salt && i.end <= from)
             .map(|index| (index, from)))
     }
 }

@@ -4,6 +4,7 @@ mod compaction;
 mod crash;
 mod damage;
 mod disk;
+mod forged;
 mod golden;
 mod model;
 mod places;

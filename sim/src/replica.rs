@@ -10,7 +10,7 @@ use crate::ports::Work;
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
 use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
-use kontiki_log::{Log, LogError, LogOptions, Recovered};
+use kontiki_log::{Log, LogError, LogOptions, Recovered, Salts};
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
 use kontiki_node::machine::{Applier, Asked, Source};
 use kontiki_node::{CompareConfig, SnapshotConfig};
@@ -182,7 +182,8 @@ impl Replica {
             node,
             incarnation: Incarnation(1000 + node.0),
         };
-        kontiki_log::create(disk.clone(), identity, members, options(&sizes))?;
+        let salts = Salts::new(disk.draw_secret());
+        kontiki_log::create(disk.clone(), identity, members, options(&sizes), salts)?;
         Ok(Self {
             node,
             disk,
@@ -206,7 +207,8 @@ impl Replica {
     /// # Errors
     /// If the log cannot be opened.
     pub fn open(&self) -> Result<(Log<SimDisk>, Recovered), LogError> {
-        Log::open(self.disk.clone(), CLUSTER, self.node, options(&self.sizes))
+        let salts = Salts::new(self.disk.draw_secret());
+        Log::open(self.disk.clone(), CLUSTER, self.node, options(&self.sizes), salts)
     }
 
     /// A process begins at `now` with the log it has opened.

@@ -20,7 +20,7 @@ use crate::transitions::Transitions;
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::World;
 use kontiki_consensus::{Duration, Index, LogId, NodeId, Role, Term, Time};
-use kontiki_log::{Fetch, From, Log, LogEvent};
+use kontiki_log::{Fetch, From, Log, LogEvent, Salts};
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -464,7 +464,8 @@ fn read_all(
     sizes: &crate::swarm::Sizes,
     committed: &[CommittedRecord],
 ) -> Result<(Vec<Record>, States), String> {
-    let opened = Log::open(image.clone(), CLUSTER, node, options(sizes));
+    let salts = Salts::new(image.draw_secret());
+    let opened = Log::open(image.clone(), CLUSTER, node, options(sizes), salts);
     let (mut log, recovered) = opened.map_err(|e| e.to_string())?;
     let mut states = States::new();
     for file in &recovered.snapshots {

@@ -5,10 +5,11 @@
 //! is, for each group, the block of its base (`base`), if it has one, and those records, exactly as on the
 //! wire; all of them carry checksums of their own and are not summed twice.
 //! Invariants: a frame begins at a sector and its header ends within that sector, which a device writes
-//! whole or not at all; the header's CRC is begun with the cluster's id; segment and offset stand in it,
-//! so that a frame anywhere else is no frame.
+//! whole or not at all; the header's CRC is begun with the cluster's id; segment, salt and offset stand in it,
+//! so that a frame anywhere else, and one that a client made up, is no frame; it says which records and blocks
+//! stand in its body, so that others are not taken for them.
 
-use crate::ClusterId;
+use crate::{ClusterId, Salt};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kontiki_consensus::{GroupId, HardState, Index, NodeId, Term};
 
@@ -19,7 +20,7 @@ pub const GROUPS_MAX: usize = 8;
 
 const MAGIC: [u8; 4] = *b"KTKF";
 const SUMMED_FROM: usize = 8;
-const FIXED_BYTES: usize = 48;
+const FIXED_BYTES: usize = 56;
 const PART_BYTES: usize = 56;
 /// Flags that a reader must understand; it may ignore the others. None is defined yet.
 const REQUIRED_FLAGS: u16 = 0x00ff;
@@ -36,10 +37,14 @@ pub struct FrameHeader {
     pub header_len: u16,
     /// The number of the segment it was written into: frames of another are what a recycled file held before.
     pub segment: u64,
+    /// The salt of that segment, which nobody knows who has not read its files.
+    pub salt: Salt,
     /// Where in the file it begins, in bytes.
     pub offset: u64,
     /// Which write it is: they rise by one over all segments.
     pub sequence: u64,
+    /// [`BodySum`](crate::BodySum) of its body.
+    pub body_sum: u32,
     /// What it does, group by group.
     pub parts: Vec<FramePart>,
 }
@@ -127,7 +132,9 @@ impl FrameHeader {
         out.put_u64_le(self.segment);
         out.put_u64_le(self.offset);
         out.put_u64_le(self.sequence);
-        out.put_u64_le(self.body_len());
+        out.put_u32_le(self.body_len() as u32);
+        out.put_u32_le(self.body_sum);
+        out.put_u64_le(self.salt.0);
         for part in &self.parts {
             part.encode(&mut out);
         }
@@ -137,11 +144,17 @@ impl FrameHeader {
         out.freeze()
     }
 
-    /// The header of the frame that begins at `offset` of a segment, from the sector there.
+    /// The header of the frame that begins at `offset` of a segment, from the sector there. Only where no byte of a
+    /// client ever begins a sector may the salt be unknown: behind the header of a segment.
     ///
     /// # Errors
     /// If none stands there, or one this version does not understand.
-    pub fn read(cluster: ClusterId, segment: u64, offset: u64, bytes: &[u8]) -> Result<Self, FrameError> {
+    pub fn read(
+        cluster: ClusterId,
+        (segment, salt): (u64, Option<Salt>),
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Self, FrameError> {
         let mut rest = bytes.get(..FIXED_BYTES).ok_or(FrameError::Absent)?;
         let is_frame = rest.starts_with(&MAGIC);
         rest.advance(4);
@@ -157,7 +170,11 @@ impl FrameHeader {
         if (rest.get_u64_le(), rest.get_u64_le()) != (segment, offset) {
             return Err(FrameError::Absent);
         }
-        let (sequence, body_len) = (rest.get_u64_le(), rest.get_u64_le());
+        let (sequence, body_len, body_sum) = (rest.get_u64_le(), rest.get_u32_le(), rest.get_u32_le());
+        let found = Salt(rest.get_u64_le());
+        if salt.is_some_and(|salt| salt != found) {
+            return Err(FrameError::Absent);
+        }
         known("flags", flags & REQUIRED_FLAGS, 0)?;
         let table = header.get(FIXED_BYTES..).unwrap_or_default();
         if part_len < PART_BYTES || table.len() < count as usize * part_len {
@@ -170,12 +187,14 @@ impl FrameHeader {
         let this = Self {
             header_len,
             segment,
+            salt: found,
             offset,
             sequence,
+            body_sum,
             parts: parts.collect::<Result<_, _>>()?,
         };
         // A part of a later version might have bytes that this one does not count.
-        (this.body_len() == body_len)
+        (this.body_len() == u64::from(body_len))
             .then_some(this)
             .ok_or(FrameError::Absent)
     }
@@ -269,6 +288,11 @@ mod tests {
     use super::*;
 
     const CLUSTER: ClusterId = ClusterId(7);
+    const SALT: Salt = Salt(0x5a17);
+
+    fn read(bytes: &[u8]) -> Result<FrameHeader, FrameError> {
+        FrameHeader::read(CLUSTER, (4, Some(SALT)), 1024, bytes)
+    }
 
     fn header() -> FrameHeader {
         let part = FramePart {
@@ -300,8 +324,10 @@ mod tests {
         FrameHeader {
             header_len: FrameHeader::len_of(2) as u16,
             segment: 4,
+            salt: SALT,
             offset: 1024,
             sequence: 77,
+            body_sum: 5,
             parts: vec![part, bare],
         }
     }
@@ -309,9 +335,11 @@ mod tests {
     #[test]
     fn a_header_comes_back() {
         let bytes = header().encode(CLUSTER);
-        assert_eq!(bytes.len(), 48 + 2 * 56);
-        assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(header()));
-        assert_eq!(header().end(), 1024 + 160 + 300 + 48);
+        assert_eq!(bytes.len(), 56 + 2 * 56);
+        assert_eq!(read(&bytes), Ok(header()));
+        let unsalted = FrameHeader::read(CLUSTER, (4, None), 1024, &bytes);
+        assert_eq!(unsalted, Ok(header()));
+        assert_eq!(header().end(), 1024 + 168 + 300 + 48);
     }
 
     #[test]
@@ -319,32 +347,29 @@ mod tests {
         let mut cut = header();
         cut.parts.truncate(1);
         let bytes = cut.encode(CLUSTER);
-        assert_eq!(bytes.len(), 160);
-        assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Ok(cut));
+        assert_eq!(bytes.len(), 168);
+        assert_eq!(read(&bytes), Ok(cut));
     }
 
     #[test]
     fn elsewhere_or_damaged_it_is_no_frame() {
         let bytes = header().encode(CLUSTER);
-        for (cluster, segment, offset) in [(ClusterId(8), 4, 1024), (CLUSTER, 5, 1024), (CLUSTER, 4, 512)] {
+        for (cluster, segment, salt, offset) in [
+            (ClusterId(8), 4, SALT, 1024),
+            (CLUSTER, 5, SALT, 1024),
+            (CLUSTER, 4, Salt(SALT.0 ^ 1), 1024),
+            (CLUSTER, 4, SALT, 512),
+        ] {
             assert_eq!(
-                FrameHeader::read(cluster, segment, offset, &bytes),
+                FrameHeader::read(cluster, (segment, Some(salt)), offset, &bytes),
                 Err(FrameError::Absent)
             );
         }
         for n in 0..bytes.len() {
             let mut flipped = bytes.to_vec();
             flipped[n] ^= 0x10;
-            assert_eq!(
-                FrameHeader::read(CLUSTER, 4, 1024, &flipped),
-                Err(FrameError::Absent),
-                "byte {n}"
-            );
-            assert_eq!(
-                FrameHeader::read(CLUSTER, 4, 1024, &bytes[..n]),
-                Err(FrameError::Absent),
-                "{n} bytes"
-            );
+            assert_eq!(read(&flipped), Err(FrameError::Absent), "byte {n}");
+            assert_eq!(read(&bytes[..n]), Err(FrameError::Absent), "{n} bytes");
         }
     }
 
@@ -357,8 +382,19 @@ mod tests {
             let sum = checksum(CLUSTER, &bytes[SUMMED_FROM..]);
             bytes[4..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
             let unknown = FrameError::Unknown { field, value: 0x80 };
-            assert_eq!(FrameHeader::read(CLUSTER, 4, 1024, &bytes), Err(unknown));
+            assert_eq!(read(&bytes), Err(unknown));
         }
+    }
+
+    /// A newer version may not be claimed by who does not know the salt.
+    #[test]
+    fn what_is_not_understood_is_no_frame_without_the_salt() {
+        let mut bytes = header().encode(CLUSTER).to_vec();
+        bytes[12] |= 0x80;
+        let sum = checksum(CLUSTER, &bytes[SUMMED_FROM..]);
+        bytes[4..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
+        let found = FrameHeader::read(CLUSTER, (4, Some(Salt(1))), 1024, &bytes);
+        assert_eq!(found, Err(FrameError::Absent));
     }
 
     #[test]

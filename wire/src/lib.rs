@@ -10,6 +10,7 @@ pub mod handshake;
 mod identity;
 mod packet;
 pub mod record;
+mod salt;
 pub mod segment;
 pub mod snapshot;
 
@@ -20,3 +21,4 @@ pub use packet::{
     SnapshotChunk, SnapshotRequest,
 };
 pub use record::{Codec, InSession, Payload, Session, SessionLimits, Stamp};
+pub use salt::{BodySum, Salt};

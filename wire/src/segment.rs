@@ -3,11 +3,12 @@
 //! The header says whose file it is and how the log stood when it was begun. The index at the end of a full
 //! file sums up what its frames did, so that a log of many files opens without reading them: which records
 //! at its end stand in this file, and where; which terms and configurations begin among them; term and vote.
+//! A salt binds frames and index to their segment (`salt`).
 //! Invariants: both stand under a CRC; magic, CRC, header length and version stay where they are in every
 //! version, so that an older program can tell a newer file from a damaged one.
 
 use crate::frame::{GROUPS_MAX, SECTOR, some_node};
-use crate::{ClusterId, Identity};
+use crate::{ClusterId, Identity, Salt};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kontiki_consensus::{GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, Term, TermStart};
 
@@ -17,10 +18,10 @@ pub const VERSION: u16 = 1;
 const MAGIC: [u8; 4] = *b"KTKS";
 const INDEX_MAGIC: [u8; 4] = *b"KTKI";
 const SUMMED_FROM: usize = 8;
-const FIXED_BYTES: usize = 80;
+const FIXED_BYTES: usize = 96;
 const GROUP_BYTES: usize = 48;
 /// Length of the end of an index, which says how long the whole is.
-pub const TRAILER_BYTES: usize = 48;
+pub const TRAILER_BYTES: usize = 56;
 const INDEX_GROUP_BYTES: usize = 72;
 const TERM_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 24;
@@ -39,6 +40,10 @@ pub struct SegmentHeader {
     /// The number the file had before, if it is used again; zero if it was filled with zeros. Behind its last frame
     /// may stand anything then.
     pub was: u64,
+    /// What its frames and its index must name, drawn by chance before it was begun.
+    pub salt: Salt,
+    /// The salt of the segment behind it: known there even if that one's header is lost.
+    pub next_salt: Salt,
     /// How each group stood when it was begun.
     pub groups: Vec<GroupStart>,
 }
@@ -90,6 +95,8 @@ impl SegmentHeader {
         out.put_u64_le(self.bytes);
         out.put_u64_le(self.first_sequence);
         out.put_u64_le(self.was);
+        out.put_u64_le(self.salt.0);
+        out.put_u64_le(self.next_salt.0);
         for group in groups {
             group.encode(&mut out);
         }
@@ -132,6 +139,8 @@ impl SegmentHeader {
             bytes: rest.get_u64_le(),
             first_sequence: rest.get_u64_le(),
             was: rest.get_u64_le(),
+            salt: Salt(rest.get_u64_le()),
+            next_salt: Salt(rest.get_u64_le()),
             groups: table
                 .chunks_exact(group_len)
                 .take(count)
@@ -189,6 +198,8 @@ fn get_standing(bytes: &mut &[u8]) -> (HardState, LogId, Position) {
 pub struct SegmentIndex {
     /// The segment.
     pub segment: u64,
+    /// Its salt.
+    pub salt: Salt,
     /// The sequence of the first frame after it.
     pub next_sequence: u64,
     /// Where its last frame ends, in bytes.
@@ -254,6 +265,7 @@ impl SegmentIndex {
         out.put_u64_le(self.segment);
         out.put_u64_le(self.next_sequence);
         out.put_u64_le(self.end);
+        out.put_u64_le(self.salt.0);
         out.put_u64_le(length as u64);
         let sum = index_checksum(cluster, &out[..trailer], &out[trailer + SUMMED_FROM..]);
         out[trailer + 4..trailer + SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
@@ -282,6 +294,7 @@ impl SegmentIndex {
         let (_, version) = (rest.get_u16_le(), rest.get_u16_le());
         let count = rest.get_u32_le();
         let (segment, next_sequence, end) = (rest.get_u64_le(), rest.get_u64_le(), rest.get_u64_le());
+        let salt = Salt(rest.get_u64_le());
         if version > VERSION || rest.get_u64_le() != body.len() as u64 {
             return None;
         }
@@ -291,6 +304,7 @@ impl SegmentIndex {
             .collect::<Option<_>>()?;
         Some(Self {
             segment,
+            salt,
             next_sequence,
             end,
             groups,
@@ -420,6 +434,8 @@ mod tests {
             bytes: 1 << 20,
             first_sequence: 99,
             was: 3,
+            salt: Salt(11),
+            next_salt: Salt(12),
             groups: (0..GROUPS_MAX as u64).map(start).collect(),
         }
     }
@@ -453,6 +469,7 @@ mod tests {
         };
         SegmentIndex {
             segment: 4,
+            salt: Salt(11),
             next_sequence: 120,
             end: 9000,
             groups: vec![group],

@@ -88,7 +88,8 @@ impl<D: Disk> Log<D> {
         let Some(group) = self.groups.get(&reading.group) else {
             return;
         };
-        match reading.take(self.identity.cluster, group, piece, &bytes) {
+        let salt = self.salts.get(&piece.entry.segment).copied();
+        match reading.take((self.identity.cluster, salt), group, piece, &bytes) {
             Progress::GoOn => self.read_on(number),
             Progress::Damaged(Damage {
                 segment,

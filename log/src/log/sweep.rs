@@ -93,6 +93,12 @@ impl<D: Disk> Log<D> {
         self.make_room();
     }
 
+    /// It has lost its number for good.
+    fn forget_first(&mut self) {
+        self.salts.remove(&self.first);
+        self.first += 1;
+    }
+
     fn sync_names(&mut self, then: Sweep) {
         let name = FOLDER.to_owned();
         self.submit(Op::SyncDirectory { name }, Purpose::Sweep(then));
@@ -113,7 +119,7 @@ impl<D: Disk> Log<D> {
             (Sweep::SyncSpare(spare), Ok(_)) => {
                 self.recycled += 1;
                 self.room.recycled(Some(spare));
-                self.first += 1;
+                self.forget_first();
                 self.removing = false;
                 self.room_step(Step::Ready);
             }
@@ -123,7 +129,7 @@ impl<D: Disk> Log<D> {
                 self.fail(LogError::Wrong(what));
             }
             (Sweep::Sync, Ok(_)) => {
-                self.first += 1;
+                self.forget_first();
                 self.removing = false;
                 self.sweep();
             }

@@ -13,7 +13,7 @@ use kontiki_consensus::{Base, Body, GroupId, Run, Write};
 use kontiki_wire::frame::{FrameHeader, GROUPS_MAX};
 use kontiki_wire::record::run_bytes;
 use kontiki_wire::segment::{GroupIndex, SegmentHeader, SegmentIndex};
-use kontiki_wire::{BASE_BYTES_MAX, ClusterId, Identity, base_bytes};
+use kontiki_wire::{BASE_BYTES_MAX, ClusterId, Identity, Salt, base_bytes};
 
 /// Where a frame may go.
 enum Spot {
@@ -182,7 +182,10 @@ impl<D: Disk> Log<D> {
             bytes: spare.bytes,
             offset: 0,
             was: spare.was,
+            salt: self.active.next_salt,
+            next_salt: self.chance.draw(),
         };
+        self.salts.insert(next.number, next.salt);
         for (group, state) in &self.groups {
             let start = SegmentStart {
                 last: state.last,
@@ -202,16 +205,22 @@ impl<D: Disk> Log<D> {
             file,
             offset,
             bytes,
-            was,
+            salt,
+            ..
         } = self.active;
         let mut buffers = Vec::with_capacity(2 + batch.parts.iter().map(|p| p.runs.len()).sum::<usize>());
         if offset == 0 {
-            let place = (number, bytes, was);
+            let place = Place::of(&self.active);
             buffers.push(segment_header(self.identity, place, self.sequence, &self.groups).encode());
         }
-        let header = batch.header(number, offset.max(SECTOR), self.sequence);
-        buffers.push(header.encode(self.identity.cluster));
-        batch.encode_body(self.identity.cluster, &mut buffers);
+        // The header says what is in the body, and stands before it.
+        let at = buffers.len();
+        buffers.push(Bytes::new());
+        let sum = batch.encode_body(self.identity.cluster, salt, &mut buffers);
+        let header = batch.header((number, salt), offset.max(SECTOR), self.sequence, sum);
+        if let Some(place) = buffers.get_mut(at) {
+            *place = header.encode(self.identity.cluster);
+        }
         let written: u64 = buffers.iter().map(|b| b.len() as u64).sum();
         buffers.extend(padding(offset, offset + written, bytes));
         self.under_way = Some((batch, header));
@@ -230,7 +239,7 @@ impl<D: Disk> Log<D> {
     fn seal(&mut self, full: Active) {
         let index = index_of(
             self.identity.cluster,
-            full.number,
+            (full.number, full.salt),
             self.sequence,
             full.offset,
             &self.groups,
@@ -323,20 +332,53 @@ fn largest_record(run: &Run) -> usize {
     }
 }
 
-/// The header of a segment that begins now: its number, its length, the number its file had before.
+/// Which segment begins, and in what file: what its header says besides the state of the groups.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) number: u64,
+    pub(crate) bytes: u64,
+    /// The number its file had before, or zero.
+    pub(crate) was: u64,
+    pub(crate) salt: Salt,
+    pub(crate) next_salt: Salt,
+}
+
+impl Place {
+    fn of(active: &Active) -> Self {
+        let Active {
+            number,
+            bytes,
+            was,
+            salt,
+            next_salt,
+            ..
+        } = *active;
+        Self {
+            number,
+            bytes,
+            was,
+            salt,
+            next_salt,
+        }
+    }
+}
+
+/// The header of a segment that begins now.
 pub(crate) fn segment_header(
     identity: Identity,
-    (segment, bytes, was): (u64, u64, u64),
+    place: Place,
     first_sequence: u64,
     groups: &Groups,
 ) -> SegmentHeader {
     let groups = groups.iter().map(|(id, group)| group.start(*id)).collect();
     SegmentHeader {
         identity,
-        segment,
-        bytes,
+        segment: place.number,
+        bytes: place.bytes,
         first_sequence,
-        was,
+        was: place.was,
+        salt: place.salt,
+        next_salt: place.next_salt,
         groups,
     }
 }
@@ -344,7 +386,7 @@ pub(crate) fn segment_header(
 /// The index of a segment that is full now.
 pub(crate) fn index_of(
     cluster: ClusterId,
-    segment: u64,
+    (segment, salt): (u64, Salt),
     next_sequence: u64,
     end: u64,
     groups: &Groups,
@@ -355,6 +397,7 @@ pub(crate) fn index_of(
         .collect();
     SegmentIndex {
         segment,
+        salt,
         next_sequence,
         end,
         groups,

@@ -33,6 +33,7 @@ fn a_log_that_is_made_is_there_whenever_it_was_interrupted() {
                 super::model::identity(),
                 &super::model::members(),
                 super::model::options(),
+                super::model::salts(&disk),
             );
             assert!(made_it.is_err() || operation >= whole.operations() * 2 - 2);
             disk.crash(crash);

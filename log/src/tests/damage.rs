@@ -124,7 +124,7 @@ fn a_record_of_the_torn_write_that_is_sound_is_kept() {
     let (node, begin, _) = with_last_write(1);
     let mut content = node.disk.content(FIRST);
     // The fourth record of five: header of the frame, then 388, 98, 988 and 88 bytes.
-    content[begin + 104 + 388 + 98 + 988 + 4] ^= 1;
+    content[begin + 112 + 388 + 98 + 988 + 4] ^= 1;
     let mut down = unacknowledged(1, &content);
     down.reopen();
     assert_eq!(down.last(), 4 + 3);
@@ -166,13 +166,13 @@ fn the_text_names_the_place() {
     let (node, ..) = with_last_write(1);
     let mut content = node.disk.content(FIRST);
     // Frame 1 is the genesis at 512, frame 2 the vote at 1024, frame 3 begins at 1536.
-    content[1536 + 104 + 10] ^= 1;
+    content[1536 + 112 + 10] ^= 1;
     let mut twin = node.twin(node.disk.copy());
     twin.disk.set_content(FIRST, &content);
     let text = twin.try_reopen().expect_err("damaged").to_string();
     assert!(
         text.contains(
-            "the test directory: log/0000000000000001.seg is damaged at byte 1640, at Raft index 2"
+            "the test directory: log/0000000000000001.seg is damaged at byte 1648, at Raft index 2"
         ),
         "{text}"
     );
@@ -309,6 +309,12 @@ fn begun(frames: usize) -> (Node, String) {
     (node, names[names.len() - 2].clone())
 }
 
+/// The header of a segment names the salt of the next one, which is drawn by chance, and has a CRC.
+fn is_but_for_chance(one: &[u8], other: &[u8]) -> bool {
+    let same = |n: &usize| (4..8).contains(n) || (88..96).contains(n) || one[*n] == other[*n];
+    one.len() == other.len() && (0..one.len()).all(|n| same(&n))
+}
+
 /// What the header says is known from what stands before it; the frames behind it were acknowledged.
 #[test]
 fn the_header_of_the_newest_segment_is_made_again() {
@@ -327,7 +333,10 @@ fn the_header_of_the_newest_segment_is_made_again() {
             twin.disk.set_content(&newest, &damaged);
             twin.reopen();
             assert_eq!(twin.durable, node.durable);
-            assert!(twin.disk.content(&newest) == content, "it is not as it was");
+            assert!(
+                is_but_for_chance(&twin.disk.content(&newest), &content),
+                "it is not as it was"
+            );
             twin.check(9000);
             twin.append(&[100]);
             twin.settle();

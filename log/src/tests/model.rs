@@ -2,7 +2,7 @@
 //! handed over. A node that drives a log through its life, and looks at all of it after each recovery.
 
 use super::disk::{Chance, Crash, TestDisk};
-use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered, SnapshotEvent};
+use crate::{Fetch, From, Log, LogError, LogEvent, LogOptions, Recovered, Salts, SnapshotEvent};
 use kontiki_consensus::{
     Admission, Base, Body, Configuration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position,
     Run, Term, Write, WriteId,
@@ -35,12 +35,17 @@ pub(super) fn options() -> LogOptions {
     }
 }
 
+/// Others in each life.
+pub(super) fn salts(disk: &TestDisk) -> Salts {
+    Salts::new(disk.operations())
+}
+
 pub(super) fn made(disk: &TestDisk) {
-    crate::create(disk.clone(), identity(), &members(), options()).expect("made");
+    crate::create(disk.clone(), identity(), &members(), options(), salts(disk)).expect("made");
 }
 
 pub(super) fn open(disk: &TestDisk) -> Result<(Log<TestDisk>, Recovered), LogError> {
-    Log::open(disk.clone(), CLUSTER, NODE, options())
+    Log::open(disk.clone(), CLUSTER, NODE, options(), salts(disk))
 }
 
 /// A record: its term, the position of its last entry, its bytes or those of its content.

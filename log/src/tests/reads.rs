@@ -1,7 +1,7 @@
 //! What a read costs: it reads about what it gives, and holds on to no more.
 
 use super::disk::TestDisk;
-use super::model::{CLUSTER, GROUP, NODE, entries, identity, members, options};
+use super::model::{CLUSTER, GROUP, NODE, entries, identity, made, members, options, salts};
 use crate::disk::{Completion, Disk, Done, Op, OpId};
 use crate::{Fetch, From, Log, LogEvent, LogOptions};
 use bytes::Bytes;
@@ -80,8 +80,10 @@ fn an_answer_that_does_not_fit_fails_the_log() {
     // Of making a segment: create, rename, sync; a frame; a read.
     for n in 0..5 {
         let disk = TestDisk::new(1);
-        crate::create(disk.clone(), identity(), &members(), options()).expect("made");
-        let (mut log, _) = Log::open(Confused(disk, Some(n)), CLUSTER, NODE, options()).expect("opened");
+        made(&disk);
+        let salts = salts(&disk);
+        let (mut log, _) =
+            Log::open(Confused(disk, Some(n)), CLUSTER, NODE, options(), salts).expect("opened");
         let write = Write {
             install: None,
             purge: None,
@@ -117,10 +119,17 @@ impl Long {
             tail_bytes_max: 1 << 20,
         };
         let disk = TestDisk::new(1);
-        crate::create(disk.clone(), identity(), &members(), options.clone()).expect("made");
-        let read = Rc::default();
+        crate::create(
+            disk.clone(),
+            identity(),
+            &members(),
+            options.clone(),
+            salts(&disk),
+        )
+        .expect("made");
+        let (read, salts) = (Rc::default(), salts(&disk));
         let watched = Watched(disk, Rc::clone(&read));
-        let (mut log, _) = Log::open(watched, CLUSTER, NODE, options).expect("opened");
+        let (mut log, _) = Log::open(watched, CLUSTER, NODE, options, salts).expect("opened");
         for n in 0..frames {
             let lengths = vec![length; records as usize];
             let write = Write {

@@ -1,8 +1,8 @@
 //! Directories that are not what was asked for: each is told from the others, and none is changed.
 
 use super::disk::TestDisk;
-use super::model::{CLUSTER, NODE, Node, identity, made, members, open, options};
-use crate::{Log, LogError, LogOptions, create};
+use super::model::{CLUSTER, NODE, Node, identity, made, members, open, options, salts};
+use crate::{Log, LogError, LogOptions, Salts, create};
 use kontiki_consensus::{Configuration, Incarnation, NodeId};
 use kontiki_wire::{ClusterId, Identity};
 
@@ -21,8 +21,9 @@ fn disk() -> TestDisk {
 
 #[test]
 fn each_is_told_from_the_others() {
-    let opened =
-        |disk: &TestDisk, cluster, node| wrong(Log::open(disk.clone(), cluster, node, options()).map(drop));
+    let opened = |disk: &TestDisk, cluster, node| {
+        wrong(Log::open(disk.clone(), cluster, node, options(), salts(disk)).map(drop))
+    };
     assert!(opened(&TestDisk::new(0), CLUSTER, NODE).contains("holds no log"));
     assert!(opened(&disk(), CLUSTER, NodeId(3)).contains("belongs to node 2"));
     assert!(opened(&disk(), ClusterId(5), NODE).contains("of cluster"));
@@ -32,7 +33,7 @@ fn each_is_told_from_the_others() {
         incarnation: Incarnation(78),
         ..identity()
     };
-    create(other.clone(), identity, &members(), options()).expect("made");
+    create(other.clone(), identity, &members(), options(), Salts::new(2)).expect("made");
     let mut node = Node::new(mixed.clone());
     for _ in 0..8 {
         node.append(&[9000]);
@@ -52,7 +53,7 @@ fn a_newer_version_is_not_taken_for_damage() {
     let name = "log/0000000000000001.seg";
     let mut content = disk.content(name);
     content[10] = 2;
-    let sum = crc32c(&content[8..128]);
+    let sum = crc32c(&content[8..144]);
     content[4..8].copy_from_slice(&sum.to_le_bytes());
     disk.set_content(name, &content);
     let text = wrong(open(&disk).map(drop));
@@ -73,8 +74,9 @@ fn crc32c(bytes: &[u8]) -> u32 {
 
 #[test]
 fn a_log_is_not_made_twice_and_not_of_impossible_options() {
-    let made_again =
-        |disk: TestDisk, members: &Configuration, options| create(disk, identity(), members, options);
+    let made_again = |disk: TestDisk, members: &Configuration, options| {
+        create(disk, identity(), members, options, Salts::new(1))
+    };
     assert!(wrong(made_again(disk(), &members(), options())).contains("holds a log already"));
     let none = Configuration::default();
     assert!(wrong(made_again(TestDisk::new(0), &none, options())).contains("voter"));
@@ -83,7 +85,10 @@ fn a_log_is_not_made_twice_and_not_of_impossible_options() {
         tail_bytes_max: 0,
     };
     assert!(wrong(made_again(TestDisk::new(0), &members(), odd.clone())).contains("segment_bytes is 1000"));
-    assert!(wrong(Log::open(disk(), CLUSTER, NODE, odd).map(drop)).contains("segment_bytes is 1000"));
+    assert!(
+        wrong(Log::open(disk(), CLUSTER, NODE, odd, Salts::new(1)).map(drop))
+            .contains("segment_bytes is 1000")
+    );
 }
 
 #[test]
@@ -100,7 +105,7 @@ fn segments_of_another_length_go_on_to_be_used() {
         segment_bytes: 256 << 10,
         tail_bytes_max: 100,
     };
-    let (mut log, found) = Log::open(disk.clone(), CLUSTER, NODE, longer).expect("opened");
+    let (mut log, found) = Log::open(disk.clone(), CLUSTER, NODE, longer, salts(&disk)).expect("opened");
     assert_eq!(found.restored.last.index.0, records.len() as u64);
     while log.poll().is_some() {}
     let spare = disk.names().pop().expect("a spare");

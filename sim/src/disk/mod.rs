@@ -81,6 +81,12 @@ impl SimDisk {
         }
     }
 
+    /// What a process draws on this machine that nobody else can guess.
+    #[must_use]
+    pub fn draw_secret(&self) -> u64 {
+        self.platter.borrow_mut().secrets.draw()
+    }
+
     /// Moves the disk's clock and completes what ends by then.
     pub fn advance(&self, now: Time) {
         self.platter.borrow_mut().advance(now);

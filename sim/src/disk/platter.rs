@@ -14,6 +14,9 @@ use kontiki_log::disk::{Completion, DiskError, Done, FileId, Op, OpId, is_growin
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 
+/// The stream of what is drawn by processes on a machine.
+const SECRETS: u64 = 0x5ec;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Power {
     On,
@@ -34,6 +37,8 @@ pub(super) struct Platter {
     pub(super) name: String,
     pub(super) now: Time,
     pub(super) random: Random,
+    /// Chance of the machine's, apart from that of the disk.
+    pub(super) secrets: Random,
     pub(super) profile: DiskProfile,
     pub(super) power: Power,
     /// The process is killed once a name has changed in this directory, before that is synced.
@@ -72,6 +77,7 @@ impl Platter {
         Self {
             name: name.to_owned(),
             now: Time::ZERO,
+            secrets: random.clone().fork(SECRETS),
             random,
             profile,
             power: Power::On,
