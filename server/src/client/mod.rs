@@ -2,8 +2,10 @@
 //!
 //! Invariants: a request is sent to another endpoint only if the one before certainly had no effect, or if asking twice
 //! does no harm (reads, and appends that have a key); what an attempt leaves in doubt stays in doubt, whatever a later one is
-//! told. One connection is kept and used again.
+//! told. One connection is kept and used again. An endpoint that has not answered yet may hang: where asking twice does no harm
+//! the next one is asked soon as well, and what may be sent once only goes to an endpoint that has answered something else.
 
+mod attempt;
 mod connection;
 mod endpoint;
 mod error;
@@ -12,6 +14,7 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use error::CallError;
 
 use crate::{api::Outcome, http};
+use attempt::{Attempts, attempt};
 use bytes::Bytes;
 use connection::Connection;
 use error::Refusals;
@@ -24,16 +27,13 @@ use hyper::{
 use kontiki::Code;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 /// An answer's head and body.
 pub(crate) type Answer = Response<Incoming>;
 
 /// How long to wait after every endpoint was tried in vain.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// The client waits so much longer than it tells the node to, so that the node's answer, which knows more, wins.
-const GRACE: Duration = Duration::from_millis(500);
 
 /// An attempt gets at least this long, even if the other endpoints then get less.
 const ATTEMPT_MIN: Duration = Duration::from_secs(1);
@@ -186,25 +186,67 @@ impl Client {
         deadline: Instant,
         doubt: &mut bool,
     ) -> Result<Answer, CallError> {
+        if !call.repeatable && self.connection.is_none() && self.has_others() {
+            // The one that answers is asked first. If none does, the call finds out why.
+            let call = Call::get("/v1/status".into(), http::JSON);
+            let (mut doubt, mut refusals) = (false, Refusals::default());
+            let found = self.round(&call, deadline, &mut doubt, &mut refusals).await;
+            if let Some(Ok(status)) = found {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // It is taken so that the connection can be used again; if that fails, another is opened.
+                drop(timeout(left, status.into_body().collect()).await);
+            }
+        }
         let mut refusals = Refusals::default();
         loop {
-            for untried in (1..=self.endpoints.len()).rev() {
-                let error = match self.attempt(call, share(deadline, untried)).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) => error,
-                };
-                if !call.may_follow(&error) {
-                    self.next_endpoint();
-                    return Err(call.told(error, *doubt));
-                }
-                *doubt |= error.outcome == Outcome::Unknown;
-                refusals.add(self.at, error);
-                self.next_endpoint();
-                if Instant::now() + PAUSE >= deadline {
-                    return Err(call.told(refusals.summary(), *doubt));
-                }
+            if let Some(result) = self.round(call, deadline, doubt, &mut refusals).await {
+                return result;
+            }
+            if Instant::now() + PAUSE >= deadline {
+                return Err(call.told(refusals.summary(), *doubt));
             }
             sleep(PAUSE).await;
+        }
+    }
+
+    /// Asks each endpoint once, beginning with the one in use. `None` if none of them has a final answer.
+    async fn round(
+        &mut self,
+        call: &Call,
+        deadline: Instant,
+        doubt: &mut bool,
+        refusals: &mut Refusals,
+    ) -> Option<Result<Answer, CallError>> {
+        let (first, count) = (self.at, self.endpoints.len());
+        // Who has answered on this connection does not hang, and slowness is no reason to ask twice.
+        let hedged = call.repeatable && self.connection.is_none();
+        let mut attempts = Attempts::default();
+        let mut begun = 0;
+        loop {
+            if begun < count && (begun == 0 || Instant::now() + PAUSE < deadline) {
+                let at = (first + begun) % count;
+                let (endpoint, budget) = (self.endpoints[at].clone(), share(deadline, count - begun));
+                begun += 1;
+                let connection = self.connection.take();
+                let attempt = attempt(endpoint, connection, call.clone(), budget);
+                attempts.begin(at, hedged && begun < count, attempt);
+            }
+            let (at, error) = match attempts.next().await {
+                None if attempts.is_empty() => return None,
+                None => continue,
+                Some((at, Ok((answer, connection)))) => {
+                    (self.at, self.connection) = (at, Some(connection));
+                    return Some(Ok(answer));
+                }
+                Some((at, Err(error))) => (at, error),
+            };
+            *doubt |= error.outcome == Outcome::Unknown && call.may_follow(&error);
+            if !call.may_follow(&error) {
+                self.at = at;
+                self.next_endpoint();
+                return Some(Err(call.told(error, *doubt || !attempts.is_empty())));
+            }
+            refusals.add(at, error);
         }
     }
 
@@ -231,48 +273,21 @@ impl Client {
         call: &Call,
         within: Duration,
     ) -> Result<T, CallError> {
-        let answer = self.attempt(call, within).await?;
+        let endpoint = self.endpoint().clone();
+        let (answer, connection) = attempt(endpoint, self.connection.take(), call.clone(), within).await?;
+        self.connection = Some(connection);
         document(self.endpoint(), answer, within).await
+    }
+
+    /// Whether there is another endpoint than the one in use.
+    pub(crate) fn has_others(&self) -> bool {
+        self.endpoints.len() > 1
     }
 
     /// Leaves the endpoint in use, as after an answer that broke off.
     pub(crate) fn next_endpoint(&mut self) {
         self.at = (self.at + 1) % self.endpoints.len();
         self.connection = None;
-    }
-
-    async fn attempt(&mut self, call: &Call, budget: Duration) -> Result<Answer, CallError> {
-        let endpoint = self.endpoint().clone();
-        let request = call.request(&endpoint, budget)?;
-        let mut connection = self.connected(&endpoint, Instant::now() + budget).await?;
-        // The time for the answer counts from here: connecting must not turn into an unknown outcome.
-        let answer = timeout_at(
-            Instant::now() + budget + GRACE,
-            connection.send(&endpoint, request),
-        )
-        .await;
-        let answer = answer.unwrap_or_else(|_| Err(CallError::unknown(&endpoint, &"no answer in time")))?;
-        self.connection = Some(connection);
-        match answer.status().is_success() {
-            true => Ok(answer),
-            false => Err(refusal(&endpoint, answer, budget).await),
-        }
-    }
-
-    /// A connection that can take a request: the one at hand if it still lives.
-    async fn connected(&mut self, endpoint: &Endpoint, deadline: Instant) -> Result<Connection, CallError> {
-        let connect = async {
-            if let Some(mut connection) = self.connection.take()
-                && connection.ready(endpoint).await.is_ok()
-            {
-                return Ok(connection);
-            }
-            let mut connection = Connection::open(endpoint).await?;
-            connection.ready(endpoint).await?;
-            Ok(connection)
-        };
-        let connected = timeout_at(deadline, connect).await;
-        connected.unwrap_or_else(|_| Err(CallError::unreachable(endpoint, &"no connection in time")))
     }
 }
 
@@ -295,17 +310,6 @@ async fn document<T: DeserializeOwned>(
         Err(_) => return Err(CallError::unknown(endpoint, &"its answer stopped half way")),
     };
     serde_json::from_slice(&body).map_err(|error| CallError::unknown(endpoint, &error))
-}
-
-async fn refusal(endpoint: &Endpoint, answer: Answer, budget: Duration) -> CallError {
-    let status = answer.status().as_u16();
-    let body = timeout(budget + GRACE, answer.into_body().collect()).await;
-    let body = body
-        .ok()
-        .and_then(Result::ok)
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    CallError::refused(endpoint, status, &body)
 }
 
 #[cfg(test)]
