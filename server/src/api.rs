@@ -122,6 +122,15 @@ impl From<kontiki::PeerStatus> for PeerStatus {
     }
 }
 
+/// How a node is, between the entries of a tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Heartbeat {
+    /// The last entry it knows to be committed.
+    pub(crate) committed: u64,
+    /// Whether it knows a leader.
+    pub(crate) leader: bool,
+}
+
 /// What became of an append that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

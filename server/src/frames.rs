@@ -3,6 +3,7 @@
 //! The same framing goes both ways over HTTP (`application/octet-stream`). It is the only framing that carries any
 //! bytes unchanged and needs no escaping.
 
+use crate::api::Heartbeat;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes before each entry.
@@ -27,14 +28,23 @@ pub(crate) fn put(out: &mut BytesMut, entry: &[u8]) -> Result<(), usize> {
 }
 
 /// Appends one heartbeat to `out`.
-pub(crate) fn put_heartbeat(out: &mut BytesMut, committed: u64, leader: bool) {
+pub(crate) fn put_heartbeat(out: &mut BytesMut, Heartbeat { committed, leader }: Heartbeat) {
     out.reserve(LENGTH_BYTES + HEARTBEAT_BYTES);
     out.put_u32_le(HEARTBEAT);
     out.put_u64_le(committed);
     out.put_u8(u8::from(leader));
 }
 
-/// Entries that arrive in pieces.
+/// What arrives between lengths.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Frame {
+    /// An entry.
+    Entry(Bytes),
+    /// A heartbeat of a tail.
+    Heartbeat(Heartbeat),
+}
+
+/// Entries that arrive in pieces, and heartbeats between them.
 #[derive(Default)]
 pub(crate) struct Frames {
     buffer: BytesMut,
@@ -46,12 +56,23 @@ impl Frames {
         self.buffer.extend_from_slice(piece);
     }
 
-    /// The next whole entry, if it has arrived.
-    pub(crate) fn next(&mut self) -> Option<Bytes> {
+    /// The next whole entry or heartbeat, if it has arrived.
+    pub(crate) fn next(&mut self) -> Option<Frame> {
+        if self.buffer.starts_with(&HEARTBEAT.to_le_bytes()) {
+            return self.heartbeat();
+        }
         let end = frame_end(&self.buffer)?;
         let mut frame = self.buffer.split_to(end);
         frame.advance(LENGTH_BYTES);
-        Some(frame.freeze())
+        Some(Frame::Entry(frame.freeze()))
+    }
+
+    fn heartbeat(&mut self) -> Option<Frame> {
+        let end = LENGTH_BYTES + HEARTBEAT_BYTES;
+        let mut beat = (self.buffer.len() >= end).then(|| self.buffer.split_to(end))?;
+        beat.advance(LENGTH_BYTES);
+        let (committed, leader) = (beat.get_u64_le(), beat.get_u8() != 0);
+        Some(Frame::Heartbeat(Heartbeat { committed, leader }))
     }
 
     /// Whether nothing is left: neither an entry nor a part of one.
@@ -108,7 +129,8 @@ mod tests {
             frames.push(&[byte]);
             got.extend(frames.next());
         }
-        assert_eq!(got, ODD);
+        let odd = ODD.map(|entry| Frame::Entry(Bytes::from_static(entry)));
+        assert_eq!(got, odd);
         assert!(frames.is_empty());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An entry that is UTF-8 stands in `text`, any other in `base64`; exactly one of the two is there.
 
-use crate::base64;
+use crate::{api::Heartbeat, base64};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +18,9 @@ struct Written<'a> {
 }
 
 /// A heartbeat as it is written: a line of its own kind, which has no `index`.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Beat {
     heartbeat: Heartbeat,
-}
-
-#[derive(Serialize)]
-struct Heartbeat {
-    committed: u64,
-    leader: bool,
 }
 
 /// An entry as it is given. Other fields are ignored, so that what was read can be appended again.
@@ -54,11 +48,19 @@ pub(crate) fn put(out: &mut Vec<u8>, index: u64, term: u64, entry: &[u8]) -> ser
 }
 
 /// Appends the line of one heartbeat to `out`.
-pub(crate) fn put_heartbeat(out: &mut Vec<u8>, committed: u64, leader: bool) -> serde_json::Result<()> {
-    let heartbeat = Heartbeat { committed, leader };
+pub(crate) fn put_heartbeat(out: &mut Vec<u8>, heartbeat: Heartbeat) -> serde_json::Result<()> {
     serde_json::to_writer(&mut *out, &Beat { heartbeat })?;
     out.push(b'\n');
     Ok(())
+}
+
+/// The heartbeat that a line is, if it is one.
+pub(crate) fn heartbeat(line: &[u8]) -> Option<Heartbeat> {
+    if !line.starts_with(b"{\"heartbeat\"") {
+        return None;
+    }
+    let beat: Beat = serde_json::from_slice(line).ok()?;
+    Some(beat.heartbeat)
 }
 
 /// The entries of a body of such lines. A last line without `\n` counts, an empty one after the last `\n` does not.

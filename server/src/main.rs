@@ -22,10 +22,12 @@ mod lines;
 mod logging;
 mod nearest;
 mod output;
+mod pieces;
 mod range;
 mod read;
 mod serve;
 mod status;
+mod tail;
 mod units;
 
 use clap::{CommandFactory, Parser};
@@ -74,8 +76,8 @@ fn run(command: &Command) -> Result<(), Stop> {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => wait(demo::run(args)),
         Command::Append(args) => wait(append::run(args)),
-        Command::Read(args) => wait(read::read(args)),
-        Command::Tail(args) => wait(read::tail(args)),
+        Command::Read(args) => wait(while_read(read::read(args))),
+        Command::Tail(args) => wait(while_read(tail::tail(args))),
         Command::Status(args) => wait(status::run(args)),
     }
 }
@@ -88,6 +90,14 @@ fn wait(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
     // A thread that reads standard input may never come back.
     runtime.shutdown_background();
     ended
+}
+
+/// Does what is of use only as long as somebody reads what it prints.
+async fn while_read(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
+    tokio::select! {
+        ended = command => ended,
+        () = output::reader_gone() => Err(Stop::ReaderGone),
+    }
 }
 
 fn help() -> ExitCode {

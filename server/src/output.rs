@@ -2,21 +2,50 @@
 
 use crate::failure::{Failure, Stop};
 use kontiki::Code;
+use rustix::{
+    event::{self, PollFd, PollFlags},
+    io::Errno,
+};
 use serde::Serialize;
-use std::io::{self, BufWriter, StdoutLock, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
+    thread,
+};
+use tokio::sync::oneshot;
 
-/// Says a line on standard error. If nobody listens, that is no reason to fail.
+/// Says a line on standard error. If nobody listens, that is no reason to fail. It may quote a node, an entry or a file: what
+/// could confuse a terminal is escaped.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
+        let words = $crate::output::harmless(&format!($($words)*), &['\n', '\t']);
+        let _ = writeln!(std::io::stderr(), "{words}");
     }};
 }
 pub(crate) use say;
 
+/// Ends when the reader of standard output has gone. Never, where that does not show, as with a file.
+pub(crate) async fn reader_gone() {
+    let (sender, gone) = oneshot::channel();
+    // A thread, which ends with the process: nothing that tokio has watches a descriptor that is written to without it.
+    let watch = move || {
+        let out = io::stdout();
+        // No event is asked for: an error and a hang-up are told in any case.
+        while event::poll(&mut [PollFd::new(&out, PollFlags::empty())], None) == Err(Errno::INTR) {}
+        // Whoever waited for it may have gone first.
+        let _ = sender.send(());
+    };
+    let watcher = thread::Builder::new().name("kontiki-reader".into());
+    if watcher.spawn(watch).is_err() || gone.await.is_err() {
+        std::future::pending().await
+    }
+}
+
 /// Standard output, buffered.
 pub(crate) struct Data {
     out: BufWriter<StdoutLock<'static>>,
+    /// Whether a person sees it.
+    terminal: bool,
 }
 
 impl Data {
@@ -24,6 +53,7 @@ impl Data {
     pub(crate) fn new() -> Self {
         Self {
             out: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+            terminal: io::stdout().is_terminal(),
         }
     }
 
@@ -32,9 +62,13 @@ impl Data {
         self.out.write_all(bytes).map_err(stop)
     }
 
-    /// Writes an entry as a line.
-    pub(crate) fn line(&mut self, entry: &[u8]) -> Result<(), Stop> {
-        self.bytes(entry)?;
+    /// Writes an entry, or the JSON of one, as a line: as it is, or made fit for a terminal.
+    pub(crate) fn entry(&mut self, entry: &[u8], is_json: bool) -> Result<(), Stop> {
+        match (self.terminal, is_json) {
+            (false, _) => self.bytes(entry)?,
+            (true, false) => self.bytes(printable(entry).as_bytes())?,
+            (true, true) => self.bytes(printable_json(entry).as_bytes())?,
+        }
         self.bytes(b"\n")
     }
 
@@ -61,18 +95,47 @@ fn stop(error: io::Error) -> Stop {
 pub(crate) fn printable(entry: &[u8]) -> String {
     let mut out = String::with_capacity(entry.len());
     for chunk in entry.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() && c != '\t' {
-                out.extend(c.escape_default())
-            } else {
-                out.push(c)
-            }
-        }
+        out.push_str(&harmless(chunk.valid(), &['\t']));
         for byte in chunk.invalid() {
             out.push_str(&format!("\\x{byte:02x}"));
         }
     }
     out
+}
+
+/// A line of JSON for a person's eyes: the same value, without what could confuse a terminal. JSON escapes some of that itself.
+fn printable_json(line: &[u8]) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in String::from_utf8_lossy(line).chars() {
+        if confuses(c) {
+            // None of them is outside of the basic plane.
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A text in which what could confuse a terminal is escaped, but for the characters that are kept.
+pub(crate) fn harmless(text: &str, kept: &[char]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if confuses(c) && !kept.contains(&c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a character is an order to the terminal rather than something to see: controls, and what changes the direction or
+/// the line of a text.
+fn confuses(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
 }
 
 /// So many entries, in words.
@@ -95,7 +158,7 @@ pub(crate) fn table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -
         let cells = row
             .iter()
             .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
+            .map(|(cell, width)| format!("{:width$}", harmless(cell, &[])));
         out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         out.push('\n');
     }
@@ -110,6 +173,16 @@ mod tests {
     fn a_terminal_is_not_confused() {
         assert_eq!(printable("caf\u{e9}\tx".as_bytes()), "caf\u{e9}\tx");
         assert_eq!(printable(b"a\x1b[2J\r\xff"), "a\\u{1b}[2J\\r\\xff");
+        assert_eq!(
+            printable("x\u{9b}2J \u{202e}y".as_bytes()),
+            "x\\u{9b}2J \\u{202e}y"
+        );
+        let line = "{\"text\":\"\u{9b}2J\u{7f}\"}";
+        let shown = printable_json(line.as_bytes());
+        assert_eq!(shown, "{\"text\":\"\\u009b2J\\u007f\"}");
+        let [shown, line]: [serde_json::Value; 2] =
+            [&*shown, line].map(|json| serde_json::from_str(json).unwrap());
+        assert_eq!(shown, line);
     }
 
     #[test]

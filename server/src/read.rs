@@ -1,33 +1,27 @@
-//! `kontiki read` and `kontiki tail`: print entries as they come.
+//! `kontiki read`: prints a range of entries as they come.
 //!
 //! Reading again does no harm, so an answer that breaks off is continued at another endpoint, from the entry after the
 //! last one printed: nothing is printed twice, and nothing is left out.
 
 use crate::{
-    api::NodeStatus,
-    cli::{ClientArgs, ReadArgs, ReadConsistency, TailArgs},
+    cli::{ClientArgs, ReadArgs, ReadConsistency},
     client::{Answer, Call, Client},
     failure::{Failure, Stop},
-    frames::Frames,
-    http::{FIRST_INDEX, JSON, LAST_INDEX, NDJSON, OCTETS},
-    output::{Data, say},
+    http::{FIRST_INDEX, LAST_INDEX, NDJSON, OCTETS},
+    output::Data,
+    pieces::{Piece, Pieces},
 };
-use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, header::HeaderName};
 use kontiki::Code;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Without `--from`, a tail begins with the last so many entries.
-const TAIL_ENTRIES: u64 = 10;
-
 /// How long to wait before asking again after an answer broke off.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints a range.
 pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
-    let within = args.client.timeout();
     let consistency = consistency(args);
     let mut reader = Reader::new(&args.client, args.range.from.unwrap_or(0));
     let mut end = args.range.to;
@@ -41,7 +35,7 @@ pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
             reader.begin(index_of(&answer, &FIRST_INDEX)?);
         }
         end = end.or(Some(index_of(&answer, &LAST_INDEX)?.saturating_add(1)));
-        match reader.print(answer.into_body(), Some(within)).await? {
+        match reader.print(answer.into_body()).await? {
             None => break,
             Some(why) => reader.go_on(&why).await?,
         }
@@ -64,31 +58,6 @@ fn consistency(args: &ReadArgs) -> String {
         lag.unwrap_or_default(),
         index.unwrap_or_default()
     )
-}
-
-/// Prints entries as they are appended, for ever.
-pub(crate) async fn tail(args: &TailArgs) -> Result<(), Stop> {
-    let from = match args.from {
-        Some(from) => from,
-        None => near_end(&args.client).await?,
-    };
-    say!("kontiki: following from entry {from}; ^C ends it");
-    let mut reader = Reader::new(&args.client, from);
-    loop {
-        let answer = reader.ask(format!("/v1/tail?from={}", reader.next)).await?;
-        let why = reader.print(answer.into_body(), None).await?;
-        reader.go_on(why.as_deref().unwrap_or("the answer ended")).await?;
-    }
-}
-
-/// Where a tail begins that shows the last entries there are.
-async fn near_end(args: &ClientArgs) -> Result<u64, Stop> {
-    let call = Call::get("/v1/status".into(), JSON);
-    let status = Client::new(&args.endpoints)
-        .call_json::<NodeStatus>(&call, args.timeout())
-        .await;
-    let status = status.map_err(|error| error.failure)?;
-    Ok((status.commit + 1).saturating_sub(TAIL_ENTRIES).max(status.first))
 }
 
 fn index_of(answer: &Answer, name: &HeaderName) -> Result<u64, Failure> {
@@ -148,15 +117,11 @@ impl Reader {
         Ok(answer.map_err(|error| error.failure)?)
     }
 
-    /// Prints what a body holds; `idle` bounds the wait for the next piece. Says why if the body broke off.
-    async fn print(&mut self, mut body: Incoming, idle: Option<Duration>) -> Result<Option<String>, Stop> {
-        let mut pieces = if self.json {
-            Pieces::Lines(BytesMut::new())
-        } else {
-            Pieces::Framed(Frames::default())
-        };
+    /// Prints what a body holds. Says why if the body broke off.
+    async fn print(&mut self, mut body: Incoming) -> Result<Option<String>, Stop> {
+        let mut pieces = Pieces::new(self.json);
         loop {
-            let frame = timeout(idle.unwrap_or(Duration::MAX), body.frame()).await;
+            let frame = timeout(self.within, body.frame()).await;
             let piece = match frame {
                 Err(_) => return Ok(Some("the answer stopped half way".into())),
                 Ok(Some(Err(error))) => return Ok(Some(format!("the answer broke off: {error}"))),
@@ -165,9 +130,12 @@ impl Reader {
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
             pieces.push(&piece);
-            while let Some(entry) = pieces.next() {
-                self.data.line(&entry)?;
-                self.next += 1;
+            while let Some(piece) = pieces.next() {
+                // Heartbeats come where they are asked for, and not here.
+                if let Piece::Entry(entry) = piece {
+                    self.data.entry(&entry, self.json)?;
+                    self.next += 1;
+                }
             }
             self.data.flush()?;
         }
@@ -191,39 +159,5 @@ impl Reader {
         self.client.next_endpoint();
         sleep(PAUSE).await;
         Ok(())
-    }
-}
-
-/// What arrived and was not printed yet.
-enum Pieces {
-    Framed(Frames),
-    Lines(BytesMut),
-}
-
-impl Pieces {
-    fn push(&mut self, piece: &[u8]) {
-        match self {
-            Self::Framed(frames) => frames.push(piece),
-            Self::Lines(buffer) => buffer.extend_from_slice(piece),
-        }
-    }
-
-    /// The next whole entry, or the JSON of it.
-    fn next(&mut self) -> Option<Bytes> {
-        match self {
-            Self::Framed(frames) => frames.next(),
-            Self::Lines(buffer) => {
-                let end = buffer.iter().position(|byte| *byte == b'\n')?;
-                let line = buffer.split_to(end + 1).freeze();
-                Some(line.slice(..end))
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Framed(frames) => frames.is_empty(),
-            Self::Lines(buffer) => buffer.is_empty(),
-        }
     }
 }

@@ -45,7 +45,7 @@ async fn texts(args: &AppendArgs) -> Result<(), Stop> {
         report.acknowledge(1..=args.text.len() as u64, &appended);
         data.json(&report)?;
     } else {
-        (appended.first..=appended.last).try_for_each(|index| data.line(index.to_string().as_bytes()))?;
+        (appended.first..=appended.last).try_for_each(|index| data.bytes(format!("{index}\n").as_bytes()))?;
     }
     data.flush()
 }

@@ -13,7 +13,7 @@ use crate::{
     failure::{Failure, Stop},
     input::Input,
     interrupts::Interrupts,
-    output::{Data, entries, printable, say, table},
+    output::{Data, entries, printable, reader_gone, say, table},
     range::EntryRange,
     status::cell,
 };
@@ -25,6 +25,7 @@ use place::Place;
 use std::{
     io::{self, BufRead, IsTerminal, Write},
     path::Path,
+    pin::pin,
     thread,
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
@@ -90,11 +91,13 @@ impl Session {
     async fn obey(&mut self, interrupts: &mut Interrupts) -> Result<(), Stop> {
         let mut lines = read_lines();
         let mut failed = None;
+        let mut gone = pin!(reader_gone());
         while !interrupts.any() {
             self.show_prompt();
             let line = tokio::select! {
                 line = lines.recv() => line,
                 _ = interrupts.next() => break,
+                () = &mut gone => return Err(Stop::ReaderGone),
             };
             let Some(line) = line else { break };
             match self.line(&line?, interrupts).await {

@@ -1,7 +1,7 @@
 //! The media types entries travel in. Each means one thing, in either direction.
 
 use super::problem::Refusal;
-use crate::{frames, json_lines};
+use crate::{api::Heartbeat, frames, json_lines};
 use axum::http::{HeaderMap, header::ACCEPT, header::CONTENT_TYPE};
 use bytes::{Bytes, BytesMut};
 use kontiki::{Code, Entry, Raw};
@@ -118,27 +118,18 @@ impl Wanted {
     }
 }
 
-/// How a node is, between the entries of a tail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Heartbeat {
-    /// The last entry it knows to be committed.
-    pub(super) committed: u64,
-    /// Whether it knows a leader.
-    pub(super) leader: bool,
-}
-
 impl Wanted {
     /// Encodes a heartbeat.
-    pub(super) fn heartbeat(self, Heartbeat { committed, leader }: Heartbeat) -> Result<Bytes, Unencodable> {
+    pub(super) fn heartbeat(self, heartbeat: Heartbeat) -> Result<Bytes, Unencodable> {
         match self {
             Self::Ndjson => {
                 let mut out = Vec::new();
-                json_lines::put_heartbeat(&mut out, committed, leader).map_err(|_| Unencodable)?;
+                json_lines::put_heartbeat(&mut out, heartbeat).map_err(|_| Unencodable)?;
                 Ok(out.into())
             }
             Self::Octets => {
                 let mut out = BytesMut::new();
-                frames::put_heartbeat(&mut out, committed, leader);
+                frames::put_heartbeat(&mut out, heartbeat);
                 Ok(out.freeze())
             }
         }

@@ -3,10 +3,8 @@
 //! Invariant: a body that is not complete is cut off, never ended as if it were. The client sees that (the last chunk is
 //! missing), asks again from the next index, and then hears why.
 
-use super::{
-    media::{Heartbeat, Wanted},
-    problem::Refusal,
-};
+use super::{media::Wanted, problem::Refusal};
+use crate::api::Heartbeat;
 use axum::{
     body::Body,
     http::header::CONTENT_TYPE,

@@ -2,10 +2,11 @@
 
 use super::{
     App, FIRST_INDEX,
-    media::{Heartbeat, Wanted},
+    media::Wanted,
     query::Query,
     stream::{self, PIECE_BYTES, Sink, Streamed},
 };
+use crate::api::Heartbeat;
 use axum::{
     extract::{RawQuery, State},
     http::{HeaderMap, HeaderValue},

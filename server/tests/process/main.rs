@@ -7,6 +7,7 @@ mod append;
 mod channel;
 mod cluster;
 mod demo;
+mod endpoints;
 mod http;
 mod readers;
 mod refusals;

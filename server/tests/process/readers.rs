@@ -2,10 +2,14 @@
 
 use crate::{
     cluster::Cluster,
-    scratch::{Process, until},
+    scratch::{Process, kontiki, until},
 };
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::{
-    io::{PipeReader, PipeWriter, Write, pipe},
+    ffi::OsStr,
+    fs::File,
+    io::{BufRead, BufReader, PipeReader, PipeWriter, Write, pipe},
+    os::unix::ffi::OsStrExt,
     process::Stdio,
     thread,
 };
@@ -76,4 +80,70 @@ fn a_command_whose_standard_error_is_stuck_ends_when_it_is_told_to() {
     append.signal("TERM");
     assert_eq!(append.wait(), 130);
     drop(reader);
+}
+
+/// As `head -1` does, where nothing more is appended.
+#[test]
+fn tail_whose_reader_has_gone_ends_at_once() {
+    let cluster = Cluster::start();
+    assert!(cluster.run(&["append", "one"], b"").status.success());
+    let mut tail = cluster.asking(&[1, 2, 3], &["tail", "--from", "1"]);
+    let mut tail = Process(tail.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut out = BufReader::new(tail.0.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    drop(out);
+    assert_eq!(tail.wait(), 0);
+}
+
+#[test]
+fn demo_whose_reader_has_gone_ends_at_once() {
+    let (reader, writer) = pipe().unwrap();
+    let mut demo = kontiki();
+    demo.args(["demo", "--nodes", "1"]).stdin(Stdio::piped());
+    let mut demo = Process(demo.stdout(writer).stderr(Stdio::piped()).spawn().unwrap());
+    let mut told = BufReader::new(demo.0.stderr.take().unwrap()).lines();
+    while !told.next().unwrap().unwrap().contains("`help` lists") {}
+    drop(reader);
+    assert_eq!(demo.wait(), 0);
+}
+
+/// A terminal, and where it is seen what is written to it.
+fn terminal() -> (File, BufReader<File>) {
+    let seen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&seen).unwrap();
+    unlockpt(&seen).unwrap();
+    let name = ptsname(&seen, Vec::new()).unwrap();
+    let path = OsStr::from_bytes(name.to_bytes());
+    let terminal = File::options().read(true).write(true).open(path).unwrap();
+    (terminal, BufReader::new(seen.into()))
+}
+
+#[test]
+fn entries_are_escaped_on_a_terminal_and_raw_in_a_pipe() {
+    let cluster = Cluster::start();
+    let entry = "\x1b[2J two\nlines \u{9b}2J\t\u{202e}caf\u{e9} \\";
+    assert!(cluster.run(&["append", entry], b"").status.success());
+    assert_eq!(cluster.read_from(1, ".."), format!("{entry}\n").as_bytes());
+    for (args, shown) in [
+        (&["read", ".."][..], "\\u{1b}[2J two\\nlines \\u{9b}2J\t\\u{202e}caf\u{e9} \\\r\n".to_owned()),
+        (
+            &["read", "..", "--json"],
+            "{\"index\":1,\"term\":T,\"text\":\"\\u001b[2J two\\nlines \\u009b2J\\t\\u202ecaf\u{e9} \\\\\"}\r\n".to_owned(),
+        ),
+        (&["tail", "--from", "1"], "\\u{1b}[2J two\\nlines \\u{9b}2J\t\\u{202e}caf\u{e9} \\\r\n".to_owned()),
+    ] {
+        let (terminal, mut seen) = terminal();
+        // A tab stays one.
+        let mut modes = rustix::termios::tcgetattr(&terminal).unwrap();
+        modes.output_modes -= rustix::termios::OutputModes::TABDLY;
+        rustix::termios::tcsetattr(&terminal, rustix::termios::OptionalActions::Now, &modes).unwrap();
+        let mut command = cluster.asking(&[1, 2, 3], args);
+        let _command = Process(command.stdout(terminal).stderr(Stdio::null()).spawn().unwrap());
+        let mut line = String::new();
+        seen.read_line(&mut line).unwrap();
+        let term = line.split("\"term\":").nth(1).and_then(|rest| rest.split(',').next());
+        assert_eq!(line, shown.replace('T', term.unwrap_or("T")), "{args:?}");
+    }
 }
