@@ -14,8 +14,8 @@ const BATCH_LINES_MAX: u64 = 1_000;
 /// Bytes of lines in a batch, unless it is a single line.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// A line above this is refused before it is held in memory; no server accepts an entry of that size.
-const LINE_BYTES_MAX: usize = 1 << 30;
+/// An entry above this is refused before it is held in memory; no server accepts one of that size.
+pub(crate) const ENTRY_BYTES_MAX: usize = 1 << 30;
 
 /// Some consecutive lines, framed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,7 +69,7 @@ impl Batch {
 
 fn too_long(line: u64) -> Failure {
     let text =
-        format!("line {line} is longer than {LINE_BYTES_MAX} bytes; no node takes an entry of that size");
+        format!("line {line} is longer than {ENTRY_BYTES_MAX} bytes; no node takes an entry of that size");
     Failure::new(Code::TooLarge, text)
 }
 
@@ -136,7 +136,7 @@ impl Cutter {
             .position(|byte| *byte == b'\n')
             .map(|at| self.scanned + at);
         self.scanned = end.unwrap_or(self.input.len());
-        if self.scanned > LINE_BYTES_MAX {
+        if self.scanned > ENTRY_BYTES_MAX {
             return Err(too_long(self.lines + 1));
         }
         let rest = (self.ended && !self.input.is_empty()).then_some(self.input.len());

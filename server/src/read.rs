@@ -8,8 +8,9 @@ use crate::{
     client::{Answer, Call, Client},
     failure::{Failure, Stop},
     http::{FIRST_INDEX, LAST_INDEX, NDJSON, OCTETS},
-    output::Data,
+    output::{Data, say},
     pieces::{Piece, Pieces},
+    range::EntryRange,
 };
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, header::HeaderName};
@@ -25,6 +26,7 @@ pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
     let consistency = consistency(args);
     let mut reader = Reader::new(&args.client, args.range.from.unwrap_or(0));
     let mut end = args.range.to;
+    let mut log_end = None;
     while end.is_none_or(|end| reader.next < end) {
         let to = end.map(|end| format!("&to={end}")).unwrap_or_default();
         let from = (reader.next > 0).then(|| format!("&from={}", reader.next));
@@ -34,13 +36,32 @@ pub(crate) async fn read(args: &ReadArgs) -> Result<(), Stop> {
         if reader.next == 0 {
             reader.begin(index_of(&answer, &FIRST_INDEX)?);
         }
-        end = end.or(Some(index_of(&answer, &LAST_INDEX)?.saturating_add(1)));
+        let last = *log_end.get_or_insert(index_of(&answer, &LAST_INDEX)?);
+        end = end.or(Some(last.saturating_add(1)));
         match reader.print(answer.into_body()).await? {
             None => break,
             Some(why) => reader.go_on(&why).await?,
         }
     }
-    reader.data.flush()
+    reader.data.flush()?;
+    log_end.map_or(Ok(()), |last| beyond(&args.range, last))
+}
+
+/// Says where the log ends if more was asked for. That is a failure if it was a single entry.
+fn beyond(range: &EntryRange, last: u64) -> Result<(), Stop> {
+    let end = match last {
+        0 => "the log is empty".to_owned(),
+        last => format!("the log ends at entry {last}"),
+    };
+    match range.from {
+        Some(from) if from > last && range.to == from.checked_add(1) => {
+            return Err(Failure::new(Code::NotFound, format!("there is no entry {from}: {end}")).into());
+        }
+        Some(from) if from > last.saturating_add(1) => say!("kontiki: {end}"),
+        _ if range.to.is_some_and(|to| to > last.saturating_add(1)) => say!("kontiki: {end}"),
+        _ => {}
+    }
+    Ok(())
 }
 
 /// How fresh the range must be, as query parameters. What does not go together the node refuses, and says why.

@@ -17,13 +17,18 @@ use crate::{
     frames,
     input::Input,
     interrupts::Interrupts,
-    lines::Batches,
+    lines::{Batches, ENTRY_BYTES_MAX},
     output::{Data, say},
 };
 use bytes::BytesMut;
 use kontiki::Code;
 use sender::Sender;
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 use through_http::HttpAppender;
 
 /// Appends what the command line names.
@@ -37,7 +42,7 @@ pub(crate) async fn run(args: &AppendArgs) -> Result<(), Stop> {
 /// Appends texts, all or none, and prints their indexes.
 async fn texts(args: &AppendArgs) -> Result<(), Stop> {
     let mut appender = HttpAppender::new(args);
-    let appended = appender.append_body(framed(&args.text)?.freeze()).await;
+    let appended = appender.append_body(framed(&args.text).await?.freeze()).await;
     let appended = appended.map_err(|error| error.into_append_failure())?;
     let mut data = Data::new();
     if args.client.json {
@@ -50,14 +55,50 @@ async fn texts(args: &AppendArgs) -> Result<(), Stop> {
     data.flush()
 }
 
-fn framed(texts: &[OsString]) -> Result<BytesMut, Failure> {
+/// The entries that the texts are; `-` is what standard input holds.
+async fn framed(texts: &[OsString]) -> Result<BytesMut, Failure> {
     let mut body = BytesMut::new();
+    let mut has_input = false;
     for text in texts {
-        frames::put(&mut body, text.as_bytes()).map_err(|length| {
-            Failure::new(Code::TooLarge, format!("a text of {length} bytes is no entry"))
-        })?;
+        let read;
+        let entry = if text == "-" {
+            if std::mem::replace(&mut has_input, true) {
+                return Err(Failure::new(
+                    Code::Usage,
+                    "`-` was given twice, and standard input ends once",
+                ));
+            }
+            read = whole_input().await?;
+            &read
+        } else {
+            text.as_bytes()
+        };
+        frames::put(&mut body, entry).map_err(too_long)?;
     }
     Ok(body)
+}
+
+/// All of standard input, as one entry.
+async fn whole_input() -> Result<Vec<u8>, Failure> {
+    if io::stdin().is_terminal() {
+        say!("kontiki: reading an entry from standard input; ^D ends it");
+    }
+    let mut input = Input::open(Path::new("-"))?;
+    let mut entry = Vec::new();
+    while let Some(piece) = input.next().await? {
+        entry.extend_from_slice(&piece);
+        if entry.len() > ENTRY_BYTES_MAX {
+            return Err(too_long(entry.len()));
+        }
+    }
+    Ok(entry)
+}
+
+fn too_long(length: usize) -> Failure {
+    Failure::new(
+        Code::TooLarge,
+        format!("an entry of {length} bytes or more is taken by no node"),
+    )
 }
 
 /// Appends the lines of a file through HTTP and says at the end what became of them.

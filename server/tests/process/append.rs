@@ -100,6 +100,41 @@ fn texts_are_appended_together_and_their_indexes_printed() {
     );
 }
 
+#[test]
+fn dash_is_what_standard_input_holds_as_one_entry() {
+    let cluster = Cluster::start();
+    let input = b"two\nlines\r\n\xff";
+    let output = cluster.run(&["append", "one", "-", "three"], input);
+    assert_eq!(printed(&output), "1\n2\n3\n", "{}", said(&output));
+    assert_eq!(cluster.read_from(1, "2"), [&input[..], b"\n"].concat());
+    assert_eq!(printed(&cluster.run(&["append", "-"], b"")), "4\n");
+    assert_eq!(cluster.read_from(1, "4"), b"\n");
+    let twice = cluster.run(&["append", "-", "-"], b"x");
+    assert_eq!(twice.status.code(), Some(2), "{}", said(&twice));
+}
+
+#[test]
+fn read_beyond_the_end_says_where_the_log_ends() {
+    let cluster = Cluster::start();
+    let read = |range: &str| {
+        let output = cluster.run(&["read", range], b"");
+        (output.status.code().unwrap(), printed(&output), said(&output))
+    };
+    let empty = |words: &str| format!("kontiki: {words}the log is empty\n");
+    assert_eq!(read("1"), (1, String::new(), empty("there is no entry 1: ")));
+    assert_eq!(read("..5"), (0, String::new(), empty("")));
+    assert_eq!(read(".."), (0, String::new(), String::new()));
+    assert!(cluster.run(&["append", "one", "two"], b"").status.success());
+    let end = |words: &str| format!("kontiki: {words}the log ends at entry 2\n");
+    assert_eq!(read("5000"), (1, String::new(), end("there is no entry 5000: ")));
+    assert_eq!(read("2..5"), (0, "two\n".into(), end("")));
+    assert_eq!(read("4.."), (0, String::new(), end("")));
+    assert_eq!(read("4..9"), (0, String::new(), end("")));
+    // What is next may be asked for.
+    assert_eq!(read("3.."), (0, String::new(), String::new()));
+    assert_eq!(read("1..3"), (0, "one\ntwo\n".into(), String::new()));
+}
+
 /// A tail is printed as it grows.
 #[test]
 fn a_tail_follows_across_the_death_of_the_node_it_listens_to() {
