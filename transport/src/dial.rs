@@ -143,6 +143,10 @@ fn fail(shared: &Shared, peer: &Peer, error: &DialError) {
     let reason = error.to_string();
     peer.down(&reason);
     let text = format!("no connection to {}: {reason}", peer.address());
+    if matches!(error, DialError::ResolverSilent) && shared.warnings.holds(Source::To(peer.node)) {
+        // Each answer of a slow resolver would otherwise be told anew.
+        return;
+    }
     if error.how() != How::Refused && peer.since().elapsed() < shared.limits.absence_max {
         tracing::debug!("connection to node {}: {text}", peer.node);
     } else {

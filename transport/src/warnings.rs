@@ -58,6 +58,11 @@ impl Warnings {
         told.insert(source, text.to_owned());
     }
 
+    /// Whether something is wrong with this one, as far as was told.
+    pub(crate) fn holds(&self, source: Source) -> bool {
+        self.told.borrow().contains_key(&source)
+    }
+
     /// All is well with this one.
     pub(crate) fn clear(&self, source: Source) {
         self.told.borrow_mut().remove(&source);
