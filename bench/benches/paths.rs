@@ -20,6 +20,7 @@ fn packet(len: usize, records: usize) -> Packet {
         prev: LogId::ZERO,
         commit: Index::ZERO,
         round: Round::ZERO,
+        standing: kontiki_consensus::Standing::default(),
         runs: [encoded(len, records).expect("it fits")].into_iter().collect(),
     };
     let (from, to) = (NodeId(1), NodeId(2));

@@ -1,7 +1,7 @@
 //! Commitment: paper §5.3 and §5.4.2.
 //!
 //! Invariants: a record counts where it is on disk, at the leader too; by counting, only a record of
-//! the leader's own term is committed, and with it all before it (Figure 8).
+//! the leader's own term is committed, and with it all before it (Figure 8); what a suspect server holds does not count.
 
 use crate::{Consensus, role::State};
 
@@ -22,7 +22,8 @@ impl Consensus {
         let (own, on_disk) = (self.config.node, self.writes.persisted());
         let configuration = self.log.configuration();
         let reached = configuration.quorum_value(|n| match leader.peers.iter().find(|p| p.id == n) {
-            Some(peer) => peer.matched,
+            Some(peer) if peer.trust.counts() => peer.matched,
+            Some(_) => crate::Index::ZERO,
             None if n == own => on_disk,
             None => crate::Index::ZERO,
         });

@@ -34,6 +34,7 @@ impl Claim {
             | Call::RequestVoteReply {
                 pre: true,
                 granted: true,
+                ..
             } => Self::PreVote,
             Call::RequestVote { transfer: false, .. } => Self::Vote,
             _ => Self::Other,
@@ -267,7 +268,7 @@ impl Consensus {
             Call::RequestVote { pre, transfer, last } => {
                 self.on_request_vote(now, from, term, pre, transfer, last)
             }
-            Call::RequestVoteReply { pre, granted } => self.on_vote(now, from, term, pre, granted),
+            Call::RequestVoteReply { pre, granted, .. } => self.on_vote(now, from, term, pre, granted),
             Call::AppendEntries { .. } | Call::InstallSnapshot { .. } if !current => {
                 self.refuse_old_leader(from);
             }
@@ -276,17 +277,21 @@ impl Consensus {
                 prev,
                 commit,
                 round,
+                standing,
                 runs,
             } => {
-                self.on_append_entries(now, from, (prev, commit, round), runs);
+                self.on_append_entries(now, from, (prev, commit, round), standing, runs);
             }
             Call::AppendEntriesReply {
                 round,
                 persisted,
                 received,
                 conflict,
+                suspect,
             } if current => {
-                self.on_append_entries_reply(now, from, round, persisted, received, conflict);
+                if self.heed_mark(now, from, (round, received, conflict), suspect) {
+                    self.on_append_entries_reply(now, from, round, persisted, received, conflict);
+                }
             }
             Call::ReadIndex { id } => self.on_read_index(from, id),
             Call::ReadIndexReply { id, index } if current => self.on_read_index_reply(id, index),

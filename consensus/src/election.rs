@@ -16,14 +16,21 @@ impl Consensus {
     /// Whether this server may stand for election: it has a vote, a disk that can hold a log, and nothing above
     /// speaks against it.
     pub(crate) fn may_stand(&self) -> bool {
-        !self.disk_full && !self.must_not_lead && self.configuration().is_voter(self.config.node)
+        !self.disk_full
+            && !self.must_not_lead
+            && !self.is_suspect()
+            && self.configuration().is_voter(self.config.node)
     }
 
     /// Becomes a follower, in a later term or of a leader of this one.
     pub(crate) fn become_follower(&mut self, now: Time, term: Term, leader: Option<NodeId>) {
         self.leave_role();
         if term > self.hard_state.term {
-            self.set_hard_state(HardState { term, vote: None });
+            self.set_hard_state(HardState {
+                term,
+                vote: None,
+                ..self.hard_state
+            });
         }
         self.state = State::Follower(Follower {
             leader,
@@ -53,6 +60,7 @@ impl Consensus {
         self.set_hard_state(HardState {
             term,
             vote: Some(self.config.node),
+            ..self.hard_state
         });
         self.state = State::Candidate(Votes::default());
         self.restart_election_timer(now);
@@ -85,7 +93,7 @@ impl Consensus {
         last: LogId,
     ) {
         let granted = if pre {
-            let heeded = term > self.hard_state.term && !self.hears_a_leader(now);
+            let heeded = term > self.hard_state.term && !self.hears_a_leader(now) && !self.is_suspect();
             if heeded && last < self.log.last() {
                 self.stand_instead(now);
             }
@@ -98,11 +106,24 @@ impl Consensus {
         } else {
             self.hard_state.term
         };
-        self.send_in(term, from, Call::RequestVoteReply { pre, granted });
+        let suspect = self.hard_state.suspect;
+        self.send_in(
+            term,
+            from,
+            Call::RequestVoteReply {
+                pre,
+                granted,
+                suspect,
+            },
+        );
     }
 
     /// Gives the vote of this term if it is free or already given to `from`, and its log is up to date.
     fn gives_vote(&mut self, now: Time, from: NodeId, last: LogId, transfer: bool) -> bool {
+        // It may have voted for another and forgotten that.
+        if self.is_suspect() {
+            return false;
+        }
         if self.hard_state.vote == Some(from) {
             return true;
         }
@@ -179,11 +200,17 @@ impl Consensus {
             announce_at: Time::MAX,
             awaited: crate::Index::ZERO,
         });
-        let position = self.log.last_position().next();
-        let noop = Run::new(last.next(), self.hard_state.term, position, Body::Noop);
+        self.append_noop();
+        self.note_role();
+    }
+
+    /// Appends a record of nothing in the own term; gives its place.
+    pub(crate) fn append_noop(&mut self) -> crate::Index {
+        let (index, position) = (self.log.last().index.next(), self.log.last_position().next());
+        let noop = Run::new(index, self.hard_state.term, position, Body::Noop);
         self.writes.append(noop.clone());
         self.log.append(noop);
-        self.note_role();
+        index
     }
 
     /// A heartbeat is due: begin a round, unless no quorum has answered for too long (dissertation §6.2).
@@ -235,7 +262,7 @@ impl Consensus {
         }
     }
 
-    fn set_hard_state(&mut self, state: HardState) {
+    pub(crate) fn set_hard_state(&mut self, state: HardState) {
         self.hard_state = state;
         self.writes.hard_state(state);
     }

@@ -1,7 +1,8 @@
 //! What goes into consensus and what comes out of it: plain data, each one readable line.
 
 use crate::{
-    Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Runs, Term, WriteId,
+    Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Runs, SuspectMark,
+    Term, WriteId,
 };
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
@@ -220,11 +221,61 @@ pub enum Note {
         /// The last record it covers.
         last: LogId,
     },
+    /// This server has lost something it had promised and marks itself: until it is cleared it counts for nothing.
+    Marked {
+        /// The mark.
+        mark: SuspectMark,
+        /// How the loss came to light.
+        loss: Loss,
+    },
+    /// This server holds a record that was committed without it after its leader had heard of the mark: it is
+    /// suspect no longer.
+    Unmarked {
+        /// The mark that was dropped.
+        mark: SuspectMark,
+        /// The record.
+        record: Index,
+    },
+    /// For a leader: a follower refused what it had acknowledged to this leader, which proves a loss.
+    LossProven {
+        /// The follower.
+        peer: NodeId,
+        /// How far it had acknowledged.
+        matched: Index,
+    },
+    /// For a leader: a follower is suspect.
+    PeerMarked {
+        /// The follower.
+        peer: NodeId,
+        /// Its mark.
+        mark: SuspectMark,
+        /// The record that must be committed without it.
+        record: Index,
+    },
+    /// For a leader: a follower is suspect no longer.
+    PeerUnmarked {
+        /// The follower.
+        peer: NodeId,
+    },
     /// A snapshot from another server is durable, and so is that the log begins after it.
     SnapshotInstalled {
         /// The last record it covers.
         last: LogId,
     },
+}
+
+/// How a server learns that it has lost something it had promised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// Its leader names as acknowledged what its disk does not hold.
+    Shorter {
+        /// How far the leader says it had acknowledged.
+        matched: Index,
+        /// How far its disk goes.
+        persisted: Index,
+    },
+    /// Its leader has proven it.
+    Proven,
 }
 
 /// What a restart finds on disk.

@@ -5,7 +5,9 @@
 //! known to equal the leader's log *in this term* and is on disk. While the disk is full nothing new is taken:
 //! the log could not write it, and what waits behind it, terms and votes too, would wait with it.
 
-use crate::{Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Runs, Time, role::State};
+use crate::{
+    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Runs, Standing, Time, role::State,
+};
 
 impl Consensus {
     /// AppendEntries of the current term.
@@ -14,11 +16,13 @@ impl Consensus {
         now: Time,
         from: NodeId,
         (prev, commit, round): (LogId, Index, Round),
+        standing: Standing,
         runs: Runs,
     ) {
         if !self.follow(now, from) {
             return;
         }
+        self.heed(standing);
         let empty = runs.is_empty();
         // What a snapshot covers is committed: this leader has it too (paper §7, Leader Completeness).
         let agrees = prev.index < self.log.base().index || self.log.holds(prev);
@@ -145,6 +149,7 @@ impl Consensus {
             persisted: zero,
             received: zero,
             conflict: None,
+            suspect: self.hard_state.suspect,
         };
         self.send(from, call);
     }
@@ -172,6 +177,7 @@ impl Consensus {
             persisted,
             received: follower.received,
             conflict,
+            suspect: self.hard_state.suspect,
         };
         self.send(leader, call);
     }

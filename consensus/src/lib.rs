@@ -31,19 +31,20 @@ mod replication;
 mod role;
 mod run;
 mod snapshot;
+mod suspect;
 mod types;
 mod writes;
 
 pub use self::core::Consensus;
 pub use config::Config;
 pub use configuration::Configuration;
-pub use event::{Admission, Base, Event, Note, Output, Restored, TermStart, Write};
+pub use event::{Admission, Base, Event, Loss, Note, Output, Restored, TermStart, Write};
 pub use few::Few;
-pub use message::{Call, Conflict, Message};
+pub use message::{Call, Conflict, Message, Standing, Verdict};
 pub use run::{Body, Mark, MarkList, Records, Run, Runs};
 pub use types::{
-    Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, Term, Time,
-    WriteId,
+    Duration, GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, ReadId, Round, SuspectMark,
+    Term, Time, WriteId,
 };
 
 /// What a server is at the moment, without what it owns in that role.

@@ -1,6 +1,6 @@
 //! The remote procedure calls of the paper, as plain data.
 
-use crate::{Index, LogId, NodeId, Position, ReadId, Round, Runs, Term};
+use crate::{Index, LogId, NodeId, Position, ReadId, Round, Runs, SuspectMark, Term};
 use ::core::fmt;
 
 /// A message from one server to another.
@@ -34,6 +34,8 @@ pub enum Call {
         pre: bool,
         /// Whether the vote is given.
         granted: bool,
+        /// The mark of the server that answers, if it is suspect: then it gives no vote.
+        suspect: SuspectMark,
     },
     /// AppendEntries (paper §5.3). Without runs it is a heartbeat.
     AppendEntries {
@@ -43,6 +45,8 @@ pub enum Call {
         commit: Index,
         /// The latest heartbeat round; the answer echoes it (dissertation §6.4).
         round: Round,
+        /// How the server that this is for stands with its leader.
+        standing: Standing,
         /// Consecutive runs, the first beginning just after `prev`.
         runs: Runs,
     },
@@ -56,6 +60,8 @@ pub enum Call {
         received: Index,
         /// Set where `prev` was not found.
         conflict: Option<Conflict>,
+        /// The mark of the follower, if it is suspect: then nothing of this counts for a majority.
+        suspect: SuspectMark,
     },
     /// InstallSnapshot (paper §7): the records that the follower lacks are in the leader's log no more; a
     /// snapshot covers them. It announces and carries no data: the follower fetches those at its own pace
@@ -78,6 +84,29 @@ pub enum Call {
         /// The index to wait for; `None` if the one asked is not a leader that can say.
         index: Option<Index>,
     },
+}
+
+/// What a leader tells a follower of that follower itself, with each AppendEntries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// What the follower has acknowledged in this term (Figure 2's `matchIndex`): a disk that holds less has lost something.
+    pub matched: Index,
+    /// The mark the leader has heard of it; zero if none.
+    pub mark: SuspectMark,
+    /// What else there is to say to a follower with that mark.
+    pub verdict: Verdict,
+}
+
+/// What a leader has found out about a follower.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Verdict {
+    /// Nothing.
+    #[default]
+    None,
+    /// It has lost what it had acknowledged with that mark, or with none: it is to mark itself anew.
+    Lost,
+    /// It may drop the mark once this record of the leader's term is on its disk.
+    Cleared(Index),
 }
 
 /// Why AppendEntries was refused, and where to look next (paper §5.3, end).

@@ -1,8 +1,8 @@
 //! The only door messages leave by, and the durability gate in it.
 //!
-//! One rule serves every message: none leaves before the sender's term and vote, as they stood when
+//! One rule serves every message: none leaves before the sender's term, vote and mark, as they stood when
 //! it was written, are on disk. A vote therefore waits for the vote, anything said in a new term
-//! for the term. Acknowledgements name only what is persisted already when they are written, which
+//! for the term, and what a suspect server says for its mark. Acknowledgements name only what is persisted already when they are written, which
 //! is asserted here; AppendEntries promises nothing, and a leader's term has been on disk since its
 //! election, so it never waits. The gate table stands in `docs/ARCHITECTURE.md`.
 //!
@@ -40,6 +40,11 @@ impl Outbox {
         }
         self.waiting.push(send);
         Ok(())
+    }
+
+    /// Drops all that has not left: it does not say what is known now.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
     }
 
     /// Drops what this message takes the place of.

@@ -3,10 +3,10 @@
 //! `Probe` looks for the place where the logs agree, one message at a time; `Replicate` sends ahead,
 //! up to a window of bytes that are not yet on the follower's disk; `Snapshot` waits until a follower
 //! that lacks what the log no longer holds has fetched it. Invariants: `matched` never goes
-//! back and is below `next`; `matched` comes only from what the follower says it has persisted; a follower
+//! back but to zero, for a follower that has lost what it acknowledged, and is below `next`; `matched` comes only from what the follower says it has persisted; a follower
 //! in `Snapshot` is told of the same one until it has it or it is gone.
 
-use crate::{Duration, Index, LogId, NodeId, Position, Round, Time};
+use crate::{Duration, Index, LogId, NodeId, Position, Round, Time, suspect::Trust};
 use alloc::collections::VecDeque;
 
 #[derive(Debug)]
@@ -27,6 +27,10 @@ pub(crate) struct Progress {
     pub(crate) told_round: Round,
     pub(crate) told_commit: Index,
     pub(crate) heard_at: Time,
+    /// The round that was the newest when `matched` last moved: who answers a later one knew of that.
+    pub(crate) matched_in: Round,
+    /// Whether what it says counts.
+    pub(crate) trust: Trust,
     /// When `received` last moved, or the first message beyond it was sent: what runs out when one is lost.
     moved_at: Time,
 }
@@ -70,8 +74,16 @@ impl Progress {
             told_round: Round::ZERO,
             told_commit: Index::ZERO,
             heard_at: now,
+            matched_in: Round::ZERO,
+            trust: Trust::default(),
             moved_at: now,
         }
+    }
+
+    /// It has lost what it had acknowledged: nothing is known to be on its disk, and it is looked for anew before `next`.
+    pub(crate) fn forget(&mut self, next: Index) {
+        self.matched = Index::ZERO;
+        self.probe(next);
     }
 
     /// What is under way is taken for lost: a probe is repeated as it was, and so is word of a snapshot.

@@ -1,6 +1,6 @@
 //! Chance that can be repeated: every draw follows from the seed (SplitMix64).
 
-use crate::Duration;
+use crate::{Duration, SuspectMark};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
@@ -16,6 +16,11 @@ impl Random {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// A mark that nobody has had before, but for chances of one in 2^64.
+    pub(crate) fn mark(&mut self) -> SuspectMark {
+        SuspectMark(self.next().max(1))
     }
 
     /// A duration from `min` on, below `max`.

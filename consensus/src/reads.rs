@@ -127,7 +127,8 @@ impl Consensus {
         };
         let (own, current) = (self.config.node, leader.round);
         let round = configuration.quorum_value(|n| match leader.peers.iter().find(|p| p.id == n) {
-            Some(peer) => peer.round,
+            Some(peer) if peer.trust.counts() => peer.round,
+            Some(_) => Round::ZERO,
             None if n == own => current,
             None => Round::ZERO,
         });

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a leader never removes or rewrites a record of its own (Leader Append-Only); what a
 //! follower is sent begins just after a record it was told of; what a refusal says about records that
-//! are known to be on its disk is an old story and is ignored.
+//! are known to be on its disk is an old story and is ignored, or else proves a loss (`suspect`).
 
 use crate::{
     Call, Conflict, Consensus, Index, LogId, NodeId, Note, Output, Round, Run, Runs, Time,
@@ -26,6 +26,7 @@ impl Consensus {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
+        let newest = leader.round;
         let Some(peer) = leader.peer(from) else { return };
         if persisted > last || received > last {
             self.fail("a follower acknowledged records that its leader does not have");
@@ -33,9 +34,12 @@ impl Consensus {
         }
         let old_round = peer.round;
         let moved = peer.acknowledged(round, persisted, received, now);
+        if moved {
+            peer.matched_in = newest;
+        }
         let answered = round > old_round;
         match conflict {
-            Some(conflict) => self.on_conflict(from, conflict),
+            Some(conflict) => self.on_conflict(from, round, conflict),
             None => peer.follow_up(),
         }
         // What is committed already is committed by no further answer.
@@ -48,21 +52,33 @@ impl Consensus {
     }
 
     /// Goes back to where the logs may agree, skipping whole terms (§5.3, end).
-    fn on_conflict(&mut self, from: NodeId, conflict: Conflict) {
-        // What lies before the base is no longer here to be compared: a snapshot goes out from there.
-        let base = self.log.base().index;
-        let agreement = self.log.furthest_agreement(conflict.hint);
-        let next = agreement.map_or(base, |a| a.index.next());
+    fn on_conflict(&mut self, from: NodeId, round: Round, conflict: Conflict) {
+        let next = self.next_after(conflict);
         let State::Leader(leader) = &mut self.state else {
             return;
         };
         let Some(peer) = leader.peer(from) else { return };
-        if conflict.prev <= peer.matched || !peer.awaits_answer_at(conflict.prev) {
+        if conflict.prev <= peer.matched {
+            // The answer to an older round may have been overtaken by what it refuses.
+            if round > peer.matched_in {
+                self.loss_is_proven(from, next);
+            }
             return;
         }
-        peer.probe(next.min(conflict.prev));
+        if !peer.awaits_answer_at(conflict.prev) {
+            return;
+        }
+        peer.probe(next);
         let next = peer.next;
         self.note(Note::Backtracked { peer: from, next });
+    }
+
+    /// Where to go on with a follower that refused: just after where the logs may agree.
+    pub(crate) fn next_after(&self, conflict: Conflict) -> Index {
+        // What lies before the base is no longer here to be compared: a snapshot goes out from there.
+        let base = self.log.base().index;
+        let agreement = self.log.furthest_agreement(conflict.hint);
+        agreement.map_or(base, |a| a.index.next()).min(conflict.prev)
     }
 
     /// What was sent is lost: look again for where the follower's log ends.
@@ -204,12 +220,14 @@ impl Consensus {
         peer.sent(last, weight, now);
         (peer.told_round, peer.told_commit) = (round, commit);
         let (id, prev) = (peer.id, LogId::new(term, index));
+        let standing = peer.standing(commit);
         self.send(
             id,
             Call::AppendEntries {
                 prev,
                 commit,
                 round,
+                standing,
                 runs,
             },
         );
@@ -231,12 +249,14 @@ impl Consensus {
         let prev = log
             .term_at(index)
             .map_or(LogId::ZERO, |term| LogId::new(term, index));
+        let standing = peer.standing(commit);
         self.send(
             id,
             Call::AppendEntries {
                 prev,
                 commit,
                 round,
+                standing,
                 runs: Runs::new(),
             },
         );

@@ -76,6 +76,12 @@ number!(
     Incarnation, "x"
 );
 
+number!(
+    /// The mark of a server that lost something it had promised: drawn at random for each loss, so that what was
+    /// said about one loss is never taken for word about another. Zero is no mark.
+    SuspectMark, "s"
+);
+
 /// One Raft group. There is one today; the field is in every format so that many can share a log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct GroupId(pub u32);
@@ -158,11 +164,14 @@ impl fmt::Debug for LogId {
     }
 }
 
-/// What Figure 2 calls `currentTerm` and `votedFor`: durable before anything that depends on it leaves the node.
+/// What Figure 2 calls `currentTerm` and `votedFor`, and whether both can be relied on: durable before anything that
+/// depends on it leaves the node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct HardState {
     /// The latest term this server has seen.
     pub term: Term,
     /// The candidate that got this server's vote in `term`.
     pub vote: Option<NodeId>,
+    /// The mark of a loss that this server has not made up for; zero if it knows of none.
+    pub suspect: SuspectMark,
 }

@@ -14,7 +14,7 @@ use common::{
 };
 use kontiki_consensus::{
     Body, Call, Configuration, Conflict, Duration, Event, Index, Message, NodeId, Output, ReadId, Role,
-    Round, Run, Term,
+    Round, Run, SuspectMark, Term,
 };
 
 mod state {
@@ -501,6 +501,7 @@ mod rules_for_leaders {
             persisted: zero,
             received: zero,
             conflict,
+            suspect: SuspectMark::ZERO,
         };
         let sent = hear(&mut cluster, 3, 2, refusal.clone());
         let Call::AppendEntries { prev, runs, .. } = &sent[0].call else {
@@ -573,6 +574,7 @@ mod rules_for_leaders {
             persisted: Index(persisted),
             received: Index(received),
             conflict: None,
+            suspect: SuspectMark::ZERO,
         };
         hear(&mut cluster, 2, 2, reply(2, 3));
         assert_eq!(cluster.at(1).commit(), Index(2));
@@ -737,6 +739,7 @@ mod pre_vote {
             Call::RequestVoteReply {
                 pre: true,
                 granted: false,
+                suspect: SuspectMark::ZERO,
             },
         );
         assert_eq!((cluster.role(1), cluster.at(1).term()), (Role::Follower, Term(8)));

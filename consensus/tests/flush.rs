@@ -5,10 +5,11 @@ mod common;
 use common::{
     Cluster,
     hand_made::{
-        N1, acknowledge, acknowledged, alone, append, hear, id, leading, leading_as, run, said, sleep, terms,
+        N1, acknowledge, acknowledged, alone, append, append_to, hear, id, leading, leading_as, run, said,
+        sleep, terms,
     },
 };
-use kontiki_consensus::{Call, Duration, Event, Index, Message, NodeId, Output, Term};
+use kontiki_consensus::{Call, Duration, Event, Index, Message, NodeId, Output, Standing, Term};
 
 #[test]
 fn a_second_flush_at_the_same_time_says_nothing() {
@@ -43,9 +44,16 @@ fn a_follower_that_has_all_is_told_at_once_of_a_commit_and_of_a_round() {
     cluster.propose(N1, 1, 8);
     said(&mut cluster);
     let after_commit = hear(&mut cluster, 2, 2, acknowledge(1, 3));
-    assert_eq!(told(after_commit), [append(id(3, 2), 3, 1, vec![])]);
+    let standing = Standing {
+        matched: Index(3),
+        ..Standing::default()
+    };
+    assert_eq!(told(after_commit), [append_to(standing, id(3, 2), 3, 1, vec![])]);
     cluster.read(N1);
-    assert_eq!(told(said(&mut cluster)), [append(id(3, 2), 3, 2, vec![])]);
+    assert_eq!(
+        told(said(&mut cluster)),
+        [append_to(standing, id(3, 2), 3, 2, vec![])]
+    );
 }
 
 /// What n2 is sent: whether records, and the commit index.

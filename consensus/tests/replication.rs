@@ -8,7 +8,7 @@ use common::{
 };
 use kontiki_consensus::{
     Body, Call, Config, Configuration, Conflict, Event, HardState, Index, LogId, Message, NodeId, Output,
-    Position, Role, Round, Run, Term, Time, WriteId,
+    Position, Role, Round, Run, SuspectMark, Term, Time, WriteId,
 };
 
 const N2: NodeId = NodeId(2);
@@ -30,6 +30,7 @@ fn answer(round: u64, persisted: u64, received: u64) -> Call {
         persisted,
         received,
         conflict: None,
+        suspect: SuspectMark::ZERO,
     }
 }
 
@@ -44,6 +45,7 @@ fn refusal(received: u64, prev: u64) -> Call {
         persisted: received,
         received,
         conflict,
+        suspect: SuspectMark::ZERO,
     }
 }
 
@@ -171,6 +173,7 @@ fn where_the_disk_gives_nothing_it_is_not_asked_again_at_once() {
             prev: Index(4),
             hint: id(1, 1),
         }),
+        suspect: SuspectMark::ZERO,
     };
     let probe = hear(&mut cluster, 2, 2, refused);
     assert_eq!(
@@ -266,7 +269,8 @@ fn a_vote_and_a_truncation_go_in_one_write_in_this_order() {
         write.hard_state,
         Some(HardState {
             term: Term(3),
-            vote: None
+            vote: None,
+            ..HardState::default()
         })
     );
     assert_eq!(

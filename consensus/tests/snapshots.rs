@@ -13,7 +13,7 @@ use common::{
 };
 use kontiki_consensus::{
     Base, Body, Call, Config, Configuration, Conflict, Consensus, Event, HardState, Index, LogId, Message,
-    NodeId, Note, Output, Position, Restored, Role, Round, Run, Term, TermStart, Time,
+    NodeId, Note, Output, Position, Restored, Role, Round, Run, SuspectMark, Term, TermStart, Time,
 };
 
 const N2: NodeId = NodeId(2);
@@ -61,6 +61,7 @@ fn refusal(hint: LogId) -> Call {
         persisted: Index(1),
         received: Index(1),
         conflict,
+        suspect: SuspectMark::ZERO,
     }
 }
 
@@ -263,6 +264,7 @@ mod compaction {
             hard_state: HardState {
                 term: Term(2),
                 vote: None,
+                ..HardState::default()
             },
             base: id(5, 1),
             base_position: Position(4),

@@ -105,6 +105,7 @@ mod session;
 mod shared;
 mod status;
 mod storage;
+mod suspect;
 mod tail;
 mod turns;
 mod worker;

@@ -13,6 +13,7 @@ use crate::{
     reading::Reading,
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
+    suspect,
     worker::Worker,
 };
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
@@ -470,6 +471,11 @@ impl<N: Network> Ports for Outside<N> {
                 tracing::info!(%node, %term, ?role, leader, "role");
             }
             Note::SteppedDown(why) => tracing::warn!(%node, why, "stepped down"),
+            Note::Marked { loss, .. } => suspect::marked(node, *loss),
+            Note::Unmarked { record, .. } => suspect::unmarked(node, *record),
+            Note::LossProven { peer, matched } => suspect::loss_proven(node, *peer, *matched),
+            Note::PeerMarked { peer, record, .. } => suspect::peer_marked(node, *peer, *record),
+            Note::PeerUnmarked { peer } => suspect::peer_unmarked(node, *peer),
             other => tracing::debug!(%node, note = ?other, "note"),
         }
     }

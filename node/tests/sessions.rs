@@ -138,6 +138,7 @@ fn a_session_that_its_leader_could_not_open_is_opened_by_the_next() {
         call: Call::RequestVoteReply {
             pre: false,
             granted: false,
+            suspect: kontiki_consensus::SuspectMark::ZERO,
         },
     };
     world.hand(names[1], leader, PeerMessage::Raft(later));

@@ -231,6 +231,7 @@ fn behind(file: &SnapshotFile) -> Restored {
         hard_state: HardState {
             term: base.last.term,
             vote: None,
+            ..HardState::default()
         },
         base: base.last,
         base_position: base.position,

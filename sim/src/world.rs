@@ -557,6 +557,7 @@ fn view(process: &Process, now: Time, truncated: Option<Index>) -> View {
         hard_state: HardState {
             term: consensus.term(),
             vote: consensus.vote(),
+            ..HardState::default()
         },
         role: consensus.role(),
         last: consensus.last(),

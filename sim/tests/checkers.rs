@@ -2,7 +2,7 @@
 
 use kontiki_consensus::{
     Body, Call, Configuration, Duration, HardState, Index, LogId, Message, NodeId, Position, Restored, Run,
-    Term, TermStart, Time, Write, WriteId,
+    SuspectMark, Term, TermStart, Time, Write, WriteId,
 };
 use kontiki_node::{Consistency, Token};
 use kontiki_sim::archive::Archive;
@@ -208,6 +208,7 @@ fn hard_states_refuse_an_earlier_term_and_a_second_vote() {
     let state = |term, vote| HardState {
         term: Term(term),
         vote,
+        ..HardState::default()
     };
     assert!(checker.seen(ONE, state(4, Some(TWO))).is_ok());
     assert!(checker.seen(ONE, state(3, None)).is_err());
@@ -220,6 +221,7 @@ fn a_vote_that_was_not_durable_may_be_given_again_after_a_crash() {
     let state = |term, vote| HardState {
         term: Term(term),
         vote,
+        ..HardState::default()
     };
     assert!(checker.seen(ONE, state(4, Some(TWO))).is_ok());
     checker.down(ONE, state(3, None));
@@ -241,6 +243,7 @@ fn the_gate_refuses_what_is_not_durable() {
     let state = HardState {
         term: Term(2),
         vote: Some(THREE),
+        ..HardState::default()
     };
     ledger
         .write(&Write {
@@ -251,12 +254,14 @@ fn the_gate_refuses_what_is_not_durable() {
     let granted = Call::RequestVoteReply {
         pre: false,
         granted: true,
+        suspect: SuspectMark::ZERO,
     };
     let acknowledged = |persisted| Call::AppendEntriesReply {
         round: kontiki_consensus::Round(1),
         persisted: Index(persisted),
         received: Index(2),
         conflict: None,
+        suspect: SuspectMark::ZERO,
     };
     let mut checker = HardStates::default();
     assert!(
@@ -533,6 +538,7 @@ fn recovery_may_find_more_than_was_reported_but_not_less_nor_anything_else() {
     let other = HardState {
         term: Term(9),
         vote: None,
+        ..HardState::default()
     };
     assert!(
         with_pending().reopen(&found(&[0, 1, 1], other)).is_err(),
@@ -568,7 +574,11 @@ fn memory_refuses_to_drop_what_is_not_on_disk() {
 
 #[test]
 fn hard_states_refuse_a_vote_taken_back() {
-    let state = |vote| HardState { term: Term(3), vote };
+    let state = |vote| HardState {
+        term: Term(3),
+        vote,
+        ..HardState::default()
+    };
     let mut states = HardStates::default();
     assert!(states.seen(ONE, state(None)).is_ok());
     assert!(states.seen(ONE, state(Some(TWO))).is_ok());

@@ -7,6 +7,7 @@
 //! bodies are read as far as they are known, flags that must be understood and are not are refused.
 
 mod body;
+mod words;
 
 use crate::{ClusterId, Packet, PeerMessage, record::RecordError};
 use body::Body;

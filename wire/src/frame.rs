@@ -11,17 +11,17 @@
 
 use crate::{ClusterId, Salt};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kontiki_consensus::{GroupId, HardState, Index, NodeId, Term};
+use kontiki_consensus::{GroupId, HardState, Index, NodeId, SuspectMark, Term};
 
 /// What a device writes whole or not at all, in bytes. Frames begin at multiples of it.
 pub const SECTOR: usize = 512;
 /// How many groups a frame or a segment's header can speak of: what fits into a sector.
-pub const GROUPS_MAX: usize = 8;
+pub const GROUPS_MAX: usize = 7;
 
 const MAGIC: [u8; 4] = *b"KTKF";
 const SUMMED_FROM: usize = 8;
 const FIXED_BYTES: usize = 56;
-const PART_BYTES: usize = 56;
+const PART_BYTES: usize = 64;
 /// Flags that a reader must understand; it may ignore the others. None is defined yet.
 const REQUIRED_FLAGS: u16 = 0x00ff;
 const HARD_STATE: u16 = 1;
@@ -54,7 +54,7 @@ pub struct FrameHeader {
 pub struct FramePart {
     /// The group.
     pub group: GroupId,
-    /// Its new term and vote.
+    /// Its new term, vote and mark.
     pub hard_state: Option<HardState>,
     /// The first record that is removed, with all after it.
     pub truncate: Option<Index>,
@@ -230,6 +230,7 @@ impl FramePart {
         out.put_u16_le(self.base.map_or(0, |b| b.bytes));
         out.put_u64_le(state.term.0);
         out.put_u64_le(state.vote.unwrap_or_default().0);
+        out.put_u64_le(state.suspect.0);
         out.put_u64_le(self.truncate.unwrap_or_default().0);
         out.put_u64_le(self.records_term.0);
         out.put_u64_le(self.first.0);
@@ -242,12 +243,14 @@ impl FramePart {
         let (flags, base_bytes) = (bytes.get_u16_le(), bytes.get_u16_le());
         known("part flags", flags & REQUIRED_FLAGS, KNOWN_PART_FLAGS)?;
         let (term, vote) = (Term(bytes.get_u64_le()), NodeId(bytes.get_u64_le()));
+        let suspect = SuspectMark(bytes.get_u64_le());
         let truncate = Index(bytes.get_u64_le());
         Ok(Self {
             group,
             hard_state: Some(HardState {
                 term,
                 vote: some_node(vote),
+                suspect,
             })
             .filter(|_| flags & HARD_STATE != 0),
             truncate: Some(truncate).filter(|_| flags & TRUNCATE != 0),
@@ -300,6 +303,7 @@ mod tests {
             hard_state: Some(HardState {
                 term: Term(5),
                 vote: Some(NodeId(2)),
+                suspect: SuspectMark(0x0123_4567_89ab_cdef),
             }),
             truncate: Some(Index(9)),
             base: None,
@@ -335,11 +339,11 @@ mod tests {
     #[test]
     fn a_header_comes_back() {
         let bytes = header().encode(CLUSTER);
-        assert_eq!(bytes.len(), 56 + 2 * 56);
+        assert_eq!(bytes.len(), 56 + 2 * 64);
         assert_eq!(read(&bytes), Ok(header()));
         let unsalted = FrameHeader::read(CLUSTER, (4, None), 1024, &bytes);
         assert_eq!(unsalted, Ok(header()));
-        assert_eq!(header().end(), 1024 + 168 + 300 + 48);
+        assert_eq!(header().end(), 1024 + 184 + 300 + 48);
     }
 
     #[test]
@@ -347,7 +351,7 @@ mod tests {
         let mut cut = header();
         cut.parts.truncate(1);
         let bytes = cut.encode(CLUSTER);
-        assert_eq!(bytes.len(), 168);
+        assert_eq!(bytes.len(), 184);
         assert_eq!(read(&bytes), Ok(cut));
     }
 

@@ -10,7 +10,9 @@
 use crate::frame::{GROUPS_MAX, SECTOR, some_node};
 use crate::{ClusterId, Identity, Salt};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kontiki_consensus::{GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, Term, TermStart};
+use kontiki_consensus::{
+    GroupId, HardState, Incarnation, Index, LogId, NodeId, Position, SuspectMark, Term, TermStart,
+};
 
 /// The version of the log's format this program writes, and the newest it reads.
 pub const VERSION: u16 = 1;
@@ -19,10 +21,10 @@ const MAGIC: [u8; 4] = *b"KTKS";
 const INDEX_MAGIC: [u8; 4] = *b"KTKI";
 const SUMMED_FROM: usize = 8;
 const FIXED_BYTES: usize = 96;
-const GROUP_BYTES: usize = 48;
+const GROUP_BYTES: usize = 56;
 /// Length of the end of an index, which says how long the whole is.
 pub const TRAILER_BYTES: usize = 56;
-const INDEX_GROUP_BYTES: usize = 72;
+const INDEX_GROUP_BYTES: usize = 80;
 const TERM_BYTES: usize = 24;
 const ENTRY_BYTES: usize = 24;
 
@@ -53,7 +55,7 @@ pub struct SegmentHeader {
 pub struct GroupStart {
     /// The group.
     pub group: GroupId,
-    /// Its term and vote.
+    /// Its term, vote and mark.
     pub hard_state: HardState,
     /// Its last record.
     pub last: LogId,
@@ -170,10 +172,11 @@ impl GroupStart {
     }
 }
 
-/// Term, vote, last index, its term, last position: 40 bytes.
+/// Term, vote, mark, last index, its term, last position: 48 bytes.
 fn put_standing(out: &mut BytesMut, hard_state: HardState, last: LogId, last_position: Position) {
     out.put_u64_le(hard_state.term.0);
     out.put_u64_le(hard_state.vote.unwrap_or_default().0);
+    out.put_u64_le(hard_state.suspect.0);
     out.put_u64_le(last.index.0);
     out.put_u64_le(last.term.0);
     out.put_u64_le(last_position.0);
@@ -181,12 +184,14 @@ fn put_standing(out: &mut BytesMut, hard_state: HardState, last: LogId, last_pos
 
 fn get_standing(bytes: &mut &[u8]) -> (HardState, LogId, Position) {
     let (term, vote) = (Term(bytes.get_u64_le()), NodeId(bytes.get_u64_le()));
+    let suspect = SuspectMark(bytes.get_u64_le());
     let index = Index(bytes.get_u64_le());
     let last = LogId::new(Term(bytes.get_u64_le()), index);
     (
         HardState {
             term,
             vote: some_node(vote),
+            suspect,
         },
         last,
         Position(bytes.get_u64_le()),
@@ -213,7 +218,7 @@ pub struct SegmentIndex {
 pub struct GroupIndex {
     /// The group.
     pub group: GroupId,
-    /// Term and vote at its end.
+    /// Term, vote and mark at its end.
     pub hard_state: HardState,
     /// The last record that stands in an earlier segment and is still valid at the end of this one.
     pub kept: Index,
@@ -420,6 +425,7 @@ mod tests {
             hard_state: HardState {
                 term: Term(n),
                 vote: Some(NodeId(n + 1)),
+                suspect: SuspectMark(n + 2),
             },
             last: LogId::new(Term(n), Index(n * 2)),
             last_position: Position(n),
@@ -446,6 +452,7 @@ mod tests {
             hard_state: HardState {
                 term: Term(5),
                 vote: None,
+                suspect: SuspectMark(6),
             },
             kept: Index(10),
             last: LogId::new(Term(4), Index(20)),

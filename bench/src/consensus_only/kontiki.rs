@@ -32,6 +32,7 @@ impl Kontiki {
             hard_state: HardState {
                 term: Term(1),
                 vote: None,
+                ..HardState::default()
             },
             terms: vec![TermStart {
                 term: Term(1),

@@ -6,8 +6,8 @@ use super::{
     Server,
     image::{Image, Snapshot},
 };
-use kontiki_consensus::{Call, Index, Message, NodeId, ReadId, Role, Term};
-use std::collections::BTreeMap;
+use kontiki_consensus::{Call, Consensus, Index, Message, NodeId, ReadId, Role, SuspectMark, Term};
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
@@ -26,11 +26,20 @@ pub(crate) struct Checker {
     reads: BTreeMap<ReadId, Index>,
     /// The test makes up what other servers say: their disks do not bear it out.
     pub(crate) made_up: bool,
+    /// Servers whose disks were set back.
+    set_back: BTreeSet<NodeId>,
+    /// Those of them that do not know it yet, and whether they have lost votes too.
+    unnoticed: BTreeMap<NodeId, bool>,
+    /// One of those promised something before its mark was on disk: what follows from that is excused.
+    pub(crate) excused: bool,
     /// How often something worth having happened.
     pub(crate) elections: usize,
     pub(crate) reads_answered: usize,
     pub(crate) lease_reads: usize,
     pub(crate) installs: usize,
+    pub(crate) marks: usize,
+    pub(crate) returns: usize,
+    marked: BTreeMap<NodeId, bool>,
 }
 
 impl Checker {
@@ -41,6 +50,40 @@ impl Checker {
         }
     }
 
+    /// The disk of a server is replaced by an older one.
+    pub(crate) fn set_back(&mut self, node: NodeId, votes_too: bool) {
+        self.set_back.insert(node);
+        *self.unnoticed.entry(node).or_default() |= votes_too;
+    }
+
+    /// Whether its disk was set back and it does not know.
+    pub(crate) fn is_unnoticed(&self, node: NodeId) -> bool {
+        self.unnoticed.contains_key(&node)
+    }
+
+    pub(crate) fn voters(&self) -> &[NodeId] {
+        &self.voters
+    }
+
+    /// What a server promises that has lost something and does not know it.
+    fn promise(&mut self, message: &Message, disk: &Image) {
+        let node = message.from;
+        if disk.hard_state.suspect != SuspectMark::ZERO {
+            self.unnoticed.remove(&node);
+        }
+        let Some(votes_too) = self.unnoticed.get(&node) else {
+            return;
+        };
+        // What it acknowledges it does hold: as long as it knows of its votes, only a vote for one that lacks what it has
+        // lost does harm.
+        self.excused |= match message.call {
+            Call::AppendEntriesReply { .. } => *votes_too,
+            Call::RequestVote { pre, .. } => !pre,
+            Call::RequestVoteReply { pre, granted, .. } => granted && !pre,
+            _ => false,
+        };
+    }
+
     /// How far is committed anywhere.
     pub(crate) fn committed(&self) -> Index {
         self.committed.0
@@ -48,6 +91,9 @@ impl Checker {
 
     /// Log Matching: two logs with a record of the same index and term are equal up to it.
     pub(crate) fn learn(&mut self, log: &Image) {
+        if self.excused {
+            return;
+        }
         let base = log.base.last;
         let hash = log
             .chain_at(base.index)
@@ -65,6 +111,9 @@ impl Checker {
 
     /// State Machine Safety: no two servers apply different records at an index.
     pub(crate) fn applied(&mut self, log: &Image, to: Index) {
+        if self.excused {
+            return;
+        }
         for index in self.applied.len() as u64 + 1..=to.0 {
             let chain = log.chain_at(Index(index)).expect("what is applied is in the log");
             self.applied.insert(Index(index), chain);
@@ -78,6 +127,9 @@ impl Checker {
 
     /// State Machine Safety: what a snapshot holds is what was applied up to its end.
     pub(crate) fn installed(&mut self, snapshot: &Snapshot) {
+        if self.excused {
+            return;
+        }
         let last = snapshot.base.last.index;
         assert_eq!(
             self.applied.get(&last),
@@ -94,6 +146,9 @@ impl Checker {
 
     /// A read under a lease begins and ends at once.
     pub(crate) fn lease_read(&mut self, node: NodeId, index: Index) {
+        if self.excused {
+            return;
+        }
         let committed = self.committed();
         assert!(
             index >= committed,
@@ -113,11 +168,16 @@ impl Checker {
             pre || disk.hard_state.term == *term,
             "{message:?} left before its term was on disk"
         );
+        self.promise(message, disk);
+        if self.excused {
+            return;
+        }
         match call {
             Call::RequestVote { pre: false, .. } => self.voted(*term, *from, *from, disk),
             Call::RequestVoteReply {
                 pre: false,
                 granted: true,
+                ..
             } => self.voted(*term, *from, *to, disk),
             Call::AppendEntriesReply { persisted, .. } => {
                 assert!(
@@ -149,6 +209,9 @@ impl Checker {
 
     /// A read sees everything that was committed before it began.
     pub(crate) fn read_ready(&mut self, id: ReadId, index: Index) {
+        if self.excused {
+            return;
+        }
         let least = self.reads.remove(&id).expect("a read is answered once");
         assert!(
             index >= least,
@@ -165,6 +228,9 @@ impl Checker {
 
     /// Everything that can be seen of a server after a flush.
     pub(crate) fn look(&mut self, node: NodeId, servers: &BTreeMap<NodeId, Server>) {
+        if self.excused {
+            return;
+        }
         let server = &servers[&node];
         let Some(life) = &server.life else { return };
         let log = &server.memory;
@@ -188,6 +254,7 @@ impl Checker {
             life.persisted() <= server.disk.last().index,
             "{node:?} takes for persisted what is not"
         );
+        self.look_at_mark(node, life, log);
         if life.role() != Role::Leader {
             self.led.remove(&node);
             return;
@@ -195,6 +262,21 @@ impl Checker {
         self.look_at_leader(node, life.term(), log);
         if life.commit() > self.committed() {
             self.commit(life.commit(), life.term(), log, servers);
+        }
+    }
+
+    /// A suspect server neither stands nor leads, and says so on its disk.
+    fn look_at_mark(&mut self, node: NodeId, life: &Consensus, log: &Image) {
+        assert_eq!(
+            life.suspect(),
+            log.hard_state.suspect,
+            "{node:?} has another mark"
+        );
+        let follows = matches!(life.role(), Role::Follower | Role::Learner);
+        assert!(follows || !life.is_suspect(), "{node:?} is suspect and stands");
+        match self.marked.insert(node, life.is_suspect()) {
+            Some(false) | None => self.marks += usize::from(life.is_suspect()),
+            Some(true) => self.returns += usize::from(!life.is_suspect()),
         }
     }
 
@@ -224,7 +306,8 @@ impl Checker {
         let holding = self
             .voters
             .iter()
-            .filter(|n| servers[n].disk.holds(index, hash))
+            // An acknowledgement counts that was true when it was given, before the disk was set back.
+            .filter(|n| servers[n].disk.holds(index, hash) || self.set_back.contains(n))
             .count();
         assert!(
             self.made_up || holding > self.voters.len() / 2,

@@ -6,7 +6,7 @@ use super::{
 };
 use kontiki_consensus::{
     Base, Body, Call, Config, Conflict, Duration, Event, Index, LogId, Mark, Message, NodeId, Position,
-    Records, Role, Round, Run, Term,
+    Records, Role, Round, Run, Standing, SuspectMark, Term,
 };
 
 /// The server that is looked at.
@@ -66,14 +66,24 @@ pub(crate) fn pre_vote_request(last: LogId) -> Call {
 }
 
 pub(crate) fn vote(pre: bool) -> Call {
-    Call::RequestVoteReply { pre, granted: true }
+    Call::RequestVoteReply {
+        pre,
+        granted: true,
+        suspect: SuspectMark::ZERO,
+    }
 }
 
 pub(crate) fn append(prev: LogId, commit: u64, round: u64, runs: Vec<Run>) -> Call {
+    append_to(Standing::default(), prev, commit, round, runs)
+}
+
+/// The same to a server that stands so with its leader.
+pub(crate) fn append_to(standing: Standing, prev: LogId, commit: u64, round: u64, runs: Vec<Run>) -> Call {
     Call::AppendEntries {
         prev,
         commit: Index(commit),
         round: Round(round),
+        standing,
         runs: runs.into(),
     }
 }
@@ -85,6 +95,7 @@ pub(crate) fn acknowledge(round: u64, index: u64) -> Call {
         persisted,
         received,
         conflict: None,
+        suspect: SuspectMark::ZERO,
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) struct Image {
     pub(crate) hard_state: HardState,
     /// Where the log begins, and the hash there.
     pub(crate) base: Base,
-    base_hash: u64,
+    pub(super) base_hash: u64,
     /// Of this server's own state, or installed.
     pub(crate) snapshots: BTreeMap<Index, Snapshot>,
     /// From other servers, not yet taken up.

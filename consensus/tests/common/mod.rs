@@ -15,7 +15,7 @@ use checker::Checker;
 use image::Image;
 use kontiki_consensus::{
     Body, Config, Configuration, Consensus, Duration, Event, Index, LogId, Mark, Message, NodeId, Output,
-    ReadId, Records, Role, Run, Time, Write, WriteId,
+    ReadId, Records, Role, Run, SuspectMark, Time, Write, WriteId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,7 +38,17 @@ pub(crate) struct Server {
     pub(crate) machine: (Index, u64),
     /// The snapshot it is fetching, and from whom.
     pub(crate) fetching: Option<(NodeId, LogId)>,
+    /// What its disk was before, now and then: one of these may be put back.
+    pub(crate) past: Vec<Image>,
     lives: u64,
+}
+
+/// What of a disk is set back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SetBack {
+    Both,
+    Records,
+    Votes,
 }
 
 /// The servers and what is between them.
@@ -99,6 +109,7 @@ impl Cluster {
             fast_ppm: 0,
             machine: (Index::ZERO, 0),
             fetching: None,
+            past: Vec::new(),
             lives: 0,
         };
         self.servers.insert(node, server);
@@ -112,6 +123,48 @@ impl Cluster {
         server.memory = disk.clone();
         server.disk = disk;
         self.restart(node, true);
+    }
+
+    /// Remembers what the disk of a server is now.
+    pub(crate) fn remember(&mut self, node: NodeId) {
+        let server = self.server(node);
+        if server.past.len() == 4 {
+            server.past.remove(0);
+        }
+        server.past.push(server.disk.clone());
+    }
+
+    /// The server dies, its disk becomes what it was before, and it starts: with a mark, if the loss is noticed at once.
+    pub(crate) fn set_back(&mut self, node: NodeId, past: usize, what: SetBack, mark: SuspectMark) {
+        self.crash(node);
+        let server = self.server(node);
+        let (past, now) = (server.past[past].clone(), server.disk.clone());
+        let (votes, records) = match what {
+            SetBack::Both => (past.hard_state, past),
+            SetBack::Records => (now.hard_state, past),
+            SetBack::Votes => (past.hard_state, now.clone()),
+        };
+        let mut disk = Image {
+            hard_state: votes,
+            ..records
+        };
+        if disk.hard_state.term < disk.last().term {
+            (disk.hard_state.term, disk.hard_state.vote) = (disk.last().term, None);
+        }
+        if mark != SuspectMark::ZERO {
+            disk.hard_state.suspect = mark;
+        }
+        self.trace.push(format!(
+            "{node:?} is set back ({what:?}) to {:?} and {:?}",
+            disk.last(),
+            disk.hard_state
+        ));
+        if disk.last() == now.last() && disk.hard_state == now.hard_state {
+            return;
+        }
+        let votes_too = !matches!(what, SetBack::Records);
+        self.checker.set_back(node, votes_too);
+        self.replace_disk(node, disk);
     }
 
     pub(crate) fn server(&mut self, node: NodeId) -> &mut Server {
@@ -217,6 +270,7 @@ impl Cluster {
             }
             Output::ReadReady { id, index } => self.checker.read_ready(id, index),
             Output::ReadRefused(_) | Output::Note(_) => {}
+            Output::Fatal(_) if self.checker.excused => self.crash(node),
             Output::Fatal(reason) => panic!("{node:?} is broken: {reason}\n{}", self.story()),
         }
     }

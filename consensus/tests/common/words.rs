@@ -1,6 +1,6 @@
 //! What servers put out, in one readable line each.
 
-use kontiki_consensus::{Call, Message, NodeId, Note, Output, Role, Run, Write};
+use kontiki_consensus::{Call, Message, NodeId, Note, Output, Role, Run, SuspectMark, Verdict, Write};
 
 /// The line for an output; `name` is what a message will be called.
 pub(crate) fn output(node: NodeId, output: &Output, name: u64) -> Option<String> {
@@ -63,23 +63,35 @@ pub(crate) fn message(message: &Message) -> String {
 fn call(call: &Call) -> String {
     match call {
         Call::RequestVote { pre, last, .. } => format!("{}RequestVote last={last:?}", prefix(*pre)),
-        Call::RequestVoteReply { pre, granted } => {
+        Call::RequestVoteReply {
+            pre,
+            granted,
+            suspect,
+        } => {
             format!(
-                "{}RequestVoteReply {}",
+                "{}RequestVoteReply {}{}",
                 prefix(*pre),
-                if *granted { "granted" } else { "refused" }
+                if *granted { "granted" } else { "refused" },
+                marked(*suspect)
             )
         }
         Call::AppendEntries {
             prev,
             commit,
             round,
+            standing,
             runs,
         } => {
             let records: Vec<String> = runs.iter().map(|r| format!(" {}", run(r))).collect();
             format!(
-                "AppendEntries {round:?} prev={prev:?} commit={commit:?}{}",
-                records.concat()
+                "AppendEntries {round:?} prev={prev:?} commit={commit:?}{}{}{}",
+                records.concat(),
+                marked(standing.mark),
+                match standing.verdict {
+                    Verdict::None => String::new(),
+                    Verdict::Lost => " which has lost something".to_owned(),
+                    Verdict::Cleared(record) => format!(" which is cleared once it holds {record:?}"),
+                }
             )
         }
         Call::AppendEntriesReply {
@@ -87,11 +99,15 @@ fn call(call: &Call) -> String {
             persisted,
             received,
             conflict,
+            suspect,
         } => {
             let conflict =
                 conflict.map(|c| format!(" refused prev={:?}, at most {:?} agrees", c.prev, c.hint));
             let conflict = conflict.unwrap_or_default();
-            format!("AppendEntriesReply {round:?} persisted={persisted:?} received={received:?}{conflict}")
+            format!(
+                "AppendEntriesReply {round:?} persisted={persisted:?} received={received:?}{conflict}{}",
+                marked(*suspect)
+            )
         }
         Call::InstallSnapshot { last, .. } => format!("InstallSnapshot last={last:?}"),
         Call::ReadIndex { id } => format!("ReadIndex {id:?}"),
@@ -100,6 +116,10 @@ fn call(call: &Call) -> String {
             None => format!("ReadIndexReply {id:?} refused"),
         },
     }
+}
+
+fn marked(mark: SuspectMark) -> &'static str {
+    if mark == SuspectMark::ZERO { "" } else { " suspect" }
 }
 
 fn prefix(pre: bool) -> &'static str {
@@ -119,6 +139,13 @@ fn note(note: &Note) -> Option<String> {
             return None;
         }
         Note::SnapshotFailed { last } => format!("has lost the transfer of the snapshot up to {last:?}"),
+        Note::Marked { loss, .. } => format!("marks itself: {loss:?}"),
+        Note::Unmarked { record, .. } => format!("is suspect no longer, with {record:?}"),
+        Note::LossProven { peer, matched } => format!("proves that {peer:?} has lost of {matched:?}"),
+        Note::PeerMarked { peer, record, .. } => {
+            format!("hears that {peer:?} is suspect, until {record:?} is committed without it")
+        }
+        Note::PeerUnmarked { peer } => format!("hears that {peer:?} is suspect no longer"),
         Note::SteppedDown(why) => format!("steps down: {why}"),
         Note::Backtracked { peer, next } => format!("goes back to {next:?} for {peer:?}"),
     })

@@ -188,6 +188,7 @@ fn a_segment_that_begins_with_an_older_term_can_be_the_first() {
             Some(HardState {
                 term: Term(term),
                 vote: None,
+                ..HardState::default()
             })
         };
         node.write(

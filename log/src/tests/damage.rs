@@ -25,6 +25,7 @@ fn with_last_write(kind: usize) -> (Node, usize, usize) {
             let state = HardState {
                 term: Term(3),
                 vote: Some(NodeId(3)),
+                ..HardState::default()
             };
             node.write(Some(state), Some(4), vec![entries(4, 3, 3, &[100, 800])]);
         }
@@ -58,6 +59,7 @@ fn unacknowledged(kind: usize, content: &[u8]) -> Node {
             let state = HardState {
                 term: Term(3),
                 vote: Some(NodeId(3)),
+                ..HardState::default()
             };
             node.write(Some(state), Some(4), vec![entries(4, 3, 3, &[100, 800])]);
         }
@@ -124,7 +126,7 @@ fn a_record_of_the_torn_write_that_is_sound_is_kept() {
     let (node, begin, _) = with_last_write(1);
     let mut content = node.disk.content(FIRST);
     // The fourth record of five: header of the frame, then 388, 98, 988 and 88 bytes.
-    content[begin + 112 + 388 + 98 + 988 + 4] ^= 1;
+    content[begin + 120 + 388 + 98 + 988 + 4] ^= 1;
     let mut down = unacknowledged(1, &content);
     down.reopen();
     assert_eq!(down.last(), 4 + 3);
@@ -166,13 +168,13 @@ fn the_text_names_the_place() {
     let (node, ..) = with_last_write(1);
     let mut content = node.disk.content(FIRST);
     // Frame 1 is the genesis at 512, frame 2 the vote at 1024, frame 3 begins at 1536.
-    content[1536 + 112 + 10] ^= 1;
+    content[1536 + 120 + 10] ^= 1;
     let mut twin = node.twin(node.disk.copy());
     twin.disk.set_content(FIRST, &content);
     let text = twin.try_reopen().expect_err("damaged").to_string();
     assert!(
         text.contains(
-            "the test directory: log/0000000000000001.seg is damaged at byte 1648, at Raft index 2"
+            "the test directory: log/0000000000000001.seg is damaged at byte 1656, at Raft index 2"
         ),
         "{text}"
     );

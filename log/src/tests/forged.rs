@@ -10,7 +10,7 @@ use kontiki_wire::record::{RunBuilder, encode_run};
 use kontiki_wire::{BodySum, Codec, Payload, Salt, Session, Stamp};
 
 /// A frame with one part and the header of a record stand before the first byte of an entry that is alone in its frame.
-const BEFORE_ENTRY: u64 = 112 + 88;
+const BEFORE_ENTRY: u64 = 120 + 88;
 const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;
 
@@ -188,6 +188,7 @@ fn an_entry_of_forged_frames_gives_no_vote_and_takes_no_record() {
     let vote = HardState {
         term: Term(1 << 50),
         vote: Some(NodeId(3)),
+        ..HardState::default()
     };
     // That is what segment 1 becomes.
     let segment = 4;
@@ -262,7 +263,7 @@ fn a_torn_write_of_forged_frames_is_torn() {
 /// index, term, position and length of the one that was written.
 #[test]
 fn a_forged_record_under_a_torn_frame_is_not_taken_for_its_own() {
-    const BODY: u64 = 512 - 112;
+    const BODY: u64 = 512 - 120;
     let (index, position, length) = (12, 11, 700);
     let forged = {
         let mut body = Vec::new();

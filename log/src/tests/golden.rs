@@ -30,6 +30,7 @@ fn life(node: &mut Node) {
     let vote = HardState {
         term: Term(1),
         vote: Some(NodeId(3)),
+        ..HardState::default()
     };
     node.write(Some(vote), None, vec![zeros(2, 1, 1, 20_000)]);
     node.settle();
@@ -38,6 +39,7 @@ fn life(node: &mut Node) {
     let later = HardState {
         term: Term(2),
         vote: None,
+        ..HardState::default()
     };
     node.write(Some(later), Some(3), vec![zeros(3, 2, 2, 25_000)]);
     node.settle();

@@ -305,6 +305,7 @@ impl Node {
         let state = HardState {
             term: Term(term),
             vote: vote.map(NodeId),
+            ..HardState::default()
         };
         self.write(Some(state), None, Vec::new());
     }
@@ -521,6 +522,7 @@ impl Node {
                 let state = HardState {
                     term: Term(term),
                     vote: None,
+                    ..HardState::default()
                 };
                 self.write(Some(state), None, vec![run]);
             }

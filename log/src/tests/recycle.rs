@@ -15,6 +15,7 @@ fn vote(node: &mut Node) {
     let state = HardState {
         term,
         vote: Some(NodeId(1)),
+        ..HardState::default()
     };
     node.write(Some(state), None, Vec::new());
     node.settle();
@@ -153,7 +154,7 @@ fn an_old_record_in_the_very_place_of_a_new_one_is_not_taken_for_it() {
     // frame has begun holds nothing old.
     node.write(None, None, vec![entries(2, 8, 1, &[2748])]);
     node.settle();
-    node.write(None, None, vec![entries(3, 8, 2, &[832, 3000])]);
+    node.write(None, None, vec![entries(3, 8, 2, &[816, 3000])]);
     node.settle();
     while up(&node).segment() == 1 {
         vote(&mut node);
@@ -167,7 +168,7 @@ fn an_old_record_in_the_very_place_of_a_new_one_is_not_taken_for_it() {
         vote(&mut node);
     }
     (0..6).for_each(|_| vote(&mut node));
-    node.write(None, None, vec![entries(3, 7, 2, &[832, 3000])]);
+    node.write(None, None, vec![entries(3, 7, 2, &[816, 3000])]);
     let (down, segment, before, after) = interrupted(&mut node);
     assert_eq!(segment, 4);
     assert!(after[4096..].starts_with(b"KTKF") && before[4096..].starts_with(b"KTKF"));

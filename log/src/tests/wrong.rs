@@ -53,7 +53,7 @@ fn a_newer_version_is_not_taken_for_damage() {
     let name = "log/0000000000000001.seg";
     let mut content = disk.content(name);
     content[10] = 2;
-    let sum = crc32c(&content[8..144]);
+    let sum = crc32c(&content[8..152]);
     content[4..8].copy_from_slice(&sum.to_le_bytes());
     disk.set_content(name, &content);
     let text = wrong(open(&disk).map(drop));

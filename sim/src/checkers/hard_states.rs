@@ -75,6 +75,7 @@ impl HardStates {
             Call::RequestVoteReply {
                 pre: false,
                 granted: true,
+                ..
             } => {
                 let kept = durable.term > message.term || durable.vote == Some(message.to);
                 ensure(kept, GATE, || {

@@ -167,7 +167,7 @@ impl Fields {
                 transfer: *transfer,
                 last: (*last).into(),
             },
-            Call::RequestVoteReply { pre, granted } => Self::RequestVoteReply {
+            Call::RequestVoteReply { pre, granted, .. } => Self::RequestVoteReply {
                 pre: *pre,
                 granted: *granted,
             },
@@ -176,6 +176,7 @@ impl Fields {
                 commit,
                 round,
                 runs,
+                ..
             } => Self::AppendEntries {
                 prev: (*prev).into(),
                 commit: commit.0,
@@ -187,6 +188,7 @@ impl Fields {
                 persisted,
                 received,
                 conflict,
+                ..
             } => Self::AppendEntriesReply {
                 success: conflict.is_none(),
                 persisted: persisted.0,

@@ -3,13 +3,16 @@
 //! Invariants: every field is one 64-bit word, yes-or-no is a flag, and words are only ever appended to a
 //! body, so that a reader of this format can read a later one; a word that says nothing is zero.
 
-use super::{DecodeError, Header};
+use super::{DecodeError, Header, words::Words};
 use crate::{
     ClusterId, Codec, Compared, Expect, InSession, Packet, Payload, PeerMessage, Propose, ProposeAnswer,
     ProposeReply, Refusal, Resync, Session, SnapshotChunk, SnapshotRequest, record,
 };
-use bytes::{Buf, Bytes};
-use kontiki_consensus::{Call, Conflict, Index, LogId, Message, NodeId, Position, ReadId, Round, Run, Term};
+use bytes::Bytes;
+use kontiki_consensus::{
+    Call, Conflict, Index, LogId, Message, NodeId, Position, ReadId, Round, Run, Standing, SuspectMark, Term,
+    Verdict,
+};
 
 const REQUEST_VOTE: u16 = 1;
 const REQUEST_VOTE_REPLY: u16 = 2;
@@ -30,6 +33,9 @@ const PRE_VOTE: u16 = 1;
 const TRANSFER: u16 = 2;
 /// RequestVoteReply.
 const GRANTED: u16 = 2;
+/// AppendEntries.
+const LOST: u16 = 1;
+const CLEARED: u16 = 2;
 /// AppendEntriesReply.
 const CONFLICT: u16 = 1;
 /// ReadIndexReply.
@@ -70,7 +76,8 @@ pub(super) fn known_flags(kind: u16) -> Option<u16> {
         APPEND_ENTRIES_REPLY => CONFLICT,
         READ_INDEX_REPLY => HAS_INDEX,
         PROPOSE => EXPECT_EMPTY | EXPECT_LAST | EXPECT_TERM | OPENS_SESSION,
-        APPEND_ENTRIES | READ_INDEX | INSTALL_SNAPSHOT | PROPOSE_REPLY => 0,
+        APPEND_ENTRIES => LOST | CLEARED,
+        READ_INDEX | INSTALL_SNAPSHOT | PROPOSE_REPLY => 0,
         SNAPSHOT_REQUEST | SNAPSHOT_CHUNK => 0,
         COMPARED => HAS_DIGEST | IS_ANSWER,
         RESYNC => OFFERS,
@@ -162,24 +169,29 @@ impl Body {
                 flag(*pre, PRE_VOTE) | flag(*transfer, TRANSFER),
                 [term, last.term.0, last.index.0],
             ),
-            Call::RequestVoteReply { pre, granted } => Self::new(
+            Call::RequestVoteReply {
+                pre,
+                granted,
+                suspect,
+            } => Self::new(
                 REQUEST_VOTE_REPLY,
                 flag(*pre, PRE_VOTE) | flag(*granted, GRANTED),
-                [term],
+                [term, suspect.0],
             ),
             Call::AppendEntries {
-                prev, commit, round, ..
-            } => Self::new(
-                APPEND_ENTRIES,
-                0,
-                [term, prev.term.0, prev.index.0, commit.0, round.0],
-            ),
+                prev,
+                commit,
+                round,
+                standing,
+                ..
+            } => Self::of_append(term, *prev, [commit.0, round.0], standing),
             Call::AppendEntriesReply {
                 round,
                 persisted,
                 received,
                 conflict,
-            } => Self::of_append_reply(term, [round.0, persisted.0, received.0], *conflict),
+                suspect,
+            } => Self::of_append_reply(term, [round.0, persisted.0, received.0], *conflict, *suspect),
             Call::InstallSnapshot { last, position } => {
                 Self::new(INSTALL_SNAPSHOT, 0, [term, last.term.0, last.index.0, position.0])
             }
@@ -192,10 +204,31 @@ impl Body {
         }
     }
 
+    fn of_append(term: u64, prev: LogId, [commit, round]: [u64; 2], standing: &Standing) -> Self {
+        let (flags, record) = match standing.verdict {
+            Verdict::None => (0, Index::ZERO),
+            Verdict::Lost => (LOST, Index::ZERO),
+            Verdict::Cleared(record) => (CLEARED, record),
+        };
+        let (matched, mark) = (standing.matched.0, standing.mark.0);
+        let row = [
+            term,
+            prev.term.0,
+            prev.index.0,
+            commit,
+            round,
+            matched,
+            mark,
+            record.0,
+        ];
+        Self::new(APPEND_ENTRIES, flags, row)
+    }
+
     fn of_append_reply(
         term: u64,
         [round, persisted, received]: [u64; 3],
         conflict: Option<Conflict>,
+        suspect: SuspectMark,
     ) -> Self {
         let (prev, hint) = conflict.map_or((Index::ZERO, LogId::ZERO), |c| (c.prev, c.hint));
         let row = [
@@ -206,6 +239,7 @@ impl Body {
             prev.0,
             hint.term.0,
             hint.index.0,
+            suspect.0,
         ];
         Self::new(APPEND_ENTRIES_REPLY, flag(conflict.is_some(), CONFLICT), row)
     }
@@ -323,6 +357,7 @@ fn decode_append_entries(
     let prev = words.log_id("prev")?;
     let commit = Index(words.next("commit")?);
     let round = Round(words.next("round")?);
+    let standing = decode_standing(header.flags, words)?;
     let runs = record::decode_runs(cluster, header.group, data)?;
     if !follow_each_other(prev.index, &runs) {
         return Err(words.impossible("runs"));
@@ -331,9 +366,27 @@ fn decode_append_entries(
         prev,
         commit,
         round,
+        standing,
         runs: runs.into(),
     };
     Ok(header.raft(term, call))
+}
+
+fn decode_standing(flags: u16, words: &mut Words<'_>) -> Result<Standing, DecodeError> {
+    let matched = Index(words.next("matched")?);
+    let mark = SuspectMark(words.next("mark")?);
+    let record = Index(words.next("record")?);
+    let verdict = match flags & (LOST | CLEARED) {
+        0 => Verdict::None,
+        LOST => Verdict::Lost,
+        CLEARED => Verdict::Cleared(record),
+        _ => return Err(words.impossible("verdict")),
+    };
+    Ok(Standing {
+        matched,
+        mark,
+        verdict,
+    })
 }
 
 /// A part of a snapshot; the CRC is of this part only, for the snapshot has its own.
@@ -391,12 +444,14 @@ fn decode_small_call(header: &Header, words: &mut Words<'_>) -> Result<PeerMessa
         REQUEST_VOTE_REPLY => Call::RequestVoteReply {
             pre: set(PRE_VOTE),
             granted: set(GRANTED),
+            suspect: SuspectMark(words.next("suspect")?),
         },
         APPEND_ENTRIES_REPLY => Call::AppendEntriesReply {
             round: Round(words.next("round")?),
             persisted: Index(words.next("persisted")?),
             received: Index(words.next("received")?),
             conflict: Some(decode_conflict(words)?).filter(|_| set(CONFLICT)),
+            suspect: SuspectMark(words.next("suspect")?),
         },
         INSTALL_SNAPSHOT => Call::InstallSnapshot {
             last: words.log_id("last")?,
@@ -521,33 +576,4 @@ fn decode_propose_reply(words: &mut Words<'_>) -> Result<ProposeReply, DecodeErr
 
 fn flag(set: bool, flag: u16) -> u16 {
     if set { flag } else { 0 }
-}
-
-/// The words of a body, taken one by one; what is left at the end is of a later format.
-struct Words<'a> {
-    kind: u16,
-    left: &'a [u8],
-}
-
-impl Words<'_> {
-    fn next(&mut self, field: &'static str) -> Result<u64, DecodeError> {
-        self.left.try_get_u64_le().map_err(|_| self.impossible(field))
-    }
-
-    /// A word that holds a 32-bit number.
-    fn small(&mut self, field: &'static str) -> Result<u32, DecodeError> {
-        u32::try_from(self.next(field)?).map_err(|_| self.impossible(field))
-    }
-
-    fn log_id(&mut self, field: &'static str) -> Result<LogId, DecodeError> {
-        let term = Term(self.next(field)?);
-        Ok(LogId::new(term, Index(self.next(field)?)))
-    }
-
-    fn impossible(&self, field: &'static str) -> DecodeError {
-        DecodeError::Field {
-            kind: self.kind,
-            field,
-        }
-    }
 }

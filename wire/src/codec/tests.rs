@@ -3,7 +3,10 @@ use crate::{
     Codec, Compared, Expect, InSession, Payload, Propose, ProposeAnswer, ProposeReply, Refusal, Resync,
     Session, SnapshotChunk, SnapshotRequest, Stamp, record,
 };
-use kontiki_consensus::{Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Runs, Term};
+use kontiki_consensus::{
+    Call, Conflict, Index, LogId, NodeId, Position, ReadId, Round, Run, Runs, Standing, SuspectMark, Term,
+    Verdict,
+};
 use proptest::prelude::*;
 
 const CLUSTER: ClusterId = ClusterId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100);
@@ -105,12 +108,26 @@ fn the_bytes_of_a_heartbeat_are_these() {
         prev: at(6, 7),
         commit: Index(8),
         round: Round(9),
+        standing: Standing {
+            matched: Index(10),
+            mark: SuspectMark(11),
+            verdict: Verdict::Cleared(Index(12)),
+        },
         runs: Runs::new(),
     };
-    let body = "05000000000000000600000000000000070000000000000008000000000000000900000000000000";
+    let body = concat!(
+        "0500000000000000",
+        "0600000000000000",
+        "0700000000000000",
+        "0800000000000000",
+        "0900000000000000",
+        "0a00000000000000",
+        "0b00000000000000",
+        "0c00000000000000",
+    );
     assert_eq!(
         hex(&bytes_of(&packet(raft(5, call)))),
-        golden("86e3d0da", "5800000030002800", "03000000", body)
+        golden("2393d919", "7000000030004000", "03000200", body)
     );
 }
 
@@ -124,6 +141,7 @@ fn the_bytes_of_an_acknowledgement_are_these() {
             prev: Index(12),
             hint: at(3, 4),
         }),
+        suspect: SuspectMark(5),
     };
     let body = concat!(
         "0500000000000000",
@@ -133,10 +151,11 @@ fn the_bytes_of_an_acknowledgement_are_these() {
         "0c00000000000000",
         "0300000000000000",
         "0400000000000000",
+        "0500000000000000",
     );
     assert_eq!(
         hex(&bytes_of(&packet(raft(5, call)))),
-        golden("c672e9d4", "6800000030003800", "04000100", body)
+        golden("01acec26", "7000000030004000", "04000100", body)
     );
 }
 
@@ -275,6 +294,7 @@ fn runs_that_leave_a_gap_are_refused() {
         prev: at(1, 7),
         commit: Index(0),
         round: Round(0),
+        standing: Standing::default(),
         runs: Run::new(Index(9), Term(1), Position(1), kontiki_consensus::Body::Noop).into(),
     };
     let refused = decode(CLUSTER, bytes_of(&packet(raft(1, call))));
@@ -337,17 +357,22 @@ fn any_small_call() -> impl Strategy<Value = Call> {
         transfer,
         last,
     });
-    let vote_reply = any::<(bool, bool)>().prop_map(|(pre, granted)| Call::RequestVoteReply { pre, granted });
+    let vote_reply = any::<(bool, bool, u64)>().prop_map(|(pre, granted, suspect)| Call::RequestVoteReply {
+        pre,
+        granted,
+        suspect: SuspectMark(suspect),
+    });
     let conflict = (any::<u64>(), any_log_id()).prop_map(|(prev, hint)| Conflict {
         prev: Index(prev),
         hint,
     });
-    let reply = (any::<[u64; 3]>(), proptest::option::of(conflict)).prop_map(
-        |([round, persisted, received], conflict)| Call::AppendEntriesReply {
+    let reply = (any::<[u64; 4]>(), proptest::option::of(conflict)).prop_map(
+        |([round, persisted, received, suspect], conflict)| Call::AppendEntriesReply {
             round: Round(round),
             persisted: Index(persisted),
             received: Index(received),
             conflict,
+            suspect: SuspectMark(suspect),
         },
     );
     let read = any::<u64>().prop_map(|id| Call::ReadIndex { id: ReadId(id) });
@@ -458,6 +483,19 @@ fn apart(parts: Vec<Option<Vec<Payload>>>) -> Vec<Option<Vec<Payload>>> {
     parts.into_iter().flat_map(|part| [part, None]).collect()
 }
 
+fn any_standing() -> impl Strategy<Value = Standing> {
+    let verdict = prop_oneof![
+        Just(Verdict::None),
+        Just(Verdict::Lost),
+        any::<u64>().prop_map(|record| Verdict::Cleared(Index(record))),
+    ];
+    (any::<[u64; 2]>(), verdict).prop_map(|([matched, mark], verdict)| Standing {
+        matched: Index(matched),
+        mark: SuspectMark(mark),
+        verdict,
+    })
+}
+
 /// Runs as a leader would have them: controls and records in turn, without a gap.
 fn any_append() -> impl Strategy<Value = Call> {
     let parts = proptest::collection::vec(
@@ -465,11 +503,14 @@ fn any_append() -> impl Strategy<Value = Call> {
         0..4,
     )
     .prop_map(apart);
-    (any::<[u32; 4]>(), parts).prop_map(|([term, prev, commit, round], parts)| Call::AppendEntries {
-        prev: at(term.into(), prev.into()),
-        commit: Index(commit.into()),
-        round: Round(round.into()),
-        runs: runs_of(Index(u64::from(prev) + 1), Term(term.into()), parts).into(),
+    (any::<[u32; 4]>(), any_standing(), parts).prop_map(|([term, prev, commit, round], standing, parts)| {
+        Call::AppendEntries {
+            prev: at(term.into(), prev.into()),
+            commit: Index(commit.into()),
+            round: Round(round.into()),
+            standing,
+            runs: runs_of(Index(u64::from(prev) + 1), Term(term.into()), parts).into(),
+        }
     })
 }
 

@@ -1,0 +1,50 @@
+//! What is said of nodes that lost what they had promised, and what is to be done.
+
+use kontiki_consensus::{Index, Loss, NodeId};
+
+/// What goes on without anybody's help, and when it does not.
+const WAY_BACK: &str = "it gives no vote and counts for no majority until a majority of all voters without it has committed \
+    a record: nothing is to be done as long as that many others are up and not suspect; look after its disk";
+
+/// How a loss came to light, in words.
+pub(crate) fn words(loss: Loss) -> String {
+    match loss {
+        Loss::Shorter { matched, persisted } => format!(
+            "its log ends at record {persisted}, and it had acknowledged up to record {matched}: its disk was set back"
+        ),
+        Loss::Proven => "it refused what it had acknowledged: its disk was set back".to_owned(),
+    }
+}
+
+/// This node has marked itself.
+pub(crate) fn marked(node: NodeId, loss: Loss) {
+    let why = words(loss);
+    tracing::error!(%node, "node {node} is suspect, for {why}; {WAY_BACK}");
+}
+
+/// This node has dropped its mark.
+pub(crate) fn unmarked(node: NodeId, record: Index) {
+    tracing::warn!(%node, "node {node} is suspect no longer: it holds record {record}, which was committed without it");
+}
+
+/// This leader has proven a loss.
+pub(crate) fn loss_proven(node: NodeId, peer: NodeId, matched: Index) {
+    tracing::error!(
+        %node, %peer,
+        "node {peer} refuses what it had acknowledged up to record {matched}: its disk was set back, and it is told to mark itself"
+    );
+}
+
+/// This leader has heard a mark.
+pub(crate) fn peer_marked(node: NodeId, peer: NodeId, record: Index) {
+    tracing::error!(
+        %node, %peer,
+        "node {peer} is suspect, for it has lost what it had promised, and is fed anew; until record {record} is committed \
+         without it, {WAY_BACK}"
+    );
+}
+
+/// This leader has cleared a node.
+pub(crate) fn peer_unmarked(node: NodeId, peer: NodeId) {
+    tracing::warn!(%node, %peer, "node {peer} is suspect no longer");
+}
