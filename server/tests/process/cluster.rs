@@ -80,14 +80,18 @@ impl Cluster {
     /// Whether every node answers; false if one has ended instead, for want of its port.
     fn answering(&mut self) -> bool {
         until("every node to answer", || {
+            let mut serving = 0;
             for (at, node) in self.nodes.iter_mut().enumerate() {
+                let log = fs::read_to_string(self.scratch.path(&format!("log{}", at + 1))).unwrap();
                 if node.as_mut().and_then(Process::exited).is_some() {
-                    let log = fs::read_to_string(self.scratch.path(&format!("log{}", at + 1))).unwrap();
                     assert!(log.contains("in use"), "{log}");
                     return Some(false);
                 }
+                serving += usize::from(log.contains("serving"));
             }
-            self.status()
+            // Until then, it may be another cluster that answers.
+            let own = serving == self.nodes.len();
+            own.then(|| self.status())?
                 .iter()
                 .all(|node| node["role"] != "unreachable")
                 .then_some(true)
@@ -147,6 +151,8 @@ impl Cluster {
     fn restarted(&mut self, id: u64, node: Process) {
         *self.slot(id) = Some(node);
         until("the node to answer", || {
+            let exited = self.slot(id).as_mut().and_then(Process::exited);
+            assert_eq!(exited, None, "the node, started again, has ended");
             (self.status()[id as usize - 1]["role"] != "unreachable").then_some(())
         });
     }
