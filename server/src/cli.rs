@@ -106,7 +106,8 @@ pub(crate) struct ClientArgs {
     /// Print JSON, one object a line; an entry is in `text`, or in `base64` if it is not UTF-8
     #[arg(long)]
     pub(crate) json: bool,
-    /// How long to try before giving up: seconds, or with a unit (500ms, 2m) [default: 10s; status: 3s]
+    /// How long to try before giving up: seconds, or with a unit (500ms, 2m) [default: 10s; status: 3s, and 1s once a
+    /// node has answered]
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub(crate) timeout: Option<Duration>,
 }
@@ -126,7 +127,7 @@ appended whole or not at all. What gets no answer is sent again, to whichever en
 that does not succeed within the timeout, it is named at the end as unknown. Of standard input, `append -` makes one \
 entry, the bytes as they are; `append --lines -` makes one of each line.
 
-Exit codes: 0 all appended; 1 not all appended; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
+Exit codes: 0 all appended; 1 not all appended, or where could not be printed; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
 pub(crate) struct AppendArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,

@@ -11,10 +11,13 @@ use crate::{
 use kontiki::Code;
 use serde::Serialize;
 use std::{collections::BTreeSet, time::Duration};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
-/// A node that is well answers much sooner; one that does not should not hold up the others.
+/// How long a node has to answer. One that is well does so at once.
 const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long the others are waited for once one has answered: a node that does not should not hold up those that do.
+const LAGGARD_MAX: Duration = Duration::from_secs(1);
 
 /// One line of `--json`. A node that does not answer has the role `unreachable` and no more than that.
 #[derive(Serialize)]
@@ -52,7 +55,8 @@ type Answer = (Endpoint, Result<NodeStatus, CallError>);
 /// Asks and prints.
 pub(crate) async fn run(args: &StatusArgs) -> Result<(), Stop> {
     let within = args.client.timeout.unwrap_or(TIMEOUT);
-    let answers = ask_all(&args.client.endpoints, within).await;
+    let laggard_max = args.client.timeout.map_or(LAGGARD_MAX, |_| Duration::MAX);
+    let answers = ask_all(&args.client.endpoints, within, laggard_max).await;
     let silent = silent_node(&answers);
     let reachable = answers.iter().any(|(_, answer)| answer.is_ok());
     let lines: Vec<Line> = answers.into_iter().map(|answer| line(answer, silent)).collect();
@@ -70,8 +74,9 @@ pub(crate) async fn run(args: &StatusArgs) -> Result<(), Stop> {
     }
 }
 
-/// Asks every endpoint at once; the answers are in the order of the endpoints.
-async fn ask_all(endpoints: &[Endpoint], within: Duration) -> Vec<Answer> {
+/// Asks every endpoint at once; the answers are in the order of the endpoints. Once one has answered, each other is waited for
+/// no longer than `laggard_max`.
+async fn ask_all(endpoints: &[Endpoint], within: Duration, laggard_max: Duration) -> Vec<Answer> {
     let mut asked = JoinSet::new();
     for (at, endpoint) in endpoints.iter().cloned().enumerate() {
         asked.spawn(async move {
@@ -79,12 +84,19 @@ async fn ask_all(endpoints: &[Endpoint], within: Duration) -> Vec<Answer> {
             let answer = Client::new(std::slice::from_ref(&endpoint))
                 .once_json(&call, within)
                 .await;
-            (at, (endpoint, answer))
+            (at, answer)
         });
     }
-    let mut answers = asked.join_all().await;
-    answers.sort_by_key(|(at, _)| *at);
-    answers.into_iter().map(|(_, answer)| answer).collect()
+    let silent = |endpoint: &Endpoint| Err(CallError::unreachable(endpoint, &"no answer in time"));
+    let mut answers: Vec<Answer> = endpoints.iter().map(|at| (at.clone(), silent(at))).collect();
+    let mut patience = Duration::MAX;
+    while let Ok(Some(Ok((at, answer)))) = timeout(patience, asked.join_next()).await {
+        if answer.is_ok() {
+            patience = laggard_max;
+        }
+        answers[at].1 = answer;
+    }
+    answers
 }
 
 /// The node behind the only silent endpoint: the only voter that did not answer. Otherwise one could but guess.
