@@ -155,13 +155,15 @@ fn write_new(path: &Path, text: &str) -> Result<(), Failure> {
 /// Says what was made, how to run it, and what goes where.
 fn explain(layout: &Layout) {
     let dir = layout.dir.display();
-    let kontiki = std::env::args().next().unwrap_or_else(|| "kontiki".into());
+    let kontiki = std::env::args_os().next().unwrap_or_else(|| "kontiki".into());
+    let kontiki = quoted(&kontiki.to_string_lossy());
     say!(
         "Made a cluster of {} nodes in {dir}. Start them, each in a terminal of its own:\n",
         layout.nodes
     );
     for node in layout.ids() {
-        say!("  {kontiki} serve --config {}", layout.config(node).display());
+        let config = quoted(&layout.config(node).to_string_lossy());
+        say!("  {kontiki} serve --config {config}");
     }
     say!("\nThen try:\n");
     say!("  {kontiki} append{} 'hello'", endpoints(layout));
@@ -169,6 +171,15 @@ fn explain(layout: &Layout) {
     say!("\nTo run them on machines of their own, copy to the machine of node k, into one directory:");
     say!("  cluster.key (secret), nk.toml, and the directory nk/; then delete nk/ here.");
     say!("Set `peers` in every nk.toml to where the nodes are (TCP; host names are allowed).");
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// The option that names the endpoints, if they are not the ones taken by default.
@@ -181,4 +192,16 @@ fn endpoints(layout: &Layout) -> String {
         .ids()
         .map(|node| format!(" --endpoint http://{}", port(node)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_needs_it() {
+        assert_eq!(quoted("/tmp/c-1/n1.toml"), "/tmp/c-1/n1.toml");
+        assert_eq!(quoted("it's a $HOME"), "'it'\\''s a $HOME'");
+        assert_eq!(quoted(""), "''");
+    }
 }
