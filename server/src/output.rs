@@ -74,8 +74,8 @@ impl Data {
 
     /// Writes a value as one line of JSON.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Stop> {
-        serde_json::to_writer(&mut self.out, value).map_err(|error| stop(error.into()))?;
-        self.bytes(b"\n")
+        let line = serde_json::to_vec(value).map_err(|error| stop(error.into()))?;
+        self.entry(&line, true)
     }
 
     /// Hands everything to the reader.

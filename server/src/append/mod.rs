@@ -12,6 +12,7 @@ pub(crate) use report::Report;
 pub(crate) use sender::Appender;
 
 use crate::{
+    api::Appended,
     cli::AppendArgs,
     failure::{Failure, Stop},
     frames,
@@ -44,10 +45,22 @@ async fn texts(args: &AppendArgs) -> Result<(), Stop> {
     let mut appender = HttpAppender::new(args);
     let appended = appender.append_body(framed(&args.text).await?.freeze()).await;
     let appended = appended.map_err(|error| error.into_append_failure())?;
+    print(args, &appended).map_err(|stop| match stop {
+        // Whoever sees this fail is not to append once more.
+        Stop::Failed(failure) => {
+            let Appended { first, last, .. } = appended;
+            let text = format!("appended as entries {first}..={last}, but {}", failure.text);
+            Stop::Failed(Failure { text, ..failure })
+        }
+        stop => stop,
+    })
+}
+
+fn print(args: &AppendArgs, appended: &Appended) -> Result<(), Stop> {
     let mut data = Data::new();
     if args.client.json {
         let mut report = Report::default();
-        report.acknowledge(1..=args.text.len() as u64, &appended);
+        report.acknowledge(1..=args.text.len() as u64, appended);
         data.json(&report)?;
     } else {
         (appended.first..=appended.last).try_for_each(|index| data.bytes(format!("{index}\n").as_bytes()))?;
@@ -80,9 +93,7 @@ async fn framed(texts: &[OsString]) -> Result<BytesMut, Failure> {
 
 /// All of standard input, as one entry.
 async fn whole_input() -> Result<Vec<u8>, Failure> {
-    if io::stdin().is_terminal() {
-        say!("kontiki: reading an entry from standard input; ^D ends it");
-    }
+    hint("an entry");
     let mut input = Input::open(Path::new("-"))?;
     let mut entry = Vec::new();
     while let Some(piece) = input.next().await? {
@@ -94,6 +105,13 @@ async fn whole_input() -> Result<Vec<u8>, Failure> {
     Ok(entry)
 }
 
+/// Says what is waited for, if that is to be typed.
+fn hint(what: &str) {
+    if io::stdin().is_terminal() {
+        say!("kontiki: reading {what} from standard input; ^D ends it");
+    }
+}
+
 fn too_long(length: usize) -> Failure {
     Failure::new(
         Code::TooLarge,
@@ -103,6 +121,9 @@ fn too_long(length: usize) -> Failure {
 
 /// Appends the lines of a file through HTTP and says at the end what became of them.
 async fn lines(args: &AppendArgs, path: &Path) -> Result<(), Stop> {
+    if path.as_os_str() == "-" {
+        hint("lines");
+    }
     let input = Input::open(path)?;
     let report = append_lines(
         HttpAppender::new(args),

@@ -68,7 +68,11 @@ async fn print_all(mut tail: Tail<Raw>, printed: &watch::Sender<u64>, prompt: &s
 }
 
 fn print(entry: &Entry<Raw>, prompt: &str) -> io::Result<()> {
-    let erase = if prompt.is_empty() { "" } else { "\r\x1b[K" };
+    let erase = match prompt {
+        "" => "",
+        _ if std::env::var_os("TERM").is_some_and(|term| term == "dumb") => "\n",
+        _ => "\r\x1b[K",
+    };
     let mut out = io::stdout().lock();
     write!(
         out,

@@ -184,9 +184,10 @@ impl Session {
         let mut data = Data::new();
         let from = range.from.unwrap_or(1);
         let (mut next, mut end) = (from, range.to.unwrap_or(u64::MAX));
-        let mut nodes = Vec::new();
+        let (mut nodes, mut last) = (Vec::new(), u64::MAX);
         while next < end {
             let (node, page) = self.cluster.read(next, end, at).await?;
+            last = last.min(page.last_index);
             end = end.min(page.last_index.saturating_add(1));
             for entry in &page.entries {
                 data.bytes(format!("{}\t{}\n", entry.index, printable(&entry.value.0)).as_bytes())?;
@@ -199,7 +200,10 @@ impl Session {
         }
         data.flush()?;
         nodes.dedup();
-        say!("{}, from node {}.", entries(next - from), list(&nodes));
+        let beyond = range.to.unwrap_or(from) > last.saturating_add(1);
+        let log_end = beyond.then(|| format!(" The log ends at entry {last}."));
+        let (read, nodes) = (entries(next - from), list(&nodes));
+        say!("{read}, from node {nodes}.{}", log_end.unwrap_or_default());
         Ok(())
     }
 

@@ -42,7 +42,7 @@ fn tail_prints_what_is_appended_before_the_demo_ends() {
 
 #[test]
 fn a_command_that_fails_shows_in_the_exit_code() {
-    let output = run_with(kontiki().arg("demo"), b"apend x\nappend y\nread ..\n");
+    let output = run_with(kontiki().arg("demo"), b"apend x\nappend y\nread ..\nread 5\n");
     assert_eq!(output.status.code(), Some(2));
     assert!(
         said(&output).contains("did you mean `append`?"),
@@ -50,6 +50,12 @@ fn a_command_that_fails_shows_in_the_exit_code() {
         said(&output)
     );
     assert_eq!(printed(&output), "1\ty\n");
+    assert!(said(&output).contains("1 entry, from node"), "{}", said(&output));
+    assert!(
+        said(&output).contains("The log ends at entry 1."),
+        "{}",
+        said(&output)
+    );
 }
 
 #[test]

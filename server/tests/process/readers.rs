@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    scratch::{Process, kontiki, until},
+    scratch::{Process, kontiki, said, until},
 };
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::{
@@ -95,6 +95,18 @@ fn tail_whose_reader_has_gone_ends_at_once() {
     assert_eq!(line, "one\n");
     drop(out);
     assert_eq!(tail.wait(), 0);
+}
+
+#[test]
+fn append_that_cannot_say_where_says_that_it_appended() {
+    let cluster = Cluster::start();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let mut append = cluster.asking(&[1, 2, 3], &["append", "one", "two"]);
+    let output = append.stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let words = "appended as entries 1..=2, but cannot write to standard output";
+    assert!(said(&output).contains(words), "{}", said(&output));
 }
 
 #[test]
