@@ -31,6 +31,8 @@ pub use api::{
 pub use create::{create, holds_log};
 pub use log::Log;
 pub use os_disk::OsDisk;
+
+pub use reader::CHECK_BYTES_MAX;
 pub use salts::Salts;
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! One frame is under way at a time; everything that comes meanwhile becomes the next one (`batch`), so the
 //! hot path is one write and sync a frame, of buffers that are not copied. Invariants: frame n+1 is written
 //! only after frame n is synced; what is told as persisted is on disk, and so is everything before it;
-//! after a failed write or sync nothing is written and nothing is told as persisted, ever.
+//! after a failed write or sync nothing is written and nothing is told as persisted, ever; the work between two `None` of
+//! [`Log::poll`] is bounded, however much is read.
 //!
 //! # When there is no room
 //! A full segment is followed by the spare (`room`). While no spare is ready, records leave the last eighth
@@ -23,13 +24,14 @@ pub(crate) use write::{Place, index_of, segment_header};
 
 use crate::api::{Fetch, LogError, LogEvent, LogOptions};
 use crate::batch::Batch;
-use crate::disk::{Completion, Disk, Done, FileId, Op, OpId};
+use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
 use crate::files::Files;
 use crate::group::Groups;
-use crate::reader::{Piece, Reading};
+use crate::reader::{CheckBudget, Piece, Reading};
 use crate::room::{Room, Step};
 use crate::salts::Salts;
 use crate::snapshots::{Snapshots, Task};
+use bytes::Bytes;
 use end::End;
 use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::frame::FrameHeader;
@@ -117,6 +119,10 @@ pub struct Log<D> {
     readings_begun: u64,
     /// Reads that wait for a file to be opened.
     opening: BTreeMap<u64, Vec<u64>>,
+    /// Pieces that the disk has read and whose checksums are still to be verified, oldest first: one a reading at most.
+    pieces: VecDeque<(u64, Piece, Result<Bytes, DiskError>)>,
+    /// How much of them may be verified before [`Self::poll`] gives `None`.
+    budget: CheckBudget,
     purposes: BTreeMap<OpId, Purpose>,
     events: VecDeque<LogEvent>,
 }
@@ -165,6 +171,8 @@ impl<D: Disk> Log<D> {
             readings: BTreeMap::new(),
             readings_begun: 0,
             opening: BTreeMap::new(),
+            pieces: VecDeque::new(),
+            budget: CheckBudget::default(),
             purposes: BTreeMap::new(),
             events: VecDeque::new(),
         };
@@ -204,15 +212,28 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the disk wakes.
+    /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the disk wakes,
+    /// until it gives `None`. Completed writes come first. Of what was read it verifies about [`CHECK_BYTES_MAX`] bytes
+    /// before it gives `None`, however fast the disk is; if [`Self::has_more`] is true then, it is to be called again soon.
+    ///
+    /// [`CHECK_BYTES_MAX`]: crate::CHECK_BYTES_MAX
     pub fn poll(&mut self) -> Option<LogEvent> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
-            let completion = self.disk.poll()?;
-            self.completed(completion);
+            if let Some(completion) = self.disk.poll() {
+                self.completed(completion);
+            } else if !self.check_piece() {
+                return None;
+            }
         }
+    }
+
+    /// Whether what the disk has read is still to be verified: [`Self::poll`] has work to do although the disk may not wake.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.pieces.is_empty()
     }
 
     /// The largest record that a log of these segments takes, in bytes with its header.
@@ -286,9 +307,11 @@ impl<D: Disk> Log<D> {
             (Some(Purpose::Open(segment)), Ok(Done::Opened(file, _))) => self.opened(segment, Ok(file)),
             (Some(Purpose::Open(segment)), Err(error)) => self.opened(segment, Err(error)),
             (Some(Purpose::Read(reading, piece)), Ok(Done::Read(bytes))) => {
-                self.read(reading, piece, Ok(bytes));
+                self.pieces.push_back((reading, piece, Ok(bytes)));
             }
-            (Some(Purpose::Read(reading, piece)), Err(error)) => self.read(reading, piece, Err(error)),
+            (Some(Purpose::Read(reading, piece)), Err(error)) => {
+                self.pieces.push_back((reading, piece, Err(error)));
+            }
             (Some(purpose), Ok(done)) => {
                 let what = format!("the disk answers {purpose:?} with something else: {done:?}");
                 self.fail(LogError::Wrong(what));

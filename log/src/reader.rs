@@ -22,6 +22,29 @@ const PIECE_BYTES_MAX: u64 = 1 << 20;
 /// Whose bytes they are: the cluster, and the salt of the segment that they are read from.
 pub(crate) type Of = (ClusterId, Option<Salt>);
 
+/// How many bytes that were read from disk [`Log::poll`](crate::Log::poll) verifies before it gives `None`, but for the end of
+/// the last piece: a small part of an election timeout even without an instruction for checksums.
+pub const CHECK_BYTES_MAX: usize = 1 << 20;
+
+/// A piece counts for so many bytes at least: that bounds how many small ones are verified.
+const CHECK_BYTES_MIN: usize = 16 << 10;
+
+/// How many bytes have been verified since [`Log::poll`](crate::Log::poll) last gave `None`.
+#[derive(Debug, Default)]
+pub(crate) struct CheckBudget {
+    spent: usize,
+}
+
+impl CheckBudget {
+    pub(crate) fn has_room(&self) -> bool {
+        self.spent < CHECK_BYTES_MAX
+    }
+
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.spent = self.spent.saturating_add(bytes.max(CHECK_BYTES_MIN));
+    }
+}
+
 /// A fetch under way.
 #[derive(Debug)]
 pub(crate) struct Reading {

@@ -4,7 +4,7 @@ use super::{Log, Purpose};
 use crate::api::LogError;
 use crate::disk::{Disk, DiskError, FileId, Op};
 use crate::layout::{segment_name, stride};
-use crate::reader::{Damage, Piece, Progress};
+use crate::reader::{CheckBudget, Damage, Piece, Progress};
 use crate::words;
 use bytes::Bytes;
 
@@ -72,8 +72,23 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// Verifies the piece that was read first, if the budget allows; false if nothing was done. The budget is whole again then.
+    pub(super) fn check_piece(&mut self) -> bool {
+        if !self.budget.has_room() {
+            self.budget = CheckBudget::default();
+            return false;
+        }
+        let Some((number, piece, result)) = self.pieces.pop_front() else {
+            self.budget = CheckBudget::default();
+            return false;
+        };
+        self.budget.spend(result.as_ref().map_or(0, Bytes::len));
+        self.read(number, piece, result);
+        true
+    }
+
     /// A piece was read, or could not be.
-    pub(super) fn read(&mut self, number: u64, piece: Piece, result: Result<Bytes, DiskError>) {
+    fn read(&mut self, number: u64, piece: Piece, result: Result<Bytes, DiskError>) {
         self.files.end_read(piece.entry.segment);
         let bytes = match result {
             Ok(bytes) => bytes,

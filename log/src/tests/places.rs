@@ -134,9 +134,12 @@ fn a_read_that_records_are_removed_under_gives_none_of_them() {
     node.log.as_mut().expect("up").fetch(super::model::GROUP, fetch);
     node.replace(4, &[10, 10]);
     let mut found = None;
-    while let Some(event) = node.log.as_mut().expect("up").poll() {
-        if let crate::LogEvent::Fetched { runs, .. } = event {
-            found = Some(records_of(&runs.expect("read")));
+    let log = node.log.as_mut().expect("up");
+    while found.is_none() {
+        match log.poll() {
+            Some(crate::LogEvent::Fetched { runs, .. }) => found = Some(records_of(&runs.expect("read"))),
+            Some(_) => {}
+            None => assert!(log.has_more(), "never answered"),
         }
     }
     let found: Vec<Record> = found.expect("answered").into_iter().map(|(_, r)| r).collect();

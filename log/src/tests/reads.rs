@@ -157,8 +157,10 @@ impl Long {
         };
         self.log.fetch(GROUP, fetch);
         let runs = loop {
-            if let LogEvent::Fetched { runs, .. } = self.log.poll().expect("answered") {
-                break runs.expect("read");
+            match self.log.poll() {
+                Some(LogEvent::Fetched { runs, .. }) => break runs.expect("read"),
+                Some(_) => {}
+                None => assert!(self.log.has_more(), "never answered"),
             }
         };
         let read = self.read.borrow();
@@ -235,4 +237,51 @@ fn a_read_to_a_record_reads_no_further_than_the_next_entry() {
     assert!(read < weight(&runs) + (64 << 10) + 2048, "{read}");
     let (_, _, read) = long.fetch(4097, u64::MAX, usize::MAX);
     assert!(read <= (64 << 10) + 1024, "not beyond the end of the log: {read}");
+}
+
+#[test]
+fn polling_ends_however_much_is_read_and_tells_of_writes_first() {
+    const FETCHES: u64 = 200;
+    let mut long = Long::new(40, 1, 100_000);
+    for token in 0..FETCHES {
+        let fetch = Fetch {
+            token,
+            from: From::Index(Index(2)),
+            to: Index(41),
+            bytes_max: 500_000,
+        };
+        long.log.fetch(GROUP, fetch);
+    }
+    let write = Write {
+        install: None,
+        purge: None,
+        id: WriteId(1000),
+        hard_state: None,
+        truncate: None,
+        runs: entries(42, 1, 41, &[100]).into(),
+    };
+    long.log.persist(GROUP, write);
+    let (mut answered, mut rounds) = (0, 0);
+    // The disk of this test is done with each operation before it is looked at again.
+    while answered < FETCHES {
+        let mut bytes = 0;
+        let mut first = true;
+        while let Some(event) = long.log.poll() {
+            match event {
+                LogEvent::Persisted { .. } => assert!(first && rounds == 0, "behind {answered} reads"),
+                LogEvent::Fetched { runs, .. } => {
+                    bytes += weight(&runs.expect("read"));
+                    answered += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+            first = false;
+        }
+        // Each answer here is of one piece, and the last one may be begun when hardly anything is left.
+        assert!(bytes <= crate::CHECK_BYTES_MAX + 500_000, "{bytes} bytes in one round");
+        assert!(answered == FETCHES || long.log.has_more());
+        rounds += 1;
+    }
+    assert!(rounds >= FETCHES / 4, "{FETCHES} reads of 500 kB in {rounds} rounds");
+    assert!(!long.log.has_more());
 }
