@@ -6,10 +6,13 @@
 //! thread looks again ([`Rest`]), that does. Invariants: whoever waits is woken when its answer is there or will never be; nobody
 //! waits for another's being polled.
 
-use kontiki_node::Reply;
+use kontiki_node::{Reply, Token};
 use std::{
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 
@@ -25,8 +28,26 @@ pub(crate) struct Listener(Option<Arc<Slot>>);
 #[derive(Debug)]
 pub(crate) struct Rest(Arc<Slot>);
 
+/// In place of a name: the one who waits has given up.
+const GIVEN_UP: u64 = u64::MAX;
+
 #[derive(Debug)]
-struct Slot(Mutex<State>);
+struct Slot {
+    state: Mutex<State>,
+    /// The token by which the node knows whoever waits, where it is to hear of it if that gives up: zero as long as it has none.
+    name: AtomicU64,
+}
+
+/// What whoever gives an answer up leaves behind.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// The answer, which was there.
+    Answer(Reply),
+    /// The node still has to be told, by this name.
+    Waiting(Token),
+    /// Nothing: the node will find out, or has ended.
+    Nothing,
+}
 
 #[derive(Debug)]
 enum State {
@@ -40,19 +61,31 @@ enum State {
 
 /// Both ends.
 pub(crate) fn answer() -> (Teller, Listener) {
-    let slot = Arc::new(Slot(Mutex::new(State::Asked(None))));
+    let slot = Arc::new(Slot {
+        state: Mutex::new(State::Asked(None)),
+        name: AtomicU64::new(0),
+    });
     (Teller(Some(slot.clone())), Listener(Some(slot)))
 }
 
-/// Gives several answers.
+/// Gives several answers; those that nobody waits for any more go to `unheard`.
 #[must_use = "the others are woken when it is dropped"]
-pub(crate) fn tell_all(answers: impl Iterator<Item = (Teller, Reply)>) -> Option<Rest> {
+pub(crate) fn tell_all(
+    answers: impl Iterator<Item = (Teller, Reply)>,
+    mut unheard: impl FnMut(Reply),
+) -> Option<Rest> {
     let mut first: Option<(Arc<Slot>, Waker)> = None;
     let mut others: Vec<Waker> = Vec::new();
     for (mut teller, reply) in answers {
         let Some(slot) = teller.0.take() else { continue };
-        let Some(waker) = slot.tell(State::Told(reply, Vec::new())) else {
-            continue;
+        let waker = match slot.tell(State::Told(reply, Vec::new())) {
+            Ok(Some(waker)) => waker,
+            Ok(None) => continue,
+            Err(State::Told(reply, _)) => {
+                unheard(reply);
+                continue;
+            }
+            Err(_) => continue,
         };
         match &first {
             None => first = Some((slot, waker)),
@@ -70,19 +103,19 @@ pub(crate) fn tell_all(answers: impl Iterator<Item = (Teller, Reply)>) -> Option
 impl Slot {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere leaves it whole: nothing is half done under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the waiting, if anybody waits; who is to be woken for that.
-    fn tell(&self, state: State) -> Option<Waker> {
+    /// Ends the waiting; who is to be woken for that. If nobody waits, the state comes back.
+    fn tell(&self, state: State) -> Result<Option<Waker>, State> {
         let mut now = self.lock();
         match &mut *now {
             State::Asked(waker) => {
                 let waker = waker.take();
                 *now = state;
-                waker
+                Ok(waker)
             }
-            State::Told(..) | State::Over => None,
+            State::Told(..) | State::Over => Err(state),
         }
     }
 
@@ -106,7 +139,35 @@ impl Slot {
     }
 }
 
+impl Teller {
+    /// The node knows whoever waits by this token from now on; false if that has given up already.
+    pub(crate) fn name(&self, token: Token) -> bool {
+        let slot = self.0.as_ref();
+        slot.is_none_or(|slot| slot.name.swap(token.0, Ordering::AcqRel) != GIVEN_UP)
+    }
+}
+
 impl Listener {
+    /// Gives the answer up.
+    pub(crate) fn give_up(&mut self) -> Left {
+        let Some(slot) = self.0.take() else {
+            return Left::Nothing;
+        };
+        // A lock of its own statement: what is left is looked at without it.
+        let before = mem::replace(&mut *slot.lock(), State::Over);
+        match before {
+            State::Told(reply, others) => {
+                wake(others);
+                Left::Answer(reply)
+            }
+            State::Asked(_) => match slot.name.swap(GIVEN_UP, Ordering::AcqRel) {
+                0 => Left::Nothing,
+                token => Left::Waiting(Token(token)),
+            },
+            State::Over => Left::Nothing,
+        }
+    }
+
     /// The answer, or `None` if there will be none.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Reply>> {
         let Some(slot) = &self.0 else {
@@ -138,8 +199,8 @@ impl Drop for Listener {
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        let waker = self.0.take().and_then(|slot| slot.tell(State::Over));
-        wake(waker);
+        let waker = self.0.take().and_then(|slot| slot.tell(State::Over).ok());
+        wake(waker.flatten());
     }
 }
 
@@ -215,12 +276,8 @@ mod tests {
     }
 
     fn told(tasks: &mut [Task]) -> Option<Rest> {
-        tell_all(
-            tasks
-                .iter_mut()
-                .flat_map(|task| task.tellers.drain(..))
-                .map(|teller| (teller, reply())),
-        )
+        let tellers = tasks.iter_mut().flat_map(|task| task.tellers.drain(..));
+        tell_all(tellers.map(|teller| (teller, reply())), drop)
     }
 
     fn woken(tasks: &[Task]) -> Vec<usize> {
@@ -273,6 +330,28 @@ mod tests {
         assert_eq!((tasks[1].poll(), woken(&tasks)), (1, vec![0, 1, 1]));
         drop(rest);
         assert!(told(&mut [Task::waiting(1)]).is_none(), "nobody else");
+    }
+
+    #[test]
+    fn giving_up_leaves_the_name_or_the_answer_and_each_once() {
+        let (teller, mut listener) = answer();
+        assert!(matches!(listener.give_up(), Left::Nothing), "not yet known");
+        assert!(!teller.name(Token(7)), "it is found given up");
+        let mut unheard = 0;
+        assert!(tell_all([(teller, reply())].into_iter(), |_| unheard += 1).is_none());
+        assert_eq!(unheard, 1);
+
+        let (teller, mut listener) = answer();
+        assert!(teller.name(Token(7)));
+        assert!(matches!(listener.give_up(), Left::Waiting(Token(7))));
+        assert!(matches!(listener.give_up(), Left::Nothing));
+        drop(teller);
+
+        let (teller, mut listener) = answer();
+        assert!(teller.name(Token(7)));
+        drop(tell_all([(teller, reply())].into_iter(), |_| unheard += 1));
+        assert!(matches!(listener.give_up(), Left::Answer(_)));
+        assert_eq!(unheard, 1);
     }
 
     #[test]

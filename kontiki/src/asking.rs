@@ -1,16 +1,13 @@
 //! The thread that answers queries aside, from the state of one moment, while the machine goes on applying.
 //!
-//! It is started with the first query that a reader answers (`StateMachine::reader`). Invariants: each query that is given is
-//! answered, in words if there is no thread; a slow one holds up other queries, and nothing else.
+//! It is started with the first query that a reader answers (`StateMachine::reader`). Invariants: each query that is given and
+//! not taken back is answered, by the raft thread if there is no other; a slow one holds up other queries, and nothing else.
 
-use crate::shared::lock;
+use crate::{jobs::Jobs, shared::lock};
 use kontiki_node::encoding::MACHINE_STACK_BYTES;
 use kontiki_node::machine::{Asked, Done};
 use std::{
-    sync::{
-        Arc, Mutex,
-        mpsc::{self, Receiver, Sender},
-    },
+    sync::{Arc, Mutex},
     thread,
 };
 use tokio::sync::Notify;
@@ -18,13 +15,13 @@ use tokio::sync::Notify;
 /// The raft thread's end of it.
 #[derive(Debug)]
 pub(crate) struct Asking {
-    queries: Option<Sender<Asked>>,
     common: Arc<Common>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Debug)]
 struct Common {
+    queries: Jobs<Asked>,
     done: Mutex<Vec<Done>>,
     /// Wakes the raft thread.
     signal: Arc<Notify>,
@@ -44,36 +41,43 @@ impl Common {
 
 impl Asking {
     pub(crate) fn new(signal: Arc<Notify>) -> Self {
-        let done = Mutex::default();
+        let common = Common {
+            queries: Jobs::default(),
+            done: Mutex::default(),
+            signal,
+        };
         Self {
-            queries: None,
-            common: Arc::new(Common { done, signal }),
+            common: Arc::new(common),
             thread: None,
         }
     }
 
     /// Has a query answered.
     pub(crate) fn ask(&mut self, asked: Asked) {
-        if self.queries.is_none() {
+        if self.thread.is_none() {
             self.start();
         }
-        match &self.queries {
-            // The thread ends only when this end is dropped.
-            Some(queries) => drop(queries.send(asked)),
+        if self.thread.is_none() {
             // Without a thread of its own it is answered here.
-            None => self.common.tell(asked.answer()),
+            return self.common.tell(asked.answer());
         }
+        self.common.queries.change(|queue| queue.push_back(asked));
+    }
+
+    /// Takes queries back that are not begun.
+    pub(crate) fn withdraw(&self, queries: &[u64]) {
+        let stays = |asked: &Asked| !queries.contains(&asked.token());
+        self.common.queries.change(|queue| queue.retain(stays));
     }
 
     fn start(&mut self) {
-        let (queries, to_answer) = mpsc::channel();
         let common = self.common.clone();
         let started = thread::Builder::new()
             .name("kontiki-query".into())
             .stack_size(MACHINE_STACK_BYTES)
-            .spawn(move || work(&to_answer, &common));
+            .spawn(move || work(&common));
         match started {
-            Ok(thread) => (self.thread, self.queries) = (Some(thread), Some(queries)),
+            Ok(thread) => self.thread = Some(thread),
             Err(error) => tracing::warn!("queries are answered on the raft thread: {error}"),
         }
     }
@@ -86,7 +90,7 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.queries = None;
+        self.common.queries.end();
         if let Some(thread) = self.thread.take() {
             // A panic of a reader is an answer in words.
             let _ = thread.join();
@@ -94,8 +98,8 @@ impl Drop for Asking {
     }
 }
 
-fn work(to_answer: &Receiver<Asked>, common: &Common) {
-    for asked in to_answer {
+fn work(common: &Common) {
+    while let Some(asked) = common.queries.next() {
         common.tell(asked.answer());
     }
 }

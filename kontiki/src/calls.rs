@@ -1,7 +1,7 @@
 //! Who waits for which answer.
 //!
-//! Invariants: a token names one request and is never used for another, so that a late answer finds nobody; it is below
-//! 2⁶²: the others name attempts of requests.
+//! Invariants: a token names one request and is never used for another, so that a late answer finds nobody; it is not zero,
+//! and below 2⁶²: the others name attempts of requests.
 
 use crate::shared::Waiter;
 use kontiki_node::Token;
@@ -37,9 +37,16 @@ impl Calls {
         let Some(place) = self.places.get_mut(at as usize) else {
             return Token(u64::MAX);
         };
-        place.used = place.used.wrapping_add(1) & USED_MAX;
+        place.used = (place.used % USED_MAX) + 1;
         place.waiter = Some(waiter);
         Token(u64::from(place.used) << PLACE_BITS | u64::from(at))
+    }
+
+    /// Lets whoever waits give up by this token; false if it has given up already.
+    pub(crate) fn name(&self, token: Token) -> bool {
+        let place = self.places.get(token.0 as u32 as usize);
+        let waiter = place.and_then(|place| place.waiter.as_ref());
+        waiter.is_none_or(|waiter| waiter.answer.name(token))
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<Waiter> {

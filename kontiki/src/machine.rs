@@ -125,7 +125,7 @@ pub struct ApplyAll<O> {
     _output: PhantomData<fn() -> O>,
 }
 
-/// A query under way.
+/// A query under way. Dropping it cancels it, unless the machine has begun to answer.
 #[must_use = "the answer is known only to its future"]
 pub struct Query<A> {
     state: State,

@@ -1,7 +1,7 @@
 //! What is asked of a node and what comes back, as futures that any executor can run, or none.
 //!
-//! Invariants: a request is on its way once it is made, whether its future is polled or not; dropping the future cancels
-//! nothing, it only gives up the answer.
+//! Invariants: a request is on its way once it is made, whether its future is polled or not; dropping the future of a read
+//! cancels it, dropping that of an append only gives up the answer.
 
 use crate::{Error, LogEntry, shared::Answer};
 use kontiki_consensus::Position;
@@ -92,7 +92,7 @@ pub struct Append {
     state: State,
 }
 
-/// A read under way.
+/// A read under way. Dropping it cancels it.
 #[derive(Debug)]
 #[must_use = "what was read is known only to its future"]
 pub struct Read<T> {

@@ -7,9 +7,10 @@
 
 use crate::{
     Error,
-    answer::{Listener, Rest, Teller, answer, tell_all},
+    answer::{Left, Listener, Rest, Teller, answer, tell_all},
     local::LocalNode,
     lone::{Asked, Lone},
+    readers::{Readers, bytes_of},
     status::Snapshot,
 };
 use kontiki_consensus::{NodeId, Time};
@@ -45,10 +46,12 @@ pub(crate) struct Limits {
     pub(crate) schema: u32,
 }
 
-/// What becomes of the answer to a request. Dropping it gives the answer up.
+/// What becomes of the answer to a request. Dropping it gives the answer up; a read or a query is cancelled by that.
 #[derive(Debug)]
 pub(crate) struct Answer {
     reply: Listener,
+    /// Of a read or a query.
+    readers: Option<Arc<Readers>>,
     /// That it was asked, where it matters who asks.
     asked: Option<Asked>,
 }
@@ -64,7 +67,23 @@ impl Answer {
         if let Some(asked) = self.asked.take() {
             asked.awaited(context.waker());
         }
+        if let (Some(readers), Some(reply)) = (self.readers.take(), &reply) {
+            readers.takes(bytes_of(reply));
+        }
         Poll::Ready(reply)
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(readers) = self.readers.take() else {
+            return;
+        };
+        match self.reply.give_up() {
+            Left::Answer(reply) => readers.takes(bytes_of(&reply)),
+            Left::Waiting(token) => readers.gives_up(token),
+            Left::Nothing => {}
+        }
     }
 }
 
@@ -79,7 +98,7 @@ pub(crate) struct Submission {
 /// Whoever waits for an answer. Dropping it tells that there will be none.
 #[derive(Debug)]
 pub(crate) struct Waiter {
-    answer: Teller,
+    pub(crate) answer: Teller,
     bytes: usize,
     /// Whether the log may have changed when there is no answer.
     pub(crate) is_append: bool,
@@ -112,6 +131,8 @@ pub(crate) struct Shared {
     queue: Mutex<Queue>,
     appends_bytes: AtomicUsize,
     reads_bytes: AtomicUsize,
+    /// Whoever waits for a read or a query.
+    pub(crate) readers: Arc<Readers>,
     /// The last entry that anybody was told of.
     seen: AtomicU64,
     status: Mutex<Snapshot>,
@@ -137,11 +158,13 @@ struct Queue {
 
 impl Shared {
     pub(crate) fn new(node: NodeId, cluster: ClusterId, limits: Limits) -> Self {
+        let signal: Arc<Notify> = Arc::default();
         Self {
             node,
             cluster,
             limits,
-            signal: Arc::default(),
+            readers: Arc::new(Readers::new(signal.clone())),
+            signal,
             local: OnceLock::new(),
             origin: Instant::now(),
             queue: Mutex::default(),
@@ -214,7 +237,12 @@ impl Shared {
             _ => self.signal.notify_one(),
         }
         let asked = asked.map(|(_, asked)| asked);
-        Ok(Answer { reply, asked })
+        let readers = (!is_append).then(|| self.readers.clone());
+        Ok(Answer {
+            reply,
+            readers,
+            asked,
+        })
     }
 
     fn in_flight(&self, is_append: bool) -> &AtomicUsize {
@@ -259,6 +287,11 @@ impl Shared {
         std::mem::swap(&mut lock(&self.queue).waiting, out);
     }
 
+    /// Nobody waits for this answer any more.
+    pub(crate) fn forget(&self, waiter: &Waiter) {
+        self.let_go(waiter.is_append, waiter.bytes);
+    }
+
     /// Answers one.
     pub(crate) fn answer(&self, waiter: Waiter, reply: Reply) {
         drop(self.answer_all(&mut vec![(waiter, reply)]));
@@ -268,13 +301,14 @@ impl Shared {
     /// is counted is written once for all: every caller looks there.
     #[must_use = "the rest is woken when it is dropped"]
     pub(crate) fn answer_all(&self, replies: &mut Vec<(Waiter, Reply)>) -> Option<Rest> {
-        let (mut appends, mut reads, mut last) = (0, 0, 0);
+        let (mut appends, mut reads, mut last, mut given) = (0, 0, 0, 0);
         for (waiter, reply) in &*replies {
-            *(if waiter.is_append {
-                &mut appends
+            if waiter.is_append {
+                appends += waiter.bytes;
             } else {
-                &mut reads
-            }) += waiter.bytes;
+                reads += waiter.bytes;
+                given += bytes_of(reply);
+            }
             last = tells_of(reply).max(last);
         }
         for (is_append, bytes) in [(true, appends), (false, reads)] {
@@ -284,7 +318,9 @@ impl Shared {
         }
         // Before the answers: whoever has one asks for no less from then on.
         self.seen.fetch_max(last, Ordering::Relaxed);
-        tell_all(replies.drain(..).map(|(waiter, reply)| (waiter.answer, reply)))
+        self.readers.gives(given);
+        let answers = replies.drain(..).map(|(waiter, reply)| (waiter.answer, reply));
+        tell_all(answers, |reply| self.readers.takes(bytes_of(&reply)))
     }
 
     /// Index of the last entry that an answer has told of.
@@ -427,7 +463,7 @@ mod tests {
         assert_eq!(
             submit().unwrap_err(),
             Error::Overloaded,
-            "dropping a future cancels nothing"
+            "dropping the future of an append cancels nothing"
         );
         let mut taken = Vec::new();
         shared.take(&mut taken);

@@ -17,7 +17,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The entries of the log from an index on. It ends when the node stops or is paused, when an entry cannot be read, or when
-/// too many reads wait: the last item is then the error that says why. Another tail from [`next_index`](Self::next_index)
+/// too many reads wait: the last item is then the error that says why. Dropping it cancels what it waits for. Another tail from [`next_index`](Self::next_index)
 /// goes on without a hole.
 pub struct Tail<T> {
     handle: Handle<T>,

@@ -10,6 +10,7 @@ use crate::{
     calls::Calls,
     network::Network,
     pace::Pace,
+    readers::Readers,
     reading::Reading,
     shared::{Order, Shared, Submission, Waiter},
     storage::Storage,
@@ -109,6 +110,7 @@ struct Outside<N> {
     calls: Calls,
     /// Where appends take effect once, if they are to.
     once: Once,
+    readers: Arc<Readers>,
     /// The moment of this turn.
     now: Time,
     /// Empty between turns: kept for its memory.
@@ -139,6 +141,7 @@ impl<N: Network> Core<N> {
             network,
             calls: Calls::default(),
             once: Once::new(open_max(&limits)),
+            readers: shared.readers.clone(),
             now: Time::ZERO,
             answers: Vec::new(),
             replies: Vec::new(),
@@ -277,7 +280,11 @@ impl<N: Network> Core<N> {
             outside.settle();
             self.deadline = self.deadline.min(self.outside.once.deadline());
             let idle = self.inbox.is_empty() && self.outside.replies.is_empty();
+            let reads_on = self.outside.log.has_more();
             if idle && now < self.deadline {
+                if reads_on {
+                    self.shared.signal.notify_one();
+                }
                 return self.publish(now);
             }
             let Self {
@@ -298,6 +305,9 @@ impl<N: Network> Core<N> {
                 self.fail(why);
                 return self.publish(now);
             }
+            if reads_on {
+                break;
+            }
         }
         self.publish(self.shared.now());
         // There may be more, but others are to have their turn first.
@@ -308,6 +318,7 @@ impl<N: Network> Core<N> {
     fn gather(&mut self) {
         self.outside.network.receive(&mut self.inbox);
         self.accept();
+        self.hear_readers();
         let Self { outside, inbox, .. } = self;
         inbox.extend(outside.dropped.drain(..).map(Input::SendDropped));
         if let Some(worker) = &outside.worker {
@@ -330,7 +341,14 @@ impl<N: Network> Core<N> {
             waiter,
         } in self.submissions.drain(..)
         {
+            let is_append = waiter.is_append;
             let token = self.outside.calls.add(waiter);
+            if !is_append && !self.outside.calls.name(token) {
+                if let Some(waiter) = self.outside.calls.remove(token) {
+                    self.shared.forget(&waiter);
+                }
+                continue;
+            }
             match ask {
                 Ask::Append {
                     payload,
@@ -347,6 +365,25 @@ impl<N: Network> Core<N> {
                 }
                 ask => self.inbox.push(Input::Request(Request { token, deadline, ask })),
             }
+        }
+    }
+
+    /// Takes note of reads that were given up, and of answers to reads that were taken.
+    fn hear_readers(&mut self) {
+        let readers = &self.shared.readers;
+        let mut given_up = readers.given_up();
+        given_up.retain(|token| {
+            let waiter = self.outside.calls.remove(*token);
+            if let Some(waiter) = &waiter {
+                self.shared.forget(waiter);
+            }
+            waiter.is_some()
+        });
+        if !given_up.is_empty() {
+            self.inbox.push(Input::Cancel(given_up));
+        }
+        if readers.room_made() {
+            self.inbox.push(Input::AnswersTaken);
         }
     }
 
@@ -423,6 +460,17 @@ impl<N: Network> Ports for Outside<N> {
 
     fn query(&mut self, _: GroupId, asked: Asked) {
         self.asking.ask(asked);
+    }
+
+    fn withdraw_queries(&mut self, _: GroupId, queries: &[u64]) {
+        if let Some(worker) = &self.worker {
+            worker.withdraw(queries);
+        }
+        self.asking.withdraw(queries);
+    }
+
+    fn answers_held(&mut self, most: usize) -> usize {
+        self.readers.held(most)
     }
 
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {

@@ -32,6 +32,9 @@ use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
 /// How often a full disk is asked for room: each time takes what room there is, if only for a moment.
 const ROOM_INTERVAL: Duration = Duration::from_millis(1000);
 
+/// How late a deadline is seen at most, if anybody waits; earlier where the heartbeat is shorter.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_millis(50);
+
 /// Settings of a replica.
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
@@ -212,6 +215,7 @@ impl Driver {
             self.admit(now, ports);
             self.seal(now, wall, ports);
             self.ask_reads(now);
+            self.carry_on_reads(now, ports);
             self.see_to_comparisons(now, ports);
             self.see_to_snapshots(now, ports);
             if std::mem::take(&mut self.awaited) {
@@ -252,6 +256,9 @@ impl Driver {
             Input::Request(Request { token, deadline, ask }) => {
                 self.take_request(now, token, deadline, ask, ports)
             }
+            Input::Cancel(tokens) => self.cancel(now, tokens, ports),
+            // What waits for room is looked at in every turn.
+            Input::AnswersTaken => {}
         }
     }
 
@@ -366,7 +373,8 @@ impl Driver {
         if now < self.next_sweep {
             return;
         }
-        self.next_sweep = now.after(self.config.consensus.heartbeat_interval);
+        let heartbeat = self.config.consensus.heartbeat_interval;
+        self.next_sweep = now.after(heartbeat.min(SWEEP_INTERVAL_MAX));
         self.expire(now, ports);
         self.resend_forwards(now, ports);
         self.ask_overdue(now);

@@ -6,9 +6,11 @@
 //! has failed nothing is done any more, for the state may be half changed.
 
 mod applier;
+mod queue;
 mod state;
 
 pub use applier::{Applier, Asked, Done, Restore, Task};
+pub use queue::{QUERIES_AHEAD_MAX, enqueue};
 pub use state::{Source, restored, snapshot_of};
 
 use crate::encoding::{decode, encode, encode_ordered};

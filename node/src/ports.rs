@@ -34,7 +34,12 @@ pub trait Ports {
     /// Have a query answered aside ([`Asked::answer`](crate::machine::Asked::answer)), in no particular order; then
     /// [`Input::Machine`].
     fn query(&mut self, group: GroupId, asked: Asked);
-    /// Answer a client. Each token is answered exactly once.
+    /// Nobody waits for the answers to these queries any more: those that are not yet begun need not be answered.
+    fn withdraw_queries(&mut self, group: GroupId, queries: &[u64]);
+    /// How many bytes of answers to reads and queries were given and not yet taken by those who asked. If these are more than
+    /// `most`, then [`Input::AnswersTaken`] once one of them is taken.
+    fn answers_held(&mut self, most: usize) -> usize;
+    /// Answer a client. Each token is answered exactly once, unless it is cancelled before.
     fn reply(&mut self, token: Token, reply: Reply);
     /// Something worth telling.
     fn note(&mut self, group: GroupId, note: &Note);
@@ -62,4 +67,8 @@ pub enum Input {
     PeerGone(NodeId),
     /// A client asks.
     Request(Request),
+    /// Nobody waits for the answers to these any more. Reads and queries are not answered then; appends go on.
+    Cancel(Vec<Token>),
+    /// Answers were taken, see [`Ports::answers_held`].
+    AnswersTaken,
 }

@@ -2,17 +2,22 @@
 //!
 //! A linearizable read (dissertation §6.4) asks consensus how far it must see: all that come in one
 //! turn ask together, under one name. When that is applied here, it is served like a stale one: from
-//! memory, or from the log; a query, by the machine. What other reads need is in [`freshness`]. Invariants: a name is never used twice, over restarts too; a read shows
+//! memory, or from the log; a query, by the machine. What other reads need is in [`freshness`], how much is with the log and the
+//! machine at a time in [`backlog`], and how those who wait leave in [`leaving`]. Invariants: a name is never used twice, over restarts too; a read shows
 //! nothing that is not applied; one that was refused is asked again until its deadline, not in circles.
 
+mod backlog;
 mod freshness;
+mod leaving;
 
 use crate::{
     driver::Driver,
-    machine::{Asked, Task},
+    machine::Asked,
     ports::Ports,
     request::{Ask, Failure, Reply, Token},
 };
+use backlog::Backlog;
+pub use backlog::{QUERIES_MAX, READ_FETCHES_MAX, READS_WAITING_MAX};
 use bytes::Bytes;
 use freshness::Rounds;
 use kontiki_consensus::{Event, Index, NodeId, Position, ReadId, Run, Time};
@@ -60,12 +65,14 @@ enum Purpose {
     Apply(Index),
     /// The records that pass by next.
     Replay,
-    /// A client.
-    Read(EntryReader),
+    /// A client, unless it has left meanwhile; its answer may have so many bytes.
+    Read(Option<EntryReader>, usize),
     /// A client asked the machine; this is no fetch, but a task under the same kind of name.
     Query {
         token: Token,
         deadline: Time,
+        /// Length of the query, in bytes.
+        bytes: usize,
         /// What the state it is answered from holds, once that is known.
         at: Option<Position>,
     },
@@ -75,7 +82,7 @@ impl Purpose {
     /// The client that waits, and until when.
     fn client(&self) -> Option<(Token, Time)> {
         match self {
-            Self::Read(reader) => Some((reader.token, reader.deadline)),
+            Self::Read(reader, _) => reader.map(|reader| (reader.token, reader.deadline)),
             Self::Query { token, deadline, .. } => Some((*token, *deadline)),
             Self::Peer { .. } | Self::Apply(_) | Self::Replay => None,
         }
@@ -104,6 +111,8 @@ pub(crate) struct Reads {
     rounds: Rounds,
     /// They wait for something to stand where they begin.
     tails: Vec<EntryReader>,
+    /// They can be answered, and wait for the log or the machine.
+    backlog: Backlog,
     fetches: BTreeMap<u64, Purpose>,
 }
 
@@ -120,6 +129,7 @@ impl Reads {
             awaiting: Vec::new(),
             rounds: Rounds::default(),
             tails: Vec::new(),
+            backlog: Backlog::default(),
             fetches: BTreeMap::new(),
         }
     }
@@ -132,6 +142,7 @@ impl Reads {
             && self.confirmed.is_empty()
             && self.awaiting.is_empty()
             && self.tails.is_empty()
+            && self.backlog.is_empty()
             && !self.fetches.values().any(|p| p.client().is_some())
     }
 
@@ -181,23 +192,6 @@ impl Reads {
         self.fresh
             .extend(self.refused.drain(..).map(|(_, reader)| reader));
     }
-
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Token> {
-        let mut readers = std::mem::take(&mut self.fresh);
-        readers.extend(
-            std::mem::take(&mut self.asked)
-                .into_values()
-                .flat_map(|(_, readers)| readers),
-        );
-        readers.extend(self.refused.drain(..).map(|(_, reader)| reader));
-        readers.extend(self.confirmed.drain(..).map(|(_, reader)| reader));
-        readers.extend(self.awaiting.drain(..).map(|(_, reader)| reader));
-        let mut left: Vec<Token> = readers.into_iter().map(|reader| reader.token).collect();
-        left.extend(self.tails.drain(..).map(|tail| tail.token));
-        let fetches = std::mem::take(&mut self.fetches).into_values();
-        left.extend(fetches.filter_map(|purpose| Some(purpose.client()?.0)));
-        left.into_iter()
-    }
 }
 
 impl Driver {
@@ -238,13 +232,6 @@ impl Driver {
             wanted,
         };
         self.begin_read(now, reader, consistency, ports);
-    }
-
-    /// Nothing is answered any more: who waits for entries need not wait longer.
-    pub(crate) fn refuse_tails(&mut self, ports: &mut impl Ports) {
-        for tail in std::mem::take(&mut self.reads.tails) {
-            self.refuses(tail.token, ports);
-        }
     }
 
     /// Asks consensus, once for all that wait to be asked.
@@ -360,15 +347,7 @@ impl Driver {
                 };
                 self.serve_entries(reader, ports);
             }
-            // Tasks are done in their order: the machine has applied at least this much by then.
-            Wanted::Answer(query) => {
-                let token = self.reads.fetch(Purpose::Query {
-                    token,
-                    deadline,
-                    at: None,
-                });
-                ports.work(self.config.group, Task::Query { token, query });
-            }
+            Wanted::Answer(query) => self.put_query(token, deadline, query, ports),
         }
     }
 
@@ -390,7 +369,7 @@ impl Driver {
         ports: &mut impl Ports,
     ) {
         // Otherwise its client has been answered already.
-        if let Some(Purpose::Query { token, at, .. }) = self.reads.fetches.remove(&token)
+        if let Some((token, at)) = self.reads.end_query(token)
             && !self.refuses(token, ports)
         {
             let reply = match answer {
@@ -409,19 +388,14 @@ impl Driver {
         if self.refuses(reader.token, ports) {
             return;
         }
-        let (limit, last) = (self.applied.at.index, self.applied.position);
+        let last = self.applied.position;
         let first = self.first();
         if reader.range.from == Position::ZERO {
             // From where the log begins; a range that ends before that is gone.
             let some = reader.range.to > first;
             reader.range.from = if some { first } else { Position(1) };
         }
-        let Range {
-            from,
-            to,
-            bytes_max,
-            wait,
-        } = reader.range;
+        let Range { from, to, wait, .. } = reader.range;
         if from < first {
             ports.reply(reader.token, Reply::Failed(Failure::Compacted { first }));
         } else if from > last && wait {
@@ -436,17 +410,8 @@ impl Driver {
                     last,
                 },
             );
-        } else if let Some(runs) = self.consensus.runs_between(from, to, limit, bytes_max) {
-            ports.reply(reader.token, Reply::Read { runs, last });
-        } else {
-            let token = self.reads.fetch(Purpose::Read(reader));
-            let fetch = Fetch {
-                token,
-                from: From::Position(from),
-                to: limit,
-                bytes_max,
-            };
-            ports.fetch(self.config.group, fetch);
+        } else if !self.give_from_memory(reader, ports) {
+            self.put_reader(reader, ports);
         }
     }
 
@@ -486,7 +451,12 @@ impl Driver {
                 Err(error) => self.stop(error.to_string(), ports),
             },
             Some(Purpose::Replay) => self.replay_fetched(runs, ports),
-            Some(Purpose::Read(reader)) => self.serve_fetched(reader, runs, ports),
+            Some(Purpose::Read(reader, bytes)) => {
+                self.reads.backlog.end_fetch(bytes);
+                if let Some(reader) = reader {
+                    self.serve_fetched(reader, runs, ports);
+                }
+            }
             // Its client has been answered already.
             Some(Purpose::Query { .. }) | None => {}
         }
@@ -518,56 +488,6 @@ impl Driver {
             },
         };
         ports.reply(reader.token, reply);
-    }
-
-    /// Answers every read whose deadline has passed: a tail with nothing, which is what it found.
-    pub(crate) fn expire_reads(&mut self, now: Time, ports: &mut impl Ports) {
-        let last = self.applied.position;
-        for tail in self.reads.tails.extract_if(.., |r| r.deadline <= now) {
-            ports.reply(
-                tail.token,
-                Reply::Read {
-                    runs: Vec::new(),
-                    last,
-                },
-            );
-        }
-        for token in self.take_late(now) {
-            ports.reply(token, Reply::Failed(Failure::Timeout));
-        }
-    }
-
-    fn take_late(&mut self, now: Time) -> Vec<Token> {
-        let is_late = |reader: &Reader| reader.deadline <= now;
-        let reads = &mut self.reads;
-        let mut late: Vec<Reader> = reads.fresh.extract_if(.., |r| is_late(r)).collect();
-        late.extend(reads.refused.extract_if(.., |(_, r)| is_late(r)).map(|(_, r)| r));
-        late.extend(
-            reads
-                .confirmed
-                .extract_if(.., |(_, r)| is_late(r))
-                .map(|(_, r)| r),
-        );
-        late.extend(reads.awaiting.extract_if(.., |(_, r)| is_late(r)).map(|(_, r)| r));
-        for (_, readers) in reads.asked.values_mut() {
-            late.extend(readers.extract_if(.., |r| is_late(r)));
-        }
-        let mut late: Vec<Token> = late.into_iter().map(|reader| reader.token).collect();
-        let is_late = |purpose: &Purpose| purpose.client().is_some_and(|(_, deadline)| deadline <= now);
-        let fetches = reads.fetches.extract_if(.., |_, p| is_late(p));
-        late.extend(fetches.filter_map(|(_, purpose)| Some(purpose.client()?.0)));
-        // Comparisons may wait under the same name, but only at a leader, which answers each.
-        let leads = self.consensus.leader() == Some(self.config.identity.node);
-        for (id, _) in self
-            .reads
-            .asked
-            .extract_if(.., |_, (_, readers)| readers.is_empty())
-        {
-            if !leads {
-                self.consensus.step(now, Event::CancelRead(id));
-            }
-        }
-        late
     }
 }
 

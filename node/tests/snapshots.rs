@@ -163,6 +163,12 @@ impl Ports for Wanted {
     fn query(&mut self, _: GroupId, asked: Asked) {
         self.queries.push(asked);
     }
+    fn withdraw_queries(&mut self, _: GroupId, queries: &[u64]) {
+        panic!("{queries:?}");
+    }
+    fn answers_held(&mut self, _: usize) -> usize {
+        0
+    }
     fn reply(&mut self, _: Token, reply: Reply) {
         self.replies.push(reply);
     }

@@ -102,6 +102,11 @@ impl Checks {
         }
     }
 
+    /// What the settings of nodes allow.
+    pub(crate) fn allowance(&self) -> &Allowance {
+        &self.allowance
+    }
+
     /// A node hands a write to its log.
     ///
     /// # Errors

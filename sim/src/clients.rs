@@ -3,7 +3,10 @@
 //! Clients ask whatever node they please, several things at a time, and give up by a deadline. What
 //! they may conclude from each answer is checked at once against the committed log.
 
+mod crowd;
 mod questions;
+
+pub(crate) use crowd::Crowd;
 
 use crate::checkers::answers::Answers;
 use crate::checkers::appends::Acknowledgement;

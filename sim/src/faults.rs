@@ -7,8 +7,31 @@ use crate::swarm::{Fault, Plan, RATES};
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
 use kontiki_consensus::{Duration, NodeId, Role, Time};
+use kontiki_node::Input;
 
 impl World {
+    /// A process that stood still goes on.
+    pub(crate) fn resume(&mut self, node: usize) {
+        let now = self.now();
+        if self.frozen[node] || self.with(node, |p| p.paused_until > now) != Some(false) {
+            return;
+        }
+        // What came meanwhile comes in at once, and clients may be heard before the other nodes.
+        let clients_first = self.random.coin();
+        self.with(node, |process| {
+            process.turn_due = false;
+            process.disk_wake = Time::MAX;
+            if clients_first {
+                process
+                    .inbox
+                    .sort_by_key(|input| !matches!(input, Input::Request(_)));
+            }
+        });
+        self.checks.counters.hit(Sometimes::Paused);
+        self.schedule_turn(node, now);
+        self.pump_disk(node)
+    }
+
     /// Lets the next fault of a plan come after a while.
     pub(crate) fn schedule_fault(&mut self, plan: usize) {
         let every = self.swarm.plans[plan].every;

@@ -10,6 +10,7 @@ pub mod checkers;
 pub mod checks;
 pub mod clients;
 pub mod committed;
+pub mod crowds;
 pub mod desk;
 pub mod disk;
 pub mod entries;

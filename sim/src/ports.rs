@@ -4,6 +4,7 @@
 
 use crate::checkers::transfers::Gone;
 use crate::checks::Checks;
+use crate::crowds::{Reading, bytes_of};
 use crate::disk::SimDisk;
 use crate::sometimes::Sometimes;
 use crate::trace::Trace;
@@ -29,6 +30,10 @@ pub struct Outgoing {
     pub sources: Vec<Source>,
     /// Queries to be answered beside the machine.
     pub asked: Vec<Asked>,
+    /// Queries that need not be answered any more.
+    pub withdrawn: Vec<u64>,
+    /// Whose answers nobody waits for any more, as the node was told in this turn.
+    pub cancelled: Vec<Token>,
     /// From where it cut its log.
     pub truncated: Option<Index>,
     /// What it did away with.
@@ -121,6 +126,8 @@ pub struct SimPorts<'a> {
     pub now: Time,
     /// Its log.
     pub log: &'a mut Log<SimDisk>,
+    /// What its readers have under way.
+    pub reading: &'a mut Reading,
     /// All checkers.
     pub checks: &'a mut Checks,
     /// What is rare.
@@ -158,6 +165,9 @@ impl Ports for SimPorts<'_> {
         let for_peer = matches!(fetch.from, From::Index(_)) && fetch.bytes_max > 1 && !replay;
         self.checks.counters.hit_if(for_peer, Sometimes::ReadByFollower);
         self.checks.counters.hit_if(replay, Sometimes::Replayed);
+        if matches!(fetch.from, From::Position(_)) {
+            self.reading.fetches.insert(fetch.token);
+        }
         self.log.fetch(group, fetch);
     }
 
@@ -221,8 +231,20 @@ impl Ports for SimPorts<'_> {
         self.outgoing.asked.push(asked);
     }
 
+    fn withdraw_queries(&mut self, _group: GroupId, queries: &[u64]) {
+        self.outgoing.count();
+        self.outgoing.withdrawn.extend(queries);
+    }
+
+    fn answers_held(&mut self, most: usize) -> usize {
+        self.outgoing.count();
+        self.reading.wants_room |= self.reading.held > most;
+        self.reading.held
+    }
+
     fn reply(&mut self, token: Token, reply: Reply) {
         self.outgoing.count();
+        self.reading.held += bytes_of(&reply);
         self.trace.line(self.now, || {
             format!("{:?} answers {token:?}: {reply:?}", self.node)
         });

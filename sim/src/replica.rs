@@ -3,6 +3,7 @@
 //! Invariant: what a node knows without having written it down dies with it. A crash drops driver,
 //! log and inbox; only the disk remains, and the next life begins with `Log::open`.
 
+use crate::crowds::Reading;
 use crate::desk::Desk;
 use crate::disk::SimDisk;
 use crate::machine::{Health, Kept, KeyValue};
@@ -96,6 +97,8 @@ pub struct Process {
     pub sources: VecDeque<(Time, Source)>,
     /// Queries that are answered beside the machine, and when.
     pub asked: VecDeque<(Time, Asked)>,
+    /// What its readers have under way.
+    pub reading: Reading,
     /// Its machine began with a snapshot, and has not taken it over yet.
     pub restores_at_start: bool,
     /// It began behind a note.
@@ -270,6 +273,7 @@ impl Replica {
             tasks: VecDeque::new(),
             sources: VecDeque::new(),
             asked: VecDeque::new(),
+            reading: Reading::default(),
             restores_at_start,
             noted,
             counts: Counts::default(),

@@ -3,6 +3,7 @@
 //! Each works off its tasks one after the other, as a thread of its own would; a process that stands still does
 //! nothing. Invariant: what a machine does goes through the shipped applier, and after each task its state is compared.
 
+use crate::checkers::backlog;
 use crate::checkers::replicas::QUARANTINE;
 use crate::checkers::snapshots;
 use crate::ports::Work;
@@ -10,9 +11,9 @@ use crate::random::Ppm;
 use crate::sometimes::Sometimes;
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
-use kontiki_consensus::Duration;
-use kontiki_node::Input;
-use kontiki_node::machine::{Asked, Done, Source, Task};
+use kontiki_consensus::{Duration, Time};
+use kontiki_node::machine::{Asked, Done, Source, Task, enqueue};
+use kontiki_node::{Input, Reply};
 
 /// How much longer than anything else taking over a snapshot takes, at most, when all is well.
 const RESTORE: Duration = Duration::from_millis(1_000);
@@ -45,12 +46,47 @@ impl World {
             }
             let due = self.now().after(takes);
             let life = self.replicas[node].life;
-            if let Some(process) = self.replicas[node].process.as_mut() {
-                let due = process.tasks.back().map_or(due, |(before, _)| due.max(*before));
-                process.tasks.push_back((due, task));
-                self.queue.schedule(due, Event::Machine { node, life });
+            let Some(process) = self.replicas[node].process.as_mut() else {
+                continue;
+            };
+            let before = process.tasks.back().is_some_and(|(_, last)| last.is_query());
+            enqueue(&mut process.tasks, (due, task), |(_, task)| task.is_query());
+            let after = process.tasks.back().is_some_and(|(_, last)| last.is_query());
+            self.checks
+                .counters
+                .hit_if(before && after, Sometimes::QueriesOvertaken);
+            self.queue.schedule(due, Event::Machine { node, life });
+            // One after the other: whatever stands behind another is done no sooner.
+            let mut earliest = Time::ZERO;
+            for (due, _) in &mut process.tasks {
+                if *due < earliest {
+                    *due = earliest;
+                    self.queue.schedule(*due, Event::Machine { node, life });
+                }
+                earliest = *due;
             }
         }
+    }
+
+    /// Nobody waits for the answers to these queries any more.
+    pub(crate) fn withdraw_queries(&mut self, node: usize, queries: Vec<u64>) {
+        if queries.is_empty() {
+            return;
+        }
+        let withdrawn = self.with(node, |process| {
+            let before = process.tasks.len() + process.asked.len();
+            let tasks = &mut process.tasks;
+            tasks.retain(
+                |(_, work)| !matches!(work, Work::Task(Task::Query { token, .. }) if queries.contains(token)),
+            );
+            process
+                .asked
+                .retain(|(_, asked)| !queries.contains(&asked.token()));
+            before > process.tasks.len() + process.asked.len()
+        });
+        self.checks
+            .counters
+            .hit_if(withdrawn == Some(true), Sometimes::QueryWithdrawn);
     }
 
     /// Does what is due beside the turns of a node.
@@ -136,6 +172,14 @@ impl World {
             && let Some(applier) = process.applier.as_mut()
             && let Some((_, task)) = process.tasks.pop_front_if(|(due, _)| *due <= now)
         {
+            let waits = process.tasks.iter().any(|(_, task)| !task.is_query());
+            let in_row = if task.is_query() && waits {
+                process.reading.in_row + 1
+            } else {
+                0
+            };
+            process.reading.in_row = in_row;
+            backlog::ahead(id, in_row)?;
             let task = match task {
                 Work::Task(task) => task,
                 Work::Restore(restore) => {
@@ -212,6 +256,23 @@ impl World {
             self.checks.knows(replica.node, meta)?;
         }
         Ok(())
+    }
+
+    /// A node that was and is quarantined tells no client anything that its machine or its log says.
+    pub(crate) fn check_silent(&self, node: usize) -> Verdict {
+        let process = self.replicas[node].process.as_ref();
+        if process.is_none_or(|p| p.driver.quarantined().is_none()) {
+            return Ok(());
+        }
+        let says = |reply: &Reply| match reply {
+            Reply::Answered { .. } | Reply::Read { .. } => true,
+            Reply::Appended { outputs, .. } => outputs.is_some(),
+            _ => false,
+        };
+        let said = self.outgoing.replies.iter().find(|(_, reply)| says(reply));
+        ensure(said.is_none(), QUARANTINE, || {
+            format!("n{} is quarantined and answers {said:?}", node + 1)
+        })
     }
 
     /// Whether a machine has ever gone wrong, and whether more than one has.

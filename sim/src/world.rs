@@ -7,6 +7,7 @@
 use crate::checkers::memory::Allowance;
 use crate::checks::{Checks, View};
 use crate::clients::Clients;
+use crate::crowds::{Crowds, Stir};
 use crate::disk::SimDisk;
 use crate::hints::{Hint, Hints};
 use crate::ledger::Ledger;
@@ -27,7 +28,7 @@ use kontiki_consensus::{
     Body, Configuration, Duration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time,
 };
 use kontiki_log::{Log, LogEvent, Recovered};
-use kontiki_node::{Input, Reply};
+use kontiki_node::Input;
 use kontiki_wire::{Packet, PeerMessage};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub(crate) enum Event {
     Room(usize),
     /// A node is told that another's process has ended.
     Hint(Hint),
+    /// Clients come in masses, give up, or take their answers.
+    Crowd(Stir),
 }
 
 /// A log that was opened, by a process that has yet to begin.
@@ -96,6 +99,7 @@ pub(crate) struct World {
     pub(crate) transitions: Transitions,
     pub(crate) random: Random,
     pub(crate) hints: Hints,
+    pub(crate) crowds: Crowds,
     /// Which partition is in force; an older one that ends mends nothing.
     pub(crate) partition: u64,
     /// Whether faults come and clients ask.
@@ -109,7 +113,7 @@ pub(crate) struct World {
     /// Whether a machine has gone wrong, and whether several have: one gives its snapshot to others.
     pub(crate) went_wrong: bool,
     pub(crate) many_wrong: bool,
-    outgoing: Outgoing,
+    pub(crate) outgoing: Outgoing,
     watch: Watch,
 }
 
@@ -177,6 +181,7 @@ impl World {
             swarm,
             random,
             hints: Hints::draw(seed),
+            crowds: Crowds::draw(seed),
         };
         world.schedule_beginnings();
         Ok(world)
@@ -195,6 +200,7 @@ impl World {
             self.schedule_fault(plan);
         }
         self.schedule_false_hint();
+        self.schedule_crowd();
     }
 
     /// Lets everything happen that happens until then.
@@ -248,6 +254,10 @@ impl World {
             Event::Begin { node, opening } => self.begin(node, opening),
             Event::Client(client) => self.client_asks(client),
             Event::Hint(hint) => self.hint(hint),
+            Event::Crowd(stir) => {
+                self.stir(stir);
+                Ok(())
+            }
             Event::Fault(plan) => self.fault(plan),
             Event::Nap(leader) => {
                 self.nap(leader);
@@ -326,6 +336,7 @@ impl World {
                 Input::Log(LogEvent::Persisted { id, .. }) => {
                     self.transitions.persisted(now, replica.node, *id);
                 }
+                Input::Cancel(tokens) => self.outgoing.cancelled.extend(tokens),
                 _ => {}
             }
         }
@@ -334,6 +345,7 @@ impl World {
             node: replica.node,
             now,
             log: &mut process.log,
+            reading: &mut process.reading,
             checks: &mut self.checks,
             watch: &mut self.watch,
             outgoing: &mut self.outgoing,
@@ -412,6 +424,7 @@ impl World {
         }
         self.settle_replies(node, &mut outgoing.replies);
         for (token, reply) in outgoing.replies.drain(..) {
+            self.answer_given(node, &reply);
             let waiting = self
                 .clients
                 .answered(self.now(), id, token, reply, &mut self.checks)?;
@@ -419,31 +432,17 @@ impl World {
                 self.ask_now(client);
             }
         }
+        self.clients.forget(outgoing.cancelled.drain(..));
+        self.withdraw_queries(node, std::mem::take(&mut outgoing.withdrawn));
         self.give_tasks(node, std::mem::take(&mut outgoing.tasks));
         self.give_sources(node, std::mem::take(&mut outgoing.sources));
         self.give_asked(node, std::mem::take(&mut outgoing.asked));
         self.outgoing = outgoing;
+        self.check_reading(node)?;
         self.compare(node)?;
         self.check_stopped(node)?;
         self.pump_disk(node);
         Ok(())
-    }
-
-    /// A node that was and is quarantined tells no client anything that its machine or its log says.
-    fn check_silent(&self, node: usize) -> Verdict {
-        let process = self.replicas[node].process.as_ref();
-        if process.is_none_or(|p| p.driver.quarantined().is_none()) {
-            return Ok(());
-        }
-        let says = |reply: &Reply| match reply {
-            Reply::Answered { .. } | Reply::Read { .. } => true,
-            Reply::Appended { outputs, .. } => outputs.is_some(),
-            _ => false,
-        };
-        let said = self.outgoing.replies.iter().find(|(_, reply)| says(reply));
-        ensure(said.is_none(), crate::checkers::replicas::QUARANTINE, || {
-            format!("n{} is quarantined and answers {said:?}", node + 1)
-        })
     }
 
     // ---- the disk
@@ -465,6 +464,9 @@ impl World {
             self.checks
                 .counters
                 .hit_if(matches!(event, LogEvent::DiskFull(true)), Sometimes::DiskWasFull);
+            if let LogEvent::Fetched { token, .. } = &event {
+                process.reading.fetches.remove(token);
+            }
             process.log_failed |= matches!(event, LogEvent::Failed(_));
             process.inbox.push(Input::Log(event));
             said = true;
@@ -493,7 +495,13 @@ impl World {
     /// Looks after the disk again when it next completes something.
     fn watch_disk(&mut self, node: usize) {
         let replica = &mut self.replicas[node];
-        let (Some(process), Some(due)) = (replica.process.as_mut(), replica.disk.next_due()) else {
+        let Some(process) = replica.process.as_mut() else {
+            return;
+        };
+        // What was read and is not yet verified is looked at soon, whether the disk has anything to do or not.
+        let soon = self.queue.now().after(self.swarm.turn);
+        let more = process.log.has_more().then_some(soon);
+        let Some(due) = replica.disk.next_due().into_iter().chain(more).min() else {
             return;
         };
         if due < process.disk_wake {
@@ -506,28 +514,6 @@ impl World {
                 },
             );
         }
-    }
-
-    /// A process that stood still goes on.
-    fn resume(&mut self, node: usize) {
-        let now = self.now();
-        if self.frozen[node] || self.with(node, |p| p.paused_until > now) != Some(false) {
-            return;
-        }
-        // What came meanwhile comes in at once, and clients may be heard before the other nodes.
-        let clients_first = self.random.coin();
-        self.with(node, |process| {
-            process.turn_due = false;
-            process.disk_wake = Time::MAX;
-            if clients_first {
-                process
-                    .inbox
-                    .sort_by_key(|input| !matches!(input, Input::Request(_)));
-            }
-        });
-        self.checks.counters.hit(Sometimes::Paused);
-        self.schedule_turn(node, now);
-        self.pump_disk(node)
     }
 
     /// A fault happened once more.

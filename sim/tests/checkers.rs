@@ -8,6 +8,7 @@ use kontiki_node::{Consistency, Token};
 use kontiki_sim::archive::Archive;
 use kontiki_sim::checkers::answers::Answers;
 use kontiki_sim::checkers::appends::{Acknowledgement, Appends};
+use kontiki_sim::checkers::backlog::{self, UnderWay};
 use kontiki_sim::checkers::commit_order::CommitOrder;
 use kontiki_sim::checkers::convergence::{self, Standing};
 use kontiki_sim::checkers::election_safety::ElectionSafety;
@@ -463,6 +464,50 @@ fn answers_refuse_a_second_answer_an_uncalled_one_and_a_late_one() {
     assert!(checker.overdue(Time(13)).is_err());
     assert_eq!(checker.down(ONE), [Token(3)]);
     assert!(checker.overdue(Time(13)).is_ok());
+}
+
+#[test]
+fn answers_refuse_one_that_nobody_waits_for_once_the_node_knows() {
+    let mut checker = Answers::default();
+    for n in 1..=3 {
+        checker.asked(Token(n), ONE, Time(10));
+        checker.withdraw(Token(n));
+    }
+    assert_eq!(checker.open_at(ONE), 3);
+    assert!(checker.overdue(Time(11)).is_ok());
+    assert!(checker.answered(Token(1), TWO).is_err());
+    assert!(checker.answered(Token(2), ONE).is_ok(), "it was on its way");
+    checker.forgotten(Token(3));
+    assert!(checker.answered(Token(3), ONE).is_err());
+    assert_eq!(checker.open_at(ONE), 0);
+}
+
+#[test]
+fn backlog_refuses_too_much_at_once_and_who_waits_no_longer() {
+    let allowance = Allowance {
+        tail: 0,
+        window: 0,
+        in_flight: 1000,
+        append: 1,
+        peers: 2,
+    };
+    let most = UnderWay {
+        fetches: 4,
+        queries: 64,
+        held: 1000 + 5 + backlog::READ_BYTES_MAX + 64 * 64,
+        waiting: 7,
+        open: 7,
+    };
+    let refuses = |under_way: UnderWay| backlog::bounded(ONE, &under_way, &allowance).is_err();
+    assert!(!refuses(most));
+    assert!(refuses(UnderWay { fetches: 5, ..most }));
+    assert!(refuses(UnderWay { queries: 65, ..most }));
+    assert!(refuses(UnderWay {
+        held: most.held + 1,
+        ..most
+    }));
+    assert!(refuses(UnderWay { waiting: 8, ..most }));
+    assert!(backlog::ahead(ONE, 4).is_ok() && backlog::ahead(ONE, 5).is_err());
 }
 
 #[test]

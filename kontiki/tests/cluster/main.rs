@@ -7,5 +7,6 @@ mod handle;
 mod limits;
 mod machine;
 mod once;
+mod reads;
 mod retention;
 mod values;

@@ -278,10 +278,16 @@ fn polling_ends_however_much_is_read_and_tells_of_writes_first() {
             first = false;
         }
         // Each answer here is of one piece, and the last one may be begun when hardly anything is left.
-        assert!(bytes <= crate::CHECK_BYTES_MAX + 500_000, "{bytes} bytes in one round");
+        assert!(
+            bytes <= crate::CHECK_BYTES_MAX + 500_000,
+            "{bytes} bytes in one round"
+        );
         assert!(answered == FETCHES || long.log.has_more());
         rounds += 1;
     }
-    assert!(rounds >= FETCHES / 4, "{FETCHES} reads of 500 kB in {rounds} rounds");
+    assert!(
+        rounds >= FETCHES / 4,
+        "{FETCHES} reads of 500 kB in {rounds} rounds"
+    );
     assert!(!long.log.has_more());
 }

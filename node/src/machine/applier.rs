@@ -18,11 +18,11 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-/// What the driver asks of the machine. Tasks are done in the order in which they are given.
+/// What the driver asks of the machine. Tasks are done in the order that [`enqueue`](super::enqueue) makes.
 pub enum Task {
     /// Apply what these runs hold.
     Apply(Vec<Run>),
-    /// Answer a query from the state as it then is.
+    /// Answer a query from the state as it then is: that behind all that was given before, or a later one.
     Query {
         /// The driver's name for it.
         token: u64,
@@ -67,6 +67,17 @@ impl fmt::Debug for Task {
     }
 }
 
+impl Task {
+    /// Whether it is a query, and of what name.
+    #[must_use]
+    pub fn query(&self) -> Option<u64> {
+        match self {
+            Self::Query { token, .. } => Some(*token),
+            _ => None,
+        }
+    }
+}
+
 /// What came of a task.
 #[derive(Debug)]
 pub enum Done {
@@ -107,7 +118,8 @@ pub struct Asked {
 
 impl Asked {
     /// The driver's name for it.
-    pub(crate) fn token(&self) -> u64 {
+    #[must_use]
+    pub fn token(&self) -> u64 {
         self.token
     }
 

@@ -13,11 +13,11 @@ use kontiki_consensus::{
     Config, Configuration, Duration, GroupId, Incarnation, NodeId, Note, Position, Role, Run, Term, Time,
     Write,
 };
-use kontiki_log::{Fetch, LogError, LogEvent, SnapshotCommand};
+use kontiki_log::{Fetch, From, LogError, LogEvent, SnapshotCommand};
 use kontiki_node::{
     Ask, CompareConfig, Consistency, Driver, DriverConfig, Failure, Input, Ports, Reply, Request,
     SnapshotConfig, Token,
-    machine::{Applier, Asked, Restore, Source, Task},
+    machine::{Applier, Asked, Restore, Source, Task, enqueue},
 };
 use kontiki_wire::{
     ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, Session, SessionLimits,
@@ -40,6 +40,10 @@ struct Outgoing {
     tasks: Vec<Task>,
     replies: Vec<(Token, Reply)>,
     retries: usize,
+    withdrawn: Vec<u64>,
+    /// How many bytes of answers clients hold, and whether it is to be told when they take some.
+    held: usize,
+    tells_taken: bool,
 }
 
 impl Ports for Outgoing {
@@ -65,6 +69,13 @@ impl Ports for Outgoing {
     fn query(&mut self, _: GroupId, asked: Asked) {
         panic!("{asked:?}");
     }
+    fn withdraw_queries(&mut self, _: GroupId, queries: &[u64]) {
+        self.withdrawn.extend(queries);
+    }
+    fn answers_held(&mut self, most: usize) -> usize {
+        self.tells_taken |= self.held > most;
+        self.held
+    }
     fn send(&mut self, _: GroupId, to: NodeId, message: PeerMessage) {
         self.messages.push((to, message));
     }
@@ -72,9 +83,19 @@ impl Ports for Outgoing {
         self.tasks.push(task);
     }
     fn reply(&mut self, token: Token, reply: Reply) {
+        self.held += bytes_of(&reply);
         self.replies.push((token, reply));
     }
     fn note(&mut self, _: GroupId, _: &Note) {}
+}
+
+/// How many bytes an answer to a read or a query holds.
+fn bytes_of(reply: &Reply) -> usize {
+    match reply {
+        Reply::Read { runs, .. } => runs.iter().map(Run::weight).sum(),
+        Reply::Answered { answer, .. } => answer.len(),
+        _ => 0,
+    }
 }
 
 pub(crate) struct Node {
@@ -95,6 +116,16 @@ pub(crate) struct Node {
     pub(crate) inbox: Vec<Input>,
     deadline: Time,
     pub(crate) fetched: usize,
+    /// How many fetches by position, which are clients', are under way, and how many there were at once at most.
+    pub(crate) reading: (usize, usize),
+    of_clients: BTreeSet<u64>,
+    /// Clients take their answers only when they are told to, while this is set.
+    pub(crate) keeps_answers: bool,
+    /// How many bytes of answers clients hold, and how many they held at most.
+    pub(crate) held: (usize, usize),
+    tells_taken: bool,
+    /// How many queries the machine was given.
+    pub(crate) queried: usize,
     /// How often it looked for room on its disk.
     pub(crate) retries: usize,
 }
@@ -140,6 +171,8 @@ pub(crate) struct World {
     pub(crate) lease_drift_ppm: Option<u32>,
     /// None unless set: a story is told in the order in which its causes come.
     pub(crate) commit_delay: Duration,
+    /// The usual one unless it is set before nodes start.
+    pub(crate) heartbeat: Option<Duration>,
     pub(crate) sessions: SessionLimits,
     /// How often nodes compare what they have become; never unless it is set before they start.
     pub(crate) compare: Option<Duration>,
@@ -176,6 +209,12 @@ impl World {
             inbox: Vec::new(),
             deadline: Time::ZERO,
             fetched: 0,
+            reading: (0, 0),
+            of_clients: BTreeSet::new(),
+            keeps_answers: false,
+            held: (0, 0),
+            tells_taken: false,
+            queried: 0,
             retries: 0,
         };
         let mut world = Self {
@@ -194,6 +233,7 @@ impl World {
             tail_bytes_max: 64 << 10,
             lease_drift_ppm: None,
             commit_delay: Duration(0),
+            heartbeat: None,
             sessions: SessionLimits::default(),
             compare: None,
             tokens: 0,
@@ -248,6 +288,7 @@ impl World {
                 tail_bytes_max: self.tail_bytes_max,
                 lease_drift_ppm: self.lease_drift_ppm,
                 commit_delay: self.commit_delay,
+                heartbeat_interval: self.heartbeat.unwrap_or(Config::new(n).heartbeat_interval),
                 ..Config::new(n)
             },
             in_flight_bytes_max: self.in_flight_bytes_max,
@@ -285,6 +326,8 @@ impl World {
         node.writes.clear();
         node.tasks.clear();
         node.late.clear();
+        node.of_clients.clear();
+        (node.reading.0, node.held.0, node.tells_taken) = (0, 0, false);
         node.applier = None;
         node.inbox.clear();
         self.open.retain(|_, (asked, _)| *asked != n);
@@ -409,7 +452,13 @@ impl World {
         let now = self.now;
         let node = self.node(n);
         let done = node.late.extract_if(.., |(due, _)| *due <= now);
-        node.inbox.extend(done.map(|(_, input)| input));
+        let done: Vec<Input> = done.map(|(_, input)| input).collect();
+        for input in &done {
+            if let Input::Log(LogEvent::Fetched { token, .. }) = input {
+                node.reading.0 -= usize::from(node.of_clients.remove(token));
+            }
+        }
+        node.inbox.extend(done);
     }
 
     fn complete_tasks(&mut self, n: NodeId) {
@@ -427,7 +476,11 @@ impl World {
         let now = self.time();
         let node = self.node(n);
         let mut inbox = std::mem::take(&mut node.inbox);
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = Outgoing {
+            held: node.held.0,
+            tells_taken: node.tells_taken,
+            ..Outgoing::default()
+        };
         let driver = node.driver.as_mut().expect("a node that is up");
         node.deadline = driver.turn(now, 1_000_000 + now.0, &mut inbox, &mut outgoing);
         assert!(
@@ -439,7 +492,18 @@ impl World {
 
     fn give_out(&mut self, n: NodeId, outgoing: Outgoing) {
         let (message_delay, write_delay) = self.delay;
-        self.node(n).retries += outgoing.retries;
+        let node = self.node(n);
+        node.retries += outgoing.retries;
+        node.tells_taken = outgoing.tells_taken;
+        node.held = (outgoing.held, node.held.1.max(outgoing.held));
+        if !node.keeps_answers {
+            self.take_answers(n);
+        }
+        let node = self.node(n);
+        node.tasks.retain(|(_, task)| {
+            task.query()
+                .is_none_or(|name| !outgoing.withdrawn.contains(&name))
+        });
         for write in outgoing.writes {
             let earliest = self.nodes[&n].writes.back().map_or(0, |(due, _)| *due);
             let due = (self.now + 1 + self.chance.below(write_delay)).max(earliest);
@@ -448,12 +512,18 @@ impl World {
         for task in outgoing.tasks {
             let earliest = self.nodes[&n].tasks.back().map_or(0, |(due, _)| *due);
             let due = (self.now + 1 + self.chance.below(self.task_delay)).max(earliest);
-            self.node(n).tasks.push_back((due, task));
+            let node = self.node(n);
+            node.queried += usize::from(task.query().is_some());
+            enqueue(&mut node.tasks, (due, task), |(_, task)| task.query().is_some());
         }
         for fetch in outgoing.fetches {
             let now = self.now;
             let node = self.node(n);
             node.fetched += 1;
+            if matches!(fetch.from, From::Position(_)) {
+                node.of_clients.insert(fetch.token);
+                node.reading = (node.reading.0 + 1, node.reading.1.max(node.reading.0 + 1));
+            }
             let runs = match &node.unreadable {
                 Some(error) => Err(Arc::new(error.clone())),
                 None => Ok(node.disk.fetch(&fetch)),
@@ -486,6 +556,35 @@ impl World {
             );
             self.replies.insert(token, reply);
         }
+    }
+
+    /// Clients take all answers they hold.
+    pub(crate) fn take_answers(&mut self, n: NodeId) {
+        let node = self.node(n);
+        node.held.0 = 0;
+        if std::mem::take(&mut node.tells_taken) {
+            node.inbox.push(Input::AnswersTaken);
+        }
+    }
+
+    /// How many queries are with the machine.
+    pub(crate) fn queries_with_machine(&self, n: NodeId) -> usize {
+        let tasks = self.nodes[&n].tasks.iter();
+        tasks.filter(|(_, task)| task.query().is_some()).count()
+    }
+
+    /// How many queries stand before the first other task of the machine.
+    pub(crate) fn queries_ahead(&self, n: NodeId) -> Option<usize> {
+        let mut tasks = self.nodes[&n].tasks.iter();
+        tasks.position(|(_, task)| task.query().is_none())
+    }
+
+    /// A client gives up: it must not be answered any more.
+    pub(crate) fn cancel(&mut self, n: NodeId, tokens: Vec<Token>) {
+        for token in &tokens {
+            self.open.remove(token).expect("not answered yet");
+        }
+        self.node(n).inbox.push(Input::Cancel(tokens));
     }
 
     // ---- what clients ask

@@ -1,4 +1,4 @@
-//! Answers: every request is answered exactly once, by its deadline, unless its node goes down first.
+//! Answers: every request is answered exactly once, by its deadline, unless its node goes down first or its client gives up.
 
 use crate::violation::{Verdict, ensure};
 use kontiki_consensus::{NodeId, Time};
@@ -13,6 +13,8 @@ pub const PROPERTY: &str = "every request is answered once and in time";
 pub struct Answers {
     /// The node that was asked, and when it must have answered.
     open: BTreeMap<Token, (NodeId, Time)>,
+    /// Requests whose clients have given up, and the node that is still to hear of it.
+    withdrawn: BTreeMap<Token, NodeId>,
     /// Nodes that cannot answer for the time being.
     still: BTreeSet<NodeId>,
 }
@@ -29,13 +31,34 @@ impl Answers {
     /// If it was not asked, or has answered already.
     pub fn answered(&mut self, token: Token, node: NodeId) -> Verdict {
         let asked = self.open.remove(&token).map(|(node, _)| node);
+        let asked = asked.or_else(|| self.withdrawn.remove(&token));
         ensure(asked == Some(node), PROPERTY, || {
             format!("{node:?} answers {token:?}, which {asked:?} was asked")
         })
     }
 
+    /// A client gives up: its node may answer until it hears of it, and need not.
+    pub fn withdraw(&mut self, token: Token) {
+        if let Some((node, _)) = self.open.remove(&token) {
+            self.withdrawn.insert(token, node);
+        }
+    }
+
+    /// The node has heard that nobody waits for this answer any more.
+    pub fn forgotten(&mut self, token: Token) {
+        self.withdrawn.remove(&token);
+    }
+
+    /// How many requests a node has not answered that it may answer.
+    #[must_use]
+    pub fn open_at(&self, node: NodeId) -> usize {
+        let open = self.open.values().filter(|(asked, _)| *asked == node).count();
+        open + self.withdrawn.values().filter(|asked| **asked == node).count()
+    }
+
     /// A node went down: what it was asked stays without an answer.
     pub fn down(&mut self, node: NodeId) -> Vec<Token> {
+        self.withdrawn.retain(|_, asked| *asked != node);
         let lost = self.open.extract_if(.., |_, (asked, _)| *asked == node);
         lost.map(|(token, _)| token).collect()
     }

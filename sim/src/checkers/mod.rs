@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod appends;
+pub mod backlog;
 pub mod commit_order;
 pub mod compare;
 pub mod convergence;
