@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-/// How long an endpoint has to answer before the next is asked as well, where asking twice does no harm.
+/// How long an endpoint has to answer before the next is asked as well, where that is wanted.
 const HEDGE: Duration = Duration::from_millis(200);
 
 /// The client waits so much longer than it tells the node to, so that the node's answer, which knows more, wins.

@@ -2,8 +2,9 @@
 //!
 //! Invariants: a request is sent to another endpoint only if the one before certainly had no effect, or if asking twice
 //! does no harm (reads, and appends that have a key); what an attempt leaves in doubt stays in doubt, whatever a later one is
-//! told. One connection is kept and used again. An endpoint that has not answered yet may hang: where asking twice does no harm
-//! the next one is asked soon as well, and what may be sent once only goes to an endpoint that has answered something else.
+//! told. One connection is kept and used again. An endpoint that has not answered yet may hang, or be cut off from its cluster: it is
+//! asked for its status before anything else, and the next one soon as well. So only that question is ever asked twice for
+//! nothing, however busy the nodes are.
 
 mod attempt;
 mod connection;
@@ -13,7 +14,10 @@ mod error;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::CallError;
 
-use crate::{api::Outcome, http};
+use crate::{
+    api::{NodeStatus, Outcome},
+    http,
+};
 use attempt::{Attempts, attempt};
 use bytes::Bytes;
 use connection::Connection;
@@ -186,20 +190,13 @@ impl Client {
         deadline: Instant,
         doubt: &mut bool,
     ) -> Result<Answer, CallError> {
-        if !call.repeatable && self.connection.is_none() && self.has_others() {
-            // The one that answers is asked first. If none does, the call finds out why.
-            let call = Call::get("/v1/status".into(), http::JSON);
-            let (mut doubt, mut refusals) = (false, Refusals::default());
-            let found = self.round(&call, deadline, &mut doubt, &mut refusals).await;
-            if let Some(Ok(status)) = found {
-                let left = deadline.saturating_duration_since(Instant::now());
-                // It is taken so that the connection can be used again; if that fails, another is opened.
-                drop(timeout(left, status.into_body().collect()).await);
-            }
+        if self.connection.is_none() && self.has_others() {
+            self.turn_to_a_sound_one(deadline).await;
         }
         let mut refusals = Refusals::default();
         loop {
-            if let Some(result) = self.round(call, deadline, doubt, &mut refusals).await {
+            let round = self.round(call, false, deadline, doubt, &mut refusals);
+            if let Some(result) = round.await {
                 return result;
             }
             if Instant::now() + PAUSE >= deadline {
@@ -209,17 +206,33 @@ impl Client {
         }
     }
 
-    /// Asks each endpoint once, beginning with the one in use. `None` if none of them has a final answer.
+    /// Turns to the next endpoint that answers and whose node knows a leader; to one that answers, if there is none. If none
+    /// answers, the call finds out why.
+    async fn turn_to_a_sound_one(&mut self, deadline: Instant) {
+        let call = Call::get("/v1/status".into(), http::JSON);
+        for _ in 0..self.endpoints.len() {
+            let (mut doubt, mut refusals) = (false, Refusals::default());
+            let round = self.round(&call, true, deadline, &mut doubt, &mut refusals);
+            let Some(Ok(answer)) = round.await else { return };
+            let left = deadline.saturating_duration_since(Instant::now());
+            match document::<NodeStatus>(self.endpoint(), answer, left).await {
+                Ok(status) if status.leader.is_none() => self.next_endpoint(),
+                _ => return,
+            }
+        }
+    }
+
+    /// Asks each endpoint once, beginning with the one in use. `None` if none of them has a final answer. If it is `hedged`, the
+    /// next one is asked as well while one does not answer.
     async fn round(
         &mut self,
         call: &Call,
+        hedged: bool,
         deadline: Instant,
         doubt: &mut bool,
         refusals: &mut Refusals,
     ) -> Option<Result<Answer, CallError>> {
         let (first, count) = (self.at, self.endpoints.len());
-        // Who has answered on this connection does not hang, and slowness is no reason to ask twice.
-        let hedged = call.repeatable && self.connection.is_none();
         let mut attempts = Attempts::default();
         let mut begun = 0;
         loop {
