@@ -59,7 +59,7 @@ pub(crate) struct NodeStatus {
     pub(crate) differing: Vec<u64>,
     /// Why it stopped itself, if it did.
     pub(crate) stopped: Option<String>,
-    /// How many of its log lines were lost since nobody read its standard error.
+    /// How many of its log lines were lost because its standard error was not read.
     #[serde(default)]
     pub(crate) log_lines_lost: u64,
 }

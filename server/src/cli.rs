@@ -45,8 +45,8 @@ pub(crate) enum Command {
 /// `kontiki demo`.
 #[derive(Args, Clone)]
 #[command(
-    after_help = "Commands are read from standard input, one a line; `help` lists them. From a pipe, the exit \
-                        code is not zero if any command failed."
+    after_help = "Commands are read from standard input, one a line; `help` lists them. The demo\nends with its input, \
+                  or when its output is not read any more. From a pipe, the exit code\nis not zero if any command failed."
 )]
 pub(crate) struct DemoArgs {
     /// How many nodes
@@ -93,8 +93,7 @@ pub(crate) struct ServeArgs {
 /// What every command shares that talks to a cluster.
 #[derive(Args)]
 pub(crate) struct ClientArgs {
-    /// Where a node serves HTTP, as HOST:PORT or http://HOST:PORT; may be given several times, and they are asked in
-    /// turn: the next one soon if one does not answer
+    /// Where a node serves HTTP: HOST:PORT or http://HOST:PORT; may be given several times, and they are tried in turn
     #[arg(
         long = "endpoint",
         value_name = "URL",
@@ -122,12 +121,15 @@ impl ClientArgs {
 /// `kontiki append`.
 #[derive(Args)]
 #[command(after_help = "\
-The TEXTs given together are appended together or not at all. Lines are appended in order, in batches; a batch is \
-appended whole or not at all. What gets no answer is sent again, to whichever endpoint answers, and is there once; if \
-that does not succeed within the timeout, it is named at the end as unknown. Of standard input, `append -` makes one \
-entry, the bytes as they are; `append --lines -` makes one of each line.
+The TEXTs given together are appended together or not at all. Lines are appended
+in order, in batches; a batch is appended whole or not at all. An append without
+an answer is sent again, to whichever endpoint answers, and is there once; if
+that does not succeed within the timeout, it is named at the end as unknown.
+`append -` makes one entry of standard input, the bytes as they are; `append
+--lines -` makes one of each line.
 
-Exit codes: 0 all appended; 1 not all appended, or where could not be printed; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
+Exit codes: 0 all appended; 1 not all appended, or their indexes could not be
+printed; 2 usage; 5 it is not known whether some were appended; 130 interrupted.")]
 pub(crate) struct AppendArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -148,12 +150,14 @@ pub(crate) struct AppendArgs {
 /// `kontiki read`.
 #[derive(Args)]
 #[command(after_help = "\
-Unless said otherwise, reads see every append that was acknowledged before they began. Entries are printed as the bytes \
-they are, each followed by a newline; on a terminal, control characters are escaped. A range that goes beyond the end of \
-the log gives what is there, and a word on standard error says where it ends.
+Unless said otherwise, reads see every append that was acknowledged before they
+began. Entries are printed as the bytes they are, each followed by a newline; on
+a terminal, control characters are escaped. A range that goes beyond the end of
+the log gives the entries there are, and standard error says where it ends.
 
-Exit codes: 0 all of the range that the log holds was printed, or nobody reads any more; 1 it was not, or the log does \
-not hold the one entry that was asked for; 2 usage.")]
+Exit codes: 0 all of the range that the log holds was printed, or nobody reads
+any more; 1 it was not, or the log does not hold the one entry that was asked
+for; 2 usage.")]
 pub(crate) struct ReadArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,
@@ -189,9 +193,11 @@ pub(crate) enum ReadConsistency {
 /// `kontiki tail`.
 #[derive(Args)]
 #[command(after_help = "\
-Ends when interrupted, when nobody reads any more (exit code 0), or when no endpoint answered for the time given with \
---timeout (exit code 1). That nothing is appended is no reason to end: nodes are asked for heartbeats. A node that is \
-silent for the time given with --timeout (3s to 180s), or knows no leader for 2s, is left for the next one.")]
+Ends when interrupted, when nobody reads any more (exit code 0), or when no
+endpoint answered for the time given with --timeout (exit code 1). That nothing
+is appended is no reason to end: nodes are asked for heartbeats. A node that is
+silent for the time given with --timeout (3s to 180s), or knows no leader for
+2s, is left for the next one.")]
 pub(crate) struct TailArgs {
     #[command(flatten)]
     pub(crate) client: ClientArgs,

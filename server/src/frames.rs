@@ -35,7 +35,7 @@ pub(crate) fn put_heartbeat(out: &mut BytesMut, Heartbeat { committed, leader }:
     out.put_u8(u8::from(leader));
 }
 
-/// What arrives between lengths.
+/// A unit of a framed body.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Frame {
     /// An entry.

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Says why a command failed. A node that ends does not wait for a reader; whoever gave a command reads.
+/// Says why a command failed. A node that ends does not wait for the reader of standard error; any other command does.
 fn tell(command: &Command, failure: &Failure) {
     match command {
         Command::Serve(_) => logging::put(&format!("kontiki: {failure}")),
@@ -92,7 +92,7 @@ fn wait(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
     ended
 }
 
-/// Does what is of use only as long as somebody reads what it prints.
+/// Runs a command whose only use is its output: it ends with the reader of standard output.
 async fn while_read(command: impl Future<Output = Result<(), Stop>>) -> Result<(), Stop> {
     tokio::select! {
         ended = command => ended,

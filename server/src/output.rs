@@ -32,7 +32,7 @@ pub(crate) async fn reader_gone() {
         let out = io::stdout();
         // No event is asked for: an error and a hang-up are told in any case.
         while event::poll(&mut [PollFd::new(&out, PollFlags::empty())], None) == Err(Errno::INTR) {}
-        // Whoever waited for it may have gone first.
+        // The waiting side may have gone first.
         let _ = sender.send(());
     };
     let watcher = thread::Builder::new().name("kontiki-reader".into());

@@ -7,7 +7,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 
-/// What arrived and was not taken yet.
+/// Bytes that arrived and were not taken yet.
 pub(crate) enum Pieces {
     /// Entries between their lengths.
     Framed(Frames),
@@ -15,7 +15,7 @@ pub(crate) enum Pieces {
     Lines(BytesMut),
 }
 
-/// What a body consists of.
+/// A part of a body.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Piece {
     /// An entry, or the JSON of it.

@@ -46,7 +46,7 @@ async fn texts(args: &AppendArgs) -> Result<(), Stop> {
     let appended = appender.append_body(framed(&args.text).await?.freeze()).await;
     let appended = appended.map_err(|error| error.into_append_failure())?;
     print(args, &appended).map_err(|stop| match stop {
-        // Whoever sees this fail is not to append once more.
+        // A caller that sees this fail must not append again.
         Stop::Failed(failure) => {
             let Appended { first, last, .. } = appended;
             let text = format!("appended as entries {first}..={last}, but {}", failure.text);

@@ -45,7 +45,7 @@ static LINES: OnceLock<Queue> = OnceLock::new();
 /// If standard error cannot be used, or no thread can be started.
 pub(crate) fn start(filter: Option<Targets>, level: LevelFilter) -> Result<(), Failure> {
     let lines = LINES.get_or_init(|| Queue::new(QUEUE_BYTES_MAX));
-    // A descriptor of its own: behind the lock of the standard library, the writer would hold up whoever says anything else.
+    // A descriptor of its own: behind the lock of the standard library, the writer would hold up every other thread that writes there.
     let descriptor = io::stderr().as_fd().try_clone_to_owned();
     let mut out = File::from(descriptor.map_err(|error| failed("use standard error", &error))?);
     let writer = thread::Builder::new().name("kontiki-log-lines".into());
@@ -85,7 +85,7 @@ pub(crate) fn finish() {
     }
 }
 
-/// How many lines were lost so far, since nobody read them.
+/// How many lines were lost so far, because standard error was not read.
 pub(crate) fn lost() -> u64 {
     LINES.get().map_or(0, Queue::lost)
 }

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// What a line is taken to need beside its bytes.
+/// Bytes that a line counts for beside its text.
 const OVERHEAD_BYTES: usize = 64;
 
 /// How long to wait where standard error is set not to block, and takes nothing.
@@ -47,7 +47,7 @@ struct State {
     broken: bool,
 }
 
-/// What is written at once.
+/// A unit of writing.
 enum Piece {
     Line(Vec<u8>),
     /// So many lines are missing here.
