@@ -12,9 +12,12 @@
 //! waits, and all writes behind it wait with it, in their order: nothing is lost and nothing overtakes; the node
 //! simply does not acknowledge. Consensus keeps it from coming to that: it takes no more records in, and leads
 //! no longer, once it hears that the disk is full, which is after the spare was begun and almost a whole
-//! segment before its end. Making a spare is tried again when [`Log::retry_room`] is called.
+//! segment before its end. Making a spare is tried again when [`Log::retry_room`] is called. Some file systems need
+//! room for what is written over or removed, too: a frame that was refused for lack of room is written once more, all of
+//! it at the same place, and nothing comes before it; a segment that cannot be removed stays (`no_room`).
 
 mod end;
+mod no_room;
 mod read;
 mod snapshots;
 mod sweep;
@@ -36,6 +39,7 @@ use end::End;
 use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::frame::FrameHeader;
 use kontiki_wire::{Identity, Salt};
+use no_room::Refused;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use sweep::Sweep;
@@ -112,6 +116,7 @@ pub struct Log<D> {
     /// A frame there is no room for.
     stuck: Option<Batch>,
     under_way: Option<(Batch, FrameHeader)>,
+    refused: Refused,
     failed: bool,
     snapshots: Snapshots,
     files: Files,
@@ -165,6 +170,7 @@ impl<D: Disk> Log<D> {
             queue: VecDeque::new(),
             stuck: None,
             under_way: None,
+            refused: Refused::default(),
             failed: false,
             snapshots,
             files,
@@ -210,6 +216,7 @@ impl<D: Disk> Log<D> {
         if let Some(op) = self.room.retry(self.active.number + 1) {
             self.room_step(Step::Next(op));
         }
+        self.retry_refused();
     }
 
     /// What there is to tell. Takes in what the disk has completed and gives it new work; call it whenever the disk wakes,
@@ -285,7 +292,8 @@ impl<D: Disk> Log<D> {
                 self.sweep();
             }
             (None | Some(Purpose::Close), _) => {}
-            (Some(Purpose::Frame | Purpose::Index), Err(error)) => self.fail(error.into()),
+            (Some(Purpose::Frame), Err(error)) => self.frame_failed(error),
+            (Some(Purpose::Index), Err(error)) => self.index_failed(error),
             (Some(Purpose::Create), Ok(Done::Opened(file, _))) => {
                 let step = self.room.filled(Ok(file));
                 self.room_step(step);

@@ -12,7 +12,7 @@
 //! Invariants: one process and one `OsDisk` per directory (a lock on the file `lock`, which no
 //! operation shows or touches); every operation completes once, refused ones too, from a thread
 //! of the disk or in `carry_out`; a file or directory whose write or sync has failed is never written or synced again, but for
-//! a directory that had no room.
+//! lack of room.
 
 mod directory;
 mod file;

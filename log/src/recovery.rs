@@ -14,12 +14,12 @@
 use crate::api::{LogError, LogOptions, Recovered, SegmentStart};
 use crate::blocking::{clear, list, open, perform, read, remove, sync_directory, write};
 use crate::create::holds_log;
-use crate::disk::{Disk, Op};
+use crate::disk::{Disk, DiskError, Op};
 use crate::group::{Group, can_follow};
 use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
 use crate::log::{Active, Log, Place, Segments, index_of, segment_header};
 use crate::replay::Replay;
-use crate::room::{Room, Spare};
+use crate::room::{Room, Spare, is_full};
 use crate::salts::Salts;
 use crate::scan::{Behind, Scan, Segment};
 use crate::snapshots::{self, Snapshots};
@@ -571,16 +571,21 @@ impl<'a, D: Disk> Opening<'a, D> {
     /// Removes what was never finished, and gives full segments the indexes they lack.
     fn repair_rest(&mut self) -> Result<(), LogError> {
         for name in std::mem::take(&mut self.unfinished) {
-            remove(self.disk, name)?;
-            sync_directory(self.disk, FOLDER)?;
+            // Where there is no room for a removal it is made way for when its name is needed.
+            unless_full(remove(self.disk, name).and_then(|()| sync_directory(self.disk, FOLDER)))?;
         }
         for (number, offset, index) in std::mem::take(&mut self.indexes) {
             let (file, _) = open(self.disk, segment_name(number))?;
-            write(self.disk, file, offset, vec![index])?;
+            unless_full(write(self.disk, file, offset, vec![index]))?;
             perform(self.disk, Op::Close { file })?;
         }
         Ok(())
     }
+}
+
+/// Lack of room is no reason not to start.
+fn unless_full(result: Result<(), DiskError>) -> Result<(), DiskError> {
+    result.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
 }
 
 /// Two numbers that do not follow each other.

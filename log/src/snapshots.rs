@@ -3,11 +3,13 @@
 //! A snapshot is one file (`kontiki_wire::snapshot`), named by the last record it covers. It is written under another
 //! name, synced, renamed, and the folder synced: only then is it told of, so that a name without ending `.new` or
 //! `.part` always means a whole file. What comes from another node is written as it comes and checked as it comes;
-//! after a restart it goes on behind the last sound piece. Invariants: four lanes (own, incoming, serving, notes), each with
+//! after a restart it goes on behind the last sound piece, once what is there is written and synced anew: a sync of it may have
+//! failed, and the system may hold what the device never gets. Lack of room is never the end of the node (`no_room`). Invariants: four lanes (own, incoming, serving, notes), each with
 //! at most one operation under way, so that snapshots never fill the disk's queue; what is told as written or
 //! staged is on disk whole; nothing of another cluster is ever told of.
 
 mod lane;
+mod no_room;
 mod note;
 mod open;
 mod parser;
@@ -25,7 +27,7 @@ use lane::{Action, Lane};
 use parser::Parser;
 use state::State;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::sync::Arc;
 
 /// Which lane an operation belongs to.
@@ -281,6 +283,10 @@ impl Snapshots {
         let Some(receiving) = self.receiving.as_mut().filter(|r| r.last == last) else {
             return;
         };
+        if self.incoming.scans() {
+            // It was asked for before this was begun; more is asked for once that is known which has come.
+            return;
+        }
         if offset == 0 && receiving.parser.at() > 0 {
             receiving.parser = Parser::new(self.cluster);
             self.incoming.give_up(name(last, "part"));
@@ -409,10 +415,11 @@ impl Snapshots {
             return;
         };
         match (action, result) {
-            (action, Err(error)) => self.action_failed(task, &action, error),
+            (action, Err(error)) => self.action_failed(task, action, error),
             (Action::Create(_) | Action::Open(_), Ok(Done::Opened(file, _))) => {
                 self.lane(task).file = Some(file);
             }
+            (Action::Do(Op::Rename { to, .. }), Ok(_)) => self.lane(task).renamed(&to),
             // The data directory is synced here for nothing but the folder's name.
             (Action::Do(Op::SyncDirectory { name }), Ok(_)) if name.is_empty() => self.has_folder = true,
             (Action::Scan(at), Ok(Done::Read(bytes))) => self.scanned(at, &bytes),
@@ -426,58 +433,36 @@ impl Snapshots {
         self.advance(task);
     }
 
-    /// A piece of what came before a restart was read: as far as it is sound, it need not come again.
+    /// A piece of what came before a restart was read: as far as it is sound, it need not come again. It is written again, for
+    /// a sync of it may have failed before.
     fn scanned(&mut self, at: u64, bytes: &Bytes) {
         let Some(receiving) = &mut self.receiving else {
             return;
         };
         let end = at + bytes.len() as u64;
+        let rewrite = Action::Write(at, vec![bytes.clone()]);
         let damaged = receiving.parser.feed(bytes).is_err();
         if !damaged && bytes.len() as u64 == lane::SCAN_BYTES {
             self.incoming.queue.push_front(Action::Scan(end));
+            self.incoming.queue.push_front(rewrite);
             return;
         }
+        self.incoming.push([rewrite]);
         receiving.parser.forget_rest();
         let (last, at) = (receiving.last, receiving.parser.at());
         if receiving.parser.whole().is_some() {
             // Only its name is missing.
             return self.store(last, at, Bytes::new());
         }
-        self.events.push(SnapshotEvent::Receiving {
-            last,
-            at,
-            header: receiving.parser.header_sum(),
-        });
-    }
-
-    /// Without room there is no snapshot or note, and the node goes on; whatever else fails is the end of it.
-    fn action_failed(&mut self, task: Task, action: &Action, error: DiskError) {
-        if matches!(action, Action::Do(Op::Remove { .. })) && error.kind == ErrorKind::NotFound {
-            // There was no room to make what was then given up.
-            return;
+        let header = receiving.parser.header_sum();
+        if at == 0 && end > 0 {
+            // What comes may be another one, and shorter: none of this may stand behind it.
+            self.incoming.give_up(name(last, "part"));
+            self.incoming
+                .push([Action::Create(name(last, "part")), sync_folder()]);
         }
-        let full = matches!(error.kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-        let lane = self.lane(task);
-        let Some((last, ending)) = lane.what.take_if(|_| full) else {
-            self.failed = Some(error);
-            return;
-        };
-        lane.queue.retain(Action::must_be_done);
-        if !matches!(action, Action::Create(_)) {
-            lane.remove(name(last, ending));
-        }
-        if task == Task::Note {
-            return self.noted.retain(|noted| *noted != last);
-        }
-        let why = format!("there is no room for it: {error}");
-        lane.push([Action::Tell(SnapshotEvent::Refused { last, why })]);
-        self.parts.remove(&last);
-        self.naming.remove(&last);
-        match task {
-            Task::Own => self.writing = None,
-            Task::Incoming => self.receiving = None,
-            Task::Serving | Task::Note => {}
-        }
+        let event = SnapshotEvent::Receiving { last, at, header };
+        self.incoming.push([Action::Tell(event)]);
     }
 
     /// Gives the next operation of a lane out, if none is under way.
@@ -493,6 +478,7 @@ impl Snapshots {
                     }
                     self.events.push(event);
                 }
+                lane::Next::Noted(last) => self.note_kept(last),
                 lane::Next::Nothing => return,
             }
         }

@@ -7,6 +7,8 @@ mod disk;
 mod forged;
 mod golden;
 mod model;
+mod no_room;
+mod parts;
 mod places;
 mod reads;
 mod recycle;

@@ -22,6 +22,8 @@ pub(super) enum Sweep {
     Open(u64),
     Rename(Spare),
     SyncSpare(Spare),
+    /// It gets its old number back: there was no room to make the new one durable.
+    Unname(Spare),
     Remove,
     Sync,
 }
@@ -29,6 +31,7 @@ pub(super) enum Sweep {
 impl<D: Disk> Log<D> {
     /// Does away with the first segment, if it is not needed and none is being dealt with.
     pub(super) fn sweep(&mut self) {
+        self.retry_sweep();
         let needed = self.groups.values().filter_map(Group::needed).min();
         let needed = needed.map_or(self.active.number, |n| n.min(self.active.number));
         let busy = self.removing || self.sealing > 0 || self.fate(None) == Fate::Open;
@@ -64,7 +67,7 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    fn remove_first(&mut self) {
+    pub(super) fn remove_first(&mut self) {
         let name = segment_name(self.first);
         self.submit(Op::Remove { name }, Purpose::Sweep(Sweep::Remove));
     }
@@ -86,7 +89,7 @@ impl<D: Disk> Log<D> {
     }
 
     /// It is removed after all.
-    fn keep_no_spare(&mut self, file: FileId) {
+    pub(super) fn keep_no_spare(&mut self, file: FileId) {
         self.room.recycled(None);
         self.submit(Op::Close { file }, Purpose::Close);
         self.remove_first();
@@ -99,7 +102,7 @@ impl<D: Disk> Log<D> {
         self.first += 1;
     }
 
-    fn sync_names(&mut self, then: Sweep) {
+    pub(super) fn sync_names(&mut self, then: Sweep) {
         let name = FOLDER.to_owned();
         self.submit(Op::SyncDirectory { name }, Purpose::Sweep(then));
     }
@@ -110,12 +113,12 @@ impl<D: Disk> Log<D> {
             return;
         }
         match (step, result) {
-            // Some file systems need room for a name.
-            (Sweep::Rename(spare), Err(error)) if is_full(&error) => self.keep_no_spare(spare.file),
+            (step, Err(error)) if is_full(&error) => self.sweep_refused(step, &error),
             (_, Err(error)) => self.fail(error.into()),
             (Sweep::Close, Ok(_)) => self.closed_first(),
             (Sweep::Open(number), Ok(Done::Opened(file, bytes))) => self.rename_first(number, (file, bytes)),
             (Sweep::Rename(spare), Ok(_)) => self.sync_names(Sweep::SyncSpare(spare)),
+            (Sweep::Unname(spare), Ok(_)) => self.keep_no_spare(spare.file),
             (Sweep::SyncSpare(spare), Ok(_)) => {
                 self.recycled += 1;
                 self.room.recycled(Some(spare));
@@ -131,6 +134,7 @@ impl<D: Disk> Log<D> {
             (Sweep::Sync, Ok(_)) => {
                 self.forget_first();
                 self.removing = false;
+                self.tell_full();
                 self.sweep();
             }
         }

@@ -88,7 +88,7 @@ impl<D: Disk> Log<D> {
 
     /// Writes the next frame, if none is under way and there is something to write and room for it.
     pub(super) fn advance(&mut self) {
-        if self.failed || self.under_way.is_some() {
+        if self.failed || self.under_way.is_some() || self.refused.frame.is_some() {
             return;
         }
         let waiting = self.stuck.take();
@@ -199,7 +199,7 @@ impl<D: Disk> Log<D> {
         Some(std::mem::replace(&mut self.active, next))
     }
 
-    fn write_frame(&mut self, batch: Batch) {
+    pub(super) fn write_frame(&mut self, batch: Batch) {
         let Active {
             number,
             file,
@@ -261,12 +261,14 @@ impl<D: Disk> Log<D> {
             return;
         };
         let contents = batch.parts.iter().map(Part::content);
+        self.refused.retries = false;
         apply_frame(&mut self.groups, &header, stride(self.active.bytes), contents);
         self.active.offset = align(header.end());
         self.sequence += 1;
         let done = batch.parts.iter().filter_map(|p| Some((p.group, p.done?)));
         self.events
             .extend(done.map(|(group, id)| LogEvent::Persisted { group, id }));
+        self.tell_full();
         self.advance();
         if batch.parts.iter().any(|p| p.base.is_some()) {
             self.sweep();
@@ -289,18 +291,15 @@ impl<D: Disk> Log<D> {
             return;
         }
         let made = !matches!(step, Step::Next(_));
-        let full = match step {
+        self.refused.spare = match step {
             Step::Next(op @ Op::Create { .. }) => return self.submit(op, Purpose::Create),
             Step::Next(op) => return self.submit(op, Purpose::MakeRoom),
             Step::Failed(error) => return self.fail(error.into()),
             Step::Full => true,
             Step::Ready => false,
         };
-        if self.full != full {
-            self.full = full;
-            self.events.push_back(LogEvent::DiskFull(full));
-        }
-        if !full {
+        self.tell_full();
+        if !self.refused.spare {
             self.advance();
         }
         if made {

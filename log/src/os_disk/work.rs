@@ -294,7 +294,11 @@ impl Writer {
             self.written.fetch_add(file::total(buffers), Ordering::Relaxed);
         }
         let written = written.and_then(|()| if sync { file.sync() } else { Ok(()) });
-        self.remember(file.inode(), written)
+        match written {
+            // The system may have dropped what was to be written: whoever writes all of that once more may sync it.
+            Err(error) if is_full(&error) => Err(error),
+            written => self.remember(file.inode(), written),
+        }
     }
 
     fn sync_directory(&mut self, name: &str) -> Result<Done, DiskError> {

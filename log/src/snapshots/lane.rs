@@ -26,6 +26,8 @@ pub(super) enum Action {
     },
     Close,
     Tell(SnapshotEvent),
+    /// A note has its name for good: those before it are of no more use.
+    Noted(LogId),
 }
 
 impl Action {
@@ -42,6 +44,7 @@ impl Action {
 pub(super) enum Next {
     Do(Op),
     Tell(SnapshotEvent),
+    Noted(LogId),
     Nothing,
 }
 
@@ -51,7 +54,7 @@ pub(super) struct Lane {
     /// Under way.
     pub(super) current: Option<Action>,
     pub(super) file: Option<FileId>,
-    /// The snapshot it is busy with, and how its name ends until it is whole.
+    /// The snapshot it is busy with, and how its name ends now.
     pub(super) what: Option<(LogId, &'static str)>,
 }
 
@@ -85,6 +88,12 @@ impl Lane {
         ]);
     }
 
+    /// Whether what came before a restart is still being looked at.
+    pub(super) fn scans(&self) -> bool {
+        let scans = |action: &Action| matches!(action, Action::Scan(_));
+        self.current.as_ref().is_some_and(scans) || self.queue.iter().any(scans)
+    }
+
     /// Takes the next action, unless one is under way.
     pub(super) fn next(&mut self) -> Next {
         while self.current.is_none()
@@ -92,6 +101,7 @@ impl Lane {
         {
             let op = match action {
                 Action::Tell(event) => return Next::Tell(event),
+                Action::Noted(last) => return Next::Noted(last),
                 Action::Do(ref op) => Some(op.clone()),
                 Action::Create(ref name) => Some(Op::Create {
                     name: name.clone(),

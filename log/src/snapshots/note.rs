@@ -1,10 +1,12 @@
 //! Notes: what belongs to the state behind a record, kept while the log before it stays.
 //!
 //! A note is a snapshot of nothing under a name of its own (`.note`). Invariants: nothing rests on a note, so that one which
-//! is missing or damaged costs time and nothing else; the one before goes only once the next has its name for good.
+//! is missing or damaged costs time and nothing else; the one before goes only once the next has its name for good, so that one
+//! for which there is no room takes nothing away.
 
 use super::{Action, Snapshots, Task, name, sync_folder};
 use crate::disk::Op;
+use kontiki_consensus::LogId;
 use kontiki_wire::snapshot::{Pieces, SnapshotHeader};
 
 impl Snapshots {
@@ -29,7 +31,14 @@ impl Snapshots {
                 to: name(last, "note"),
             }),
             sync_folder(),
+            Action::Noted(last),
         ]);
+        self.advance(Task::Note);
+    }
+
+    /// It has its name for good: those before it go. One that cannot be removed is found at the next start.
+    pub(super) fn note_kept(&mut self, last: LogId) {
+        self.notes.what = None;
         let earlier = std::mem::replace(&mut self.noted, vec![last]);
         for note in &earlier {
             let name = name(*note, "note");
@@ -38,6 +47,5 @@ impl Snapshots {
         if !earlier.is_empty() {
             self.notes.push([sync_folder()]);
         }
-        self.advance(Task::Note);
     }
 }

@@ -4,6 +4,7 @@ use super::{Snapshots, parse};
 use crate::api::{LogError, SnapshotFile};
 use crate::blocking::{list, open as open_file, perform, read, remove, sync_directory};
 use crate::disk::{Disk, DiskError, GROWING, Op};
+use crate::room::is_full;
 use kontiki_consensus::LogId;
 use kontiki_wire::ClusterId;
 use kontiki_wire::snapshot::{SNAPSHOT_FIXED_BYTES, SnapshotError, SnapshotHeader};
@@ -11,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The snapshots of a data directory. What was being written is removed; what was being received stays. One that is
-/// not sound is left alone and told to the operator: whether it is needed, the log knows.
+/// not sound is left alone and told to the operator: whether it is needed, the log knows. It is put aside when another one is to
+/// have its name.
 pub(crate) fn open(
     disk: &mut impl Disk,
     cluster: ClusterId,
@@ -27,8 +29,9 @@ pub(crate) fn open(
             let name = format!("{GROWING}/{file}");
             match parse(&file) {
                 Some((_, "new" | "note.new")) => {
-                    remove(disk, name)?;
-                    sync_directory(disk, GROWING)?;
+                    let removed = remove(disk, name).and_then(|()| sync_directory(disk, GROWING));
+                    // What is to have its name removes it then.
+                    removed.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
                 }
                 Some((last, "part")) => drop(parts.insert(last)),
                 Some((last, "snap")) => match header(disk, &name, bytes, cluster, last)? {

@@ -138,6 +138,8 @@ struct State {
     full: bool,
     /// Neither is there room for names: from this operation of theirs on.
     names_full: Option<u64>,
+    /// There is no room for anything that changes, from this operation of those on.
+    refuses: Option<u64>,
     /// Nor for another name of a file.
     renames_full: bool,
     broken: bool,
@@ -170,6 +172,7 @@ impl TestDisk {
             is_off: false,
             full: false,
             names_full: None,
+            refuses: None,
             renames_full: false,
             broken: false,
             writes: 0,
@@ -205,6 +208,11 @@ impl TestDisk {
     /// The next `after` operations with names have room, the ones after them have none; `None`: all have.
     pub(super) fn set_names_full(&self, after: Option<u64>) {
         self.0.borrow_mut().names_full = after;
+    }
+
+    /// The next `after` operations that change something have room, the ones after them have none; `None`: all have.
+    pub(super) fn refuse_after(&self, after: Option<u64>) {
+        self.0.borrow_mut().refuses = after;
     }
 
     /// Reads that are begun from now on end only when this is called with `false`, whatever happens to the file.
@@ -386,9 +394,41 @@ impl State {
         Ok(())
     }
 
+    /// Takes room for anything; a write that finds none is done in part, and the system gives that up.
+    fn take_room(&mut self, op: &Op) -> Result<(), DiskError> {
+        let changes = !matches!(
+            op,
+            Op::Open { .. } | Op::Close { .. } | Op::Read { .. } | Op::List { .. }
+        );
+        match self.refuses {
+            Some(0) if changes => {}
+            Some(left) if changes => {
+                self.refuses = Some(left - 1);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        }
+        if let Op::Write {
+            file,
+            offset,
+            buffers,
+            ..
+        } = op
+        {
+            let all = buffers.concat();
+            let half = vec![Bytes::copy_from_slice(&all[..all.len() / 2])];
+            self.write(*file, *offset, &half, false)?;
+            let file = &mut self.files[self.open[file]];
+            file.given_up.append(&mut file.unsynced);
+        }
+        Err(failure("anything", ErrorKind::StorageFull))
+    }
+
     fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
         self.take_name_room(&op)?;
+        self.take_room(&op)?;
         match op {
+            Op::MakeDirectory { name } if self.full => Err(failure(&name, ErrorKind::StorageFull)),
             Op::MakeDirectory { name } => {
                 if !self.seen.folders.contains(&name) {
                     self.change(Change::Folder(name));
@@ -418,14 +458,22 @@ impl State {
                 Ok(Done::Read(Bytes::copy_from_slice(&seen[from..to])))
             }
             Op::Rename { from, to } => {
-                assert!(!self.seen.files.contains_key(&to), "{to} is there");
+                if self.seen.files.contains_key(&to) {
+                    return Err(failure(&to, ErrorKind::AlreadyExists));
+                }
+                assert!(self.seen.files.contains_key(&from), "{from} is not there");
                 self.change(Change::Rename(from, to));
                 Ok(Done::Unit)
             }
             Op::Remove { name } => {
-                assert!(self.seen.files.contains_key(&name));
+                if !self.seen.files.contains_key(&name) {
+                    return Err(failure(&name, ErrorKind::NotFound));
+                }
                 self.change(Change::Unlink(name));
                 Ok(Done::Unit)
+            }
+            Op::SyncDirectory { name } if !name.is_empty() && !self.seen.folders.contains(&name) => {
+                Err(failure(&name, ErrorKind::NotFound))
             }
             Op::SyncDirectory { name } => {
                 let of = |c: &Change| match c {

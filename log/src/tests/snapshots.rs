@@ -10,12 +10,12 @@ use kontiki_wire::snapshot::{PIECE_HEAD_BYTES, Pieces, SNAPSHOT_END_BYTES, Snaps
 use std::io::Read;
 use std::sync::Arc;
 
-const LAST: LogId = LogId {
+pub(super) const LAST: LogId = LogId {
     term: Term(0),
     index: Index(1),
 };
 
-fn header(meta: &'static [u8]) -> SnapshotHeader {
+pub(super) fn header(meta: &'static [u8]) -> SnapshotHeader {
     SnapshotHeader {
         maker: identity(),
         group: GROUP,
@@ -28,18 +28,18 @@ fn header(meta: &'static [u8]) -> SnapshotHeader {
     }
 }
 
-fn log(disk: &TestDisk) -> Log<TestDisk> {
+pub(super) fn log(disk: &TestDisk) -> Log<TestDisk> {
     open(disk).expect("opened").0
 }
 
-fn fresh(seed: u64) -> TestDisk {
+pub(super) fn fresh(seed: u64) -> TestDisk {
     let disk = TestDisk::new(seed);
     made(&disk);
     disk
 }
 
 /// What the log has to say about snapshots.
-fn events(log: &mut Log<TestDisk>) -> Vec<SnapshotEvent> {
+pub(super) fn events(log: &mut Log<TestDisk>) -> Vec<SnapshotEvent> {
     let mut all = Vec::new();
     while let Some(event) = log.poll() {
         match event {
@@ -57,7 +57,7 @@ fn state() -> Vec<Bytes> {
         .collect()
 }
 
-fn write(log: &mut Log<TestDisk>, meta: &'static [u8]) -> Vec<SnapshotEvent> {
+pub(super) fn write(log: &mut Log<TestDisk>, meta: &'static [u8]) -> Vec<SnapshotEvent> {
     log.begin_snapshot(header(meta));
     let mut all = events(log);
     for piece in state() {
@@ -69,7 +69,7 @@ fn write(log: &mut Log<TestDisk>, meta: &'static [u8]) -> Vec<SnapshotEvent> {
     all
 }
 
-fn read(log: &mut Log<TestDisk>, offset: u64, bytes: u64) -> Option<(SnapshotFile, Bytes)> {
+pub(super) fn read(log: &mut Log<TestDisk>, offset: u64, bytes: u64) -> Option<(SnapshotFile, Bytes)> {
     log.read_snapshot(7, LAST, offset, bytes);
     match events(log).pop() {
         Some(SnapshotEvent::Read { token: 7, found }) => found,
@@ -91,12 +91,12 @@ fn content(log: &mut Log<TestDisk>) -> (SnapshotHeader, Vec<u8>) {
     (header, state)
 }
 
-fn is_whole(log: &mut Log<TestDisk>, meta: &'static [u8]) {
+pub(super) fn is_whole(log: &mut Log<TestDisk>, meta: &'static [u8]) {
     assert_eq!(content(log), (header(meta), state().concat()));
 }
 
 /// Lets a node receive what another has, in portions; gives what it had to say.
-fn transfer(to: &mut Log<TestDisk>, from: &mut Log<TestDisk>, portion: u64) -> Vec<SnapshotEvent> {
+pub(super) fn transfer(to: &mut Log<TestDisk>, from: &mut Log<TestDisk>, portion: u64) -> Vec<SnapshotEvent> {
     to.receive_snapshot(LAST);
     let mut all = events(to);
     while let Some(SnapshotEvent::Receiving { at, .. }) = all.last() {

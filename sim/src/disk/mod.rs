@@ -170,7 +170,7 @@ impl SimDisk {
         self.platter.borrow().has_failed
     }
 
-    /// Whether new files are refused for lack of room.
+    /// Whether new files and folders are refused for lack of room, and files do not grow.
     pub fn set_full(&self, full: bool) {
         self.platter.borrow_mut().full = full;
     }

@@ -238,6 +238,9 @@ impl Platter {
 
     fn make_directory(&mut self, name: &str) -> Result<Done, DiskError> {
         if self.names.is_free(name) {
+            if self.full {
+                return Err(failure(name, ErrorKind::StorageFull));
+            }
             self.names.link(name, Target::Directory);
         }
         if self.names.has_directory(name) {
@@ -294,8 +297,12 @@ impl Platter {
     }
 
     fn write(&mut self, file: FileId, offset: u64, buffers: &[Bytes], sync: bool) -> Result<Done, DiskError> {
-        let broken = self.broken;
+        let (broken, full) = (self.broken, self.full);
         let inode = self.inode(file)?;
+        let end = offset + buffers.iter().map(|b| b.len() as u64).sum::<u64>();
+        if full && end > inode.len() {
+            return Err(failure(&format!("{file:?} at {offset}"), ErrorKind::StorageFull));
+        }
         if !inode.write(offset, buffers) {
             return Err(failure(&format!("{file:?} at {offset}"), ErrorKind::InvalidInput));
         }
