@@ -24,6 +24,11 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Whether the terminal says of itself that it takes no orders, such as to go back within a line.
+pub(crate) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// Ends when the reader of standard output has gone. Never, where that does not show, as with a file.
 pub(crate) async fn reader_gone() {
     let (sender, gone) = oneshot::channel();

@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     interrupts::Interrupts,
     lines::Batch,
-    output::say,
+    output::{is_dumb, say},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use kontiki::Code;
@@ -155,8 +155,11 @@ async fn patiently<T>(
     }
 }
 
-/// A bar on the terminal, if standard error is one.
+/// A bar on the terminal, if standard error is one that can draw it.
 fn progress_bar(length: Option<u64>) -> ProgressBar {
+    if is_dumb() {
+        return ProgressBar::hidden();
+    }
     let (bar, template) = match length {
         Some(length) => (
             ProgressBar::new(length),

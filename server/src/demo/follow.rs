@@ -1,7 +1,7 @@
 //! `tail` in the demo: prints entries as they are appended, while commands go on being read.
 
 use super::cluster::Live;
-use crate::output::printable;
+use crate::output::{is_dumb, printable};
 use futures_core::Stream;
 use kontiki::{Entry, Raw, Tail};
 use std::{
@@ -70,7 +70,7 @@ async fn print_all(mut tail: Tail<Raw>, printed: &watch::Sender<u64>, prompt: &s
 fn print(entry: &Entry<Raw>, prompt: &str) -> io::Result<()> {
     let erase = match prompt {
         "" => "",
-        _ if std::env::var_os("TERM").is_some_and(|term| term == "dumb") => "\n",
+        _ if is_dumb() => "\n",
         _ => "\r\x1b[K",
     };
     let mut out = io::stdout().lock();
