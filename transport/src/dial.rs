@@ -177,6 +177,7 @@ async fn dial_each(shared: &Shared, peer: &Peer) -> Result<Connected, DialError>
     let lookup = time::timeout(shared.limits.connect_timeout, peer.resolver.addresses(&address));
     let found = lookup.await.map_err(|_| DialError::ResolverSilent)?;
     let addresses = found.map_err(DialError::Resolve)?;
+    peer.resolved(&addresses);
     let mut result = Err(DialError::NoAddress);
     for address in addresses {
         result = dial_address(shared, peer, address).await;

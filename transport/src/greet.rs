@@ -26,6 +26,9 @@ pub(crate) enum GreetError {
     /// It did not come in time.
     #[error("no greeting in time: is it a Kontiki node?")]
     TooLate,
+    /// It kept this node waiting, and others needed its place.
+    #[error("it kept this node waiting until others needed its place: is it a Kontiki node?")]
+    MadeRoom,
     /// The two do not fit together.
     #[error("{0}")]
     Handshake(#[from] HandshakeError),

@@ -5,7 +5,8 @@
 //! node of the cluster they say they are; then each greets the other and checks versions and incarnation.
 //!
 //! Invariants: everything is on one thread, and nothing blocks it; what waits for a peer is bounded, and what
-//! finds no room is dropped and reported; no length is believed before it is checked.
+//! finds no room is dropped and reported; no length is believed before it is checked; what a stranger can hold or cost is
+//! bounded, and keeps no peer out.
 
 mod admission;
 mod backoff;
@@ -14,10 +15,12 @@ mod credentials;
 mod dial;
 mod events;
 mod greet;
+mod handshakes;
 mod inbound;
 mod lane;
 mod options;
 mod peer;
+mod places;
 mod quic;
 mod reason;
 mod resolve;

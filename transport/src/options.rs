@@ -46,8 +46,11 @@ pub struct Limits {
     /// For how long a peer may be out of reach before that is a warning: nodes are started and stopped one after the other. That
     /// one side does not accept the other is told at once.
     pub absence_max: Duration,
-    /// How many connections may be in the middle of their handshake.
+    /// How many connections from addresses at which no peer is known to be may be in the middle of their handshake. Those from
+    /// the addresses of peers have places of their own, 32 for each peer.
     pub handshakes_max: usize,
+    /// How many of these may come from one address, or from one /64 network by IPv6.
+    pub handshakes_per_address_max: usize,
 }
 
 impl Default for Limits {
@@ -65,6 +68,7 @@ impl Default for Limits {
             reconnect_max: Duration::from_secs(1),
             absence_max: Duration::from_secs(5),
             handshakes_max: 64,
+            handshakes_per_address_max: 16,
         }
     }
 }
@@ -95,8 +99,12 @@ impl Limits {
                 "connect_timeout must be above zero",
             ),
             (
-                self.handshakes_max >= PURPOSES,
-                "handshakes_max must be at least 3: a peer makes a connection for each lane",
+                self.handshakes_per_address_max >= PURPOSES,
+                "handshakes_per_address_max must be at least 3: a peer makes a connection for each lane",
+            ),
+            (
+                self.handshakes_max >= self.handshakes_per_address_max,
+                "handshakes_max must be at least handshakes_per_address_max",
             ),
         ];
         rules

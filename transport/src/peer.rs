@@ -5,7 +5,7 @@ use kontiki_consensus::{Incarnation, NodeId};
 use kontiki_wire::{ClusterId, Packet};
 use std::{
     cell::{Cell, RefCell},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Instant,
 };
 use tokio::sync::Notify;
@@ -49,6 +49,10 @@ pub(crate) struct Peer {
     pub(crate) resolver: Resolver,
     link: RefCell<Link>,
     incarnation: Cell<Option<Incarnation>>,
+    /// What its name last resolved to.
+    addresses: RefCell<Vec<IpAddr>>,
+    /// From where it was last connected.
+    came_from: Cell<Option<IpAddr>>,
     /// The connections it sends on, by purpose.
     inbound: RefCell<[Option<Admitted>; PURPOSES]>,
 }
@@ -74,6 +78,8 @@ impl Peer {
                 last_error: None,
             }),
             incarnation: Cell::new(None),
+            addresses: RefCell::default(),
+            came_from: Cell::new(None),
             inbound: RefCell::default(),
         }
     }
@@ -139,8 +145,21 @@ impl Peer {
         self.link.borrow().address.clone()
     }
 
-    /// The peer has connected, for this purpose; a former connection for it is told to go.
-    pub(crate) fn admit(&self, purpose: usize) -> Admitted {
+    /// Its name resolves to these.
+    pub(crate) fn resolved(&self, addresses: &[SocketAddr]) {
+        let addresses = addresses.iter().map(|address| address.ip().to_canonical());
+        self.addresses.replace(addresses.collect());
+    }
+
+    /// Whether this address is its own, by its name or because it has proven to be there.
+    pub(crate) fn is_at(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.came_from.get() == Some(address) || self.addresses.borrow().contains(&address)
+    }
+
+    /// The peer has connected from there, for this purpose; a former connection for it is told to go.
+    pub(crate) fn admit(&self, purpose: usize, from: SocketAddr) -> Admitted {
+        self.came_from.set(Some(from.ip().to_canonical()));
         self.seen.notify_one();
         let admitted = Admitted::default();
         if let Some(place) = self.inbound.borrow_mut().get_mut(purpose)

@@ -5,7 +5,7 @@
 
 mod accept;
 pub(crate) mod config;
-mod presence;
+pub(crate) mod presence;
 
 use crate::{
     Limits, NodeCredentials, StartError,

@@ -8,6 +8,7 @@ mod lanes;
 mod presence;
 mod refusal;
 mod restart;
+mod strangers;
 mod tcp;
 
 use crate::{Carrier, Limits, NodeCredentials, Options, Sink, Socket, Transport, TransportEvent, bind};

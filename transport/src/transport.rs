@@ -1,16 +1,22 @@
 //! The transport: starting, sending, status, stopping.
 
 use crate::{
-    Carrier, Limits, Link, Options, Sink, Socket, StartError, carrier::Endpoint, dial, events::Dropped,
-    peer::Peer, warnings::Warnings,
+    Carrier, Limits, Link, Options, Sink, Socket, StartError,
+    carrier::Endpoint,
+    dial,
+    events::Dropped,
+    handshakes::{Handshake, Handshakes},
+    peer::Peer,
+    places::Origin,
+    warnings::Warnings,
 };
 use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, Packet, handshake::Hello};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::Duration,
 };
@@ -30,8 +36,24 @@ pub(crate) struct Shared {
     pub(crate) peers: BTreeMap<NodeId, Peer>,
     pub(crate) dropped: Dropped,
     pub(crate) warnings: Warnings,
-    /// How many accepted connections are in the middle of their handshake.
-    pub(crate) handshakes: Cell<usize>,
+    /// Of accepted connections.
+    pub(crate) handshakes: Handshakes,
+}
+
+impl Shared {
+    /// Whether a peer is at this address.
+    pub(crate) fn origin(&self, address: IpAddr) -> Origin {
+        if self.peers.values().any(|peer| peer.is_at(address)) {
+            Origin::Peer
+        } else {
+            Origin::Elsewhere
+        }
+    }
+
+    /// Begins the handshake of a connection from there, if there is room for it.
+    pub(crate) fn begin_handshake(&self, remote: SocketAddr) -> Option<Handshake> {
+        self.handshakes.begin(self.origin(remote.ip()), remote.ip())
+    }
 }
 
 /// One node's end of the network. Dropping it cuts all connections; [`shutdown`](Self::shutdown) says goodbye.
@@ -67,16 +89,17 @@ impl Transport {
         let own = options.identity;
         let peers = options.peers.into_iter().filter(|(node, _)| *node != own.node);
         let peers = peers.map(|(node, address)| (node, Peer::new(node, address, &limits)));
+        let peers: BTreeMap<NodeId, Peer> = peers.collect();
         let shared = Rc::new(Shared {
             own,
             hello,
             carrier,
             endpoint,
             sink,
-            peers: peers.collect(),
             dropped: Dropped::default(),
             warnings: Warnings::default(),
-            handshakes: Cell::new(0),
+            handshakes: Handshakes::new(&limits, peers.len()),
+            peers,
             limits,
         });
         let tasks = RefCell::new(Self::spawn(&shared, options.seed));
@@ -141,6 +164,17 @@ impl Transport {
             .peers
             .get(&node)
             .is_some_and(|peer| peer.watched.get())
+    }
+
+    /// How many accepted connections are in the middle of their handshake.
+    #[cfg(test)]
+    pub(crate) fn handshakes(&self) -> usize {
+        self.shared.handshakes.len()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.shared.limits
     }
 
     /// How many bytes wait for a peer.

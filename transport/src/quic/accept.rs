@@ -1,12 +1,12 @@
 //! Connections that peers have dialed: greet, then read packets until they end.
 //!
-//! Invariants: only so many handshakes are under way at a time; a peer has one connection to this node, and
-//! a newer one replaces it; who has not passed the greeting gets nothing but the reason.
+//! Invariants: handshakes are bounded in number and in what they cost (`handshakes`); where many are under way an address has to
+//! be shown not to be forged before anything is kept for it; a peer has one connection to this node, and a newer one replaces it; who has not passed the greeting gets nothing but the reason.
 
 use super::{close, hear, lost, refuse, say};
 use crate::{
-    admission::Place,
     greet::{self, GreetError},
+    handshakes::Handshake,
     inbound::{Inbound, StreamError},
     peer::Peer,
     reason::Close,
@@ -18,8 +18,11 @@ use kontiki_consensus::NodeId;
 use kontiki_wire::{Identity, handshake::Hello};
 use quinn::{Connection, Endpoint, Incoming, RecvStream};
 use rustls::pki_types::CertificateDer;
-use std::{collections::BTreeMap, rc::Rc};
-use tokio::{task::JoinSet, time};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc};
+use tokio::{
+    task::{self, JoinSet},
+    time,
+};
 
 /// How many pieces of a stream are taken before they are worked on. A piece is a datagram, or many of them: QUIC puts together
 /// what has waited here unread, up to the window of the lane.
@@ -34,11 +37,11 @@ pub(crate) async fn accept(endpoint: &Endpoint, shared: &Rc<Shared>) {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => {
-                    if let Some(place) = Place::take(shared) {
-                        connections.spawn_local(serve(shared.clone(), incoming, place));
-                    } else {
-                        incoming.ignore();
+                    if let Some((incoming, handshake)) = begin(shared, incoming) {
+                        connections.spawn_local(serve(shared.clone(), incoming, handshake));
                     }
+                    // Everything else has its turn before the next one.
+                    task::yield_now().await;
                 }
                 None => return,
             },
@@ -47,21 +50,52 @@ pub(crate) async fn accept(endpoint: &Endpoint, shared: &Rc<Shared>) {
     }
 }
 
-async fn serve(shared: Rc<Shared>, incoming: Incoming, place: Place) {
+/// Begins a handshake, if there is room for it. Where many are under way a dialer has to answer from its address first, which
+/// costs nothing here (Retry: RFC 9000, §8.1.2).
+fn begin(shared: &Shared, incoming: Incoming) -> Option<(Incoming, Handshake)> {
     let remote = incoming.remote_address();
-    let admitted = time::timeout(shared.limits.connect_timeout, admit(&shared, incoming)).await;
-    drop(place);
-    match admitted.unwrap_or(Err(GreetError::TooLate)) {
+    let crowded = shared.handshakes.are_crowded(shared.origin(remote.ip()));
+    if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+        // It fails only where it may not be done.
+        let _ = incoming.retry();
+        return None;
+    }
+    match shared.begin_handshake(remote) {
+        Some(handshake) => Some((incoming, handshake)),
+        None => {
+            incoming.ignore();
+            None
+        }
+    }
+}
+
+async fn serve(shared: Rc<Shared>, incoming: Incoming, handshake: Handshake) {
+    let remote = incoming.remote_address();
+    let admitted = tokio::select! {
+        admitted = admit(&shared, incoming, &handshake) => admitted,
+        () = time::sleep(shared.limits.connect_timeout) => Err(GreetError::TooLate),
+        () = handshake.lost() => Err(GreetError::MadeRoom),
+    };
+    drop(handshake);
+    match admitted {
         Ok((connection, peer, identity)) => {
             shared.warnings.clear(Source::Stranger(remote));
-            read_until_lost(&shared, connection, peer, identity).await;
+            read_until_lost(&shared, connection, remote, peer, identity).await;
         }
         Err(error) => shared.warnings.tell(Source::Stranger(remote), &error.to_string()),
     }
 }
 
-async fn admit(shared: &Shared, incoming: Incoming) -> Result<(Connection, &Peer, Identity), GreetError> {
-    let connecting = incoming.accept().map_err(|error| lost(&error))?;
+async fn admit<'s>(
+    shared: &'s Shared,
+    incoming: Incoming,
+    handshake: &Handshake,
+) -> Result<(Connection, &'s Peer, Identity), GreetError> {
+    // The first step is what costs; each of the others answers to a proof that the dialer has done as much.
+    handshake.turn().await;
+    let connecting = handshake
+        .step(|| incoming.accept())
+        .map_err(|error| lost(&error))?;
     let connection = connecting.await.map_err(|error| lost(&error))?;
     match answer(&connection, &shared.hello, &shared.peers).await {
         Ok((peer, identity)) => Ok((connection, peer, identity)),
@@ -86,8 +120,14 @@ pub(crate) async fn answer<'p>(
     Ok(known)
 }
 
-async fn read_until_lost(shared: &Rc<Shared>, connection: Connection, peer: &Peer, identity: Identity) {
-    let admitted = peer.admit(CONNECTION);
+async fn read_until_lost(
+    shared: &Rc<Shared>,
+    connection: Connection,
+    remote: SocketAddr,
+    peer: &Peer,
+    identity: Identity,
+) {
+    let admitted = peer.admit(CONNECTION, remote);
     let source = Source::From(peer.node);
     tokio::select! {
         error = read_lanes(shared, &connection, identity) => if let Some(error) = error {

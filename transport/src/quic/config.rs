@@ -32,6 +32,12 @@ const LANES_MAX: u8 = 8;
 /// How many there are: each has a window of its own, that no other can use up.
 const LANES: u32 = 3;
 
+/// How many connections may wait to be accepted, and how many bytes of each and of all are kept meanwhile. It is a moment, or the
+/// turns of the handshakes before them.
+const INCOMING_MAX: usize = 1024;
+const INCOMING_BYTES_MAX: u64 = 16 << 10;
+const INCOMING_BYTES_TOTAL_MAX: u64 = 1 << 20;
+
 /// The QUIC configurations of an endpoint.
 pub(crate) struct Configs {
     pub(crate) endpoint: EndpointConfig,
@@ -50,7 +56,10 @@ impl Configs {
         let mut client = ClientConfig::new(Arc::new(client));
         server
             .transport_config(Arc::new(accepting(limits)?))
-            .migration(false);
+            .migration(false)
+            .max_incoming(INCOMING_MAX)
+            .incoming_buffer_size(INCOMING_BYTES_MAX)
+            .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
         client.transport_config(Arc::new(dialing(limits)?));
         Ok(Self {
             endpoint,

@@ -5,9 +5,15 @@
 //! each peer it sends to. Nothing is ever said on it. Invariants: what follows from it is a hint
 //! ([`TransportEvent::Gone`]) and nothing else; it is given only by who dialled, about whom it dialled, if a connection that
 //! stood has ended *and* another one is refused by the peer's host; whoever accepts need not know whom, and holds a bounded
-//! number; without TCP (a port that is taken, a firewall) all else works as it does with it.
+//! number, of which those from other addresses than the peers' take none from these; without TCP (a port that is taken, a firewall) all else works as it does with it.
 
-use crate::{TransportEvent, backoff::Backoff, peer::Peer, transport::Shared};
+use crate::{
+    TransportEvent,
+    backoff::Backoff,
+    peer::Peer,
+    places::{Bounds, Places},
+    transport::Shared,
+};
 use std::{
     convert::Infallible,
     io,
@@ -16,12 +22,16 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{self, JoinSet},
     time,
 };
 
 /// How many connections are held for each peer: its own, and what is left of its former lives.
-const HELD_PER_PEER: usize = 8;
+const HELD_PER_PEER_MAX: usize = 8;
+/// How many are held from addresses at which no peer is known to be: a peer may have another address than in the configuration.
+const HELD_ELSEWHERE_MAX: usize = 16;
+/// How many of these from one address.
+pub(crate) const HELD_PER_ADDRESS_MAX: usize = 4;
 /// How often it is looked at once whether the peer's host refuses: its listener may close a moment after its connections.
 const LOOKS: u32 = 3;
 
@@ -41,19 +51,28 @@ pub(crate) fn listen(address: SocketAddr) -> Option<TcpListener> {
         .ok()
 }
 
-/// Accepts and holds connections until each ends.
+/// Accepts and holds connections until each ends, or makes room for a newer one.
 pub(crate) async fn hold(shared: Rc<Shared>, listener: TcpListener) {
-    let held_max = HELD_PER_PEER * shared.peers.len();
+    let places = Places::new(Bounds {
+        peers_max: HELD_PER_PEER_MAX * shared.peers.len(),
+        strangers_max: HELD_ELSEWHERE_MAX,
+        per_address_max: HELD_PER_ADDRESS_MAX,
+    });
     let mut held = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, remote)) => {
                 while held.try_join_next().is_some() {}
-                if held.len() < held_max {
+                if let Some(place) = places.take(shared.origin(remote.ip()), remote.ip()) {
                     held.spawn_local(async move {
-                        ended(&stream).await;
+                        tokio::select! {
+                            _ = ended(&stream) => {}
+                            () = place.lost() => {}
+                        }
                     });
                 }
+                // Everything else has its turn before the next one.
+                task::yield_now().await;
             }
             // There is no room for it at the moment (EMFILE, say): it is not worth taking any from others.
             Err(_) => time::sleep(shared.limits.reconnect_max).await,

@@ -1,7 +1,7 @@
 //! Connections that peers have dialed: greet, then read packets until they end.
 //!
-//! Invariants: only so many handshakes are under way at a time; a peer has one connection a lane to this node, and a newer
-//! one replaces it; who has not passed the greeting gets nothing but the reason; when the node stops, each is told.
+//! Invariants: handshakes are bounded in number and in what they cost (`handshakes`); a peer has one connection a lane to this
+//! node, and a newer one replaces it; who has not passed the greeting gets nothing but the reason; when the node stops, each is told.
 
 use super::{
     Endpoint, LANES, end, refuse,
@@ -9,9 +9,9 @@ use super::{
     words::{self, Word, Words},
 };
 use crate::{
-    admission::Place,
     dial::Lost,
     greet::{self, GreetError},
+    handshakes::Handshake,
     inbound::{Inbound, StreamError},
     peer::Peer,
     reason::{self, Close},
@@ -21,7 +21,12 @@ use crate::{
 use kontiki_wire::Identity;
 use rustls::ServerConfig;
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
-use tokio::{net::TcpStream, sync::watch, task::JoinSet, time};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    task::{self, JoinSet},
+    time,
+};
 
 /// A connection from a peer that has proven who it is.
 struct Accepted<'p> {
@@ -58,14 +63,18 @@ pub(crate) async fn accept(endpoint: &Endpoint, shared: &Rc<Shared>) {
     loop {
         tokio::select! {
             accepted = endpoint.listener.accept() => match accepted {
-                Ok((socket, remote)) => if let Some(place) = Place::take(shared) {
-                    let terms = Terms {
-                        server: endpoint.server.clone(),
-                        buffer: endpoint.buffer.clone(),
-                        closing: endpoint.closing.subscribe(),
-                    };
-                    connections.spawn_local(serve(shared.clone(), terms, socket, remote, place));
-                },
+                Ok((socket, remote)) => {
+                    if let Some(handshake) = shared.begin_handshake(remote) {
+                        let terms = Terms {
+                            server: endpoint.server.clone(),
+                            buffer: endpoint.buffer.clone(),
+                            closing: endpoint.closing.subscribe(),
+                        };
+                        connections.spawn_local(serve(shared.clone(), terms, socket, remote, handshake));
+                    }
+                    // Everything else has its turn before the next one.
+                    task::yield_now().await;
+                }
                 // There is no room for it at the moment (EMFILE, say).
                 Err(error) => {
                     tracing::warn!(%error, "a connection cannot be accepted at the moment");
@@ -84,27 +93,40 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-async fn serve(shared: Rc<Shared>, terms: Terms, socket: TcpStream, remote: SocketAddr, place: Place) {
+async fn serve(
+    shared: Rc<Shared>,
+    terms: Terms,
+    socket: TcpStream,
+    remote: SocketAddr,
+    handshake: Handshake,
+) {
     let mut closing = terms.closing.clone();
     let admitted = tokio::select! {
-        admitted = time::timeout(shared.limits.connect_timeout, admit(&shared, terms, socket)) => admitted,
+        admitted = admit(&shared, terms, socket, &handshake) => admitted,
+        () = time::sleep(shared.limits.connect_timeout) => Err(GreetError::TooLate),
+        () = handshake.lost() => Err(GreetError::MadeRoom),
         () = closed(&mut closing) => return,
     };
-    drop(place);
+    drop(handshake);
     // Each attempt comes from another port.
     let source = Source::Host(remote.ip());
-    match admitted.unwrap_or(Err(GreetError::TooLate)) {
+    match admitted {
         Ok(accepted) => {
             shared.warnings.clear(source);
-            read_until_lost(&shared, accepted, closing).await;
+            read_until_lost(&shared, accepted, remote, closing).await;
         }
         Err(error) => shared.warnings.tell(source, &error.to_string()),
     }
 }
 
-async fn admit(shared: &Shared, terms: Terms, socket: TcpStream) -> Result<Accepted<'_>, GreetError> {
+async fn admit<'s>(
+    shared: &'s Shared,
+    terms: Terms,
+    socket: TcpStream,
+    handshake: &Handshake,
+) -> Result<Accepted<'s>, GreetError> {
     secure::tune(&socket, &shared.limits);
-    let secure = Secure::accept(socket, terms.server, terms.buffer).await?;
+    let secure = Secure::accept(socket, terms.server, terms.buffer, handshake).await?;
     match answer(&secure, shared).await {
         Ok(greeted) => Ok(Accepted { secure, greeted }),
         Err(error) => Err(refuse(&secure, error).await),
@@ -130,10 +152,15 @@ async fn answer<'s>(secure: &Secure, shared: &'s Shared) -> Result<Greeted<'s>, 
     })
 }
 
-async fn read_until_lost(shared: &Shared, accepted: Accepted<'_>, mut closing: watch::Receiver<bool>) {
+async fn read_until_lost(
+    shared: &Shared,
+    accepted: Accepted<'_>,
+    remote: SocketAddr,
+    mut closing: watch::Receiver<bool>,
+) {
     let Accepted { secure, greeted } = accepted;
     let Greeted { lane, peer, .. } = greeted;
-    let admitted = peer.admit(lane);
+    let admitted = peer.admit(lane, remote);
     let source = Source::From(peer.node);
     tokio::select! {
         stopped = read_packets(shared, &secure, &greeted) => match stopped {

@@ -8,6 +8,7 @@ use crate::{
     Carrier, Limits,
     dial::{How, Lost},
     greet::GreetError,
+    handshakes::Handshake,
     inbound, reason,
 };
 use rustls::{
@@ -83,38 +84,51 @@ impl Secure {
         buffer: Buffer,
     ) -> Result<Self, Broken> {
         let tls = ClientConnection::new(config, name).map_err(Broken::Tls)?;
-        Self::shake_hands(socket, tls.into(), buffer).await
+        let secure = Self::new(socket, tls.into(), buffer);
+        while !secure.is_ready().await? {
+            // What comes with the end of the handshake waits in `tls`.
+            secure.fill(|_, bytes| secure.feed(bytes)).await?;
+        }
+        Ok(secure)
     }
 
-    /// Secures a connection that was accepted.
+    /// Secures a connection that was accepted, a step at a time, as that is this handshake's turn.
     pub(crate) async fn accept(
         socket: TcpStream,
         config: Arc<ServerConfig>,
         buffer: Buffer,
+        handshake: &Handshake,
     ) -> Result<Self, Broken> {
         let tls = ServerConnection::new(config).map_err(Broken::Tls)?;
-        Self::shake_hands(socket, tls.into(), buffer).await
+        let secure = Self::new(socket, tls.into(), buffer);
+        while !secure.is_ready().await? {
+            // Nothing is to be waited for once it is its turn: others wait for theirs.
+            secure.writing.as_ref().peek(&mut [0]).await?;
+            handshake.turn().await;
+            secure
+                .fill(|_, bytes| handshake.step(|| secure.feed(bytes)))
+                .await?;
+        }
+        Ok(secure)
     }
 
-    async fn shake_hands(socket: TcpStream, mut tls: Connection, buffer: Buffer) -> Result<Self, Broken> {
+    fn new(socket: TcpStream, mut tls: Connection, buffer: Buffer) -> Self {
         // What may be pending is bounded in `push`.
         tls.set_buffer_limit(None);
         let (reading, writing) = socket.into_split();
-        let secure = Self {
+        Self {
             reading: RefCell::new(reading),
             writing,
             tls: RefCell::new(tls),
             pending: Cell::new(0),
             buffer,
-        };
-        loop {
-            secure.flush().await?;
-            if !secure.tls.borrow().is_handshaking() {
-                return Ok(secure);
-            }
-            // What comes with the end of the handshake waits in `tls`.
-            secure.fill(|_, bytes| secure.feed(bytes)).await?;
         }
+    }
+
+    /// Sends what the handshake has to say now; true once it is done.
+    async fn is_ready(&self) -> Result<bool, Broken> {
+        self.flush().await?;
+        Ok(!self.tls.borrow().is_handshaking())
     }
 
     /// The certificate that the other side has shown.

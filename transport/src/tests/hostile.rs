@@ -13,7 +13,7 @@ use std::{net::UdpSocket, sync::Arc};
 pub(super) struct Raw {
     pub(super) identity: Identity,
     pub(super) address: SocketAddr,
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
 }
 
 impl Raw {

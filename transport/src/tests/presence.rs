@@ -39,7 +39,7 @@ fn both() -> (UdpSocket, SocketAddr, TcpListener) {
 }
 
 /// A socket whose number is free for TCP too, so that QUIC can be watched.
-fn free_socket() -> (Socket, SocketAddr) {
+pub(super) fn free_socket() -> (Socket, SocketAddr) {
     if carrier() != Carrier::Quic {
         return socket();
     }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::{
     credentials::server_name,
+    handshakes::Handshakes,
+    places::Origin,
     reason::Close,
     tcp::{
         BACKGROUND, BULK, URGENT,
@@ -67,7 +69,9 @@ impl Raw {
         while lanes.len() < 3 {
             let (socket, _) = self.listener.accept().await.unwrap();
             let (server, _) = tls((self.credentials)(self.identity.node)).unwrap();
-            let secure = Secure::accept(socket, Arc::new(server), Buffer::default())
+            let any = Handshakes::new(&Limits::default(), 1);
+            let handshake = any.begin(Origin::Peer, self.address.ip()).unwrap();
+            let secure = Secure::accept(socket, Arc::new(server), Buffer::default(), &handshake)
                 .await
                 .unwrap();
             let Word::Hello(lane, _) = Words::default().hear(&secure).await.unwrap() else {
