@@ -283,7 +283,7 @@ fn without_a_majority_nothing_is_confirmed_and_nothing_guessed() {
     );
     let error = hasty.read(1.., Consistency::Linearizable).unwrap_err();
     assert!(matches!(error, Error::Timeout | Error::NoLeader), "{error:?}");
-    let read = hasty.read(1..2, Consistency::STALE).unwrap();
+    let read = nodes[0].read(1..2, Consistency::STALE).unwrap();
     assert_eq!(read.entries[0].value, "one");
     shut_down(&nodes);
 }

@@ -89,13 +89,18 @@ fn comparisons_get_through_once_though_the_leader_is_aborted() {
 fn a_session_that_was_silent_for_too_long_is_followed_by_another() {
     let nodes = in_memory_with::<String>(|config| config.session_ttl = Duration::from_secs(1));
     let node = &nodes[(leader(&nodes) + 1) % 3];
-    node.append("0/0".to_owned()).unwrap();
+    // On a machine that stands still meanwhile each append may need a session of its own.
+    let mut count = 0;
+    eventually("two appends in the same session", || {
+        let before = node.status().raft_index;
+        node.append(format!("0/{count}")).unwrap();
+        count += 1;
+        count > 1 && node.status().raft_index == before + 1
+    });
     let raft_index = node.status().raft_index;
-    node.append("0/1".to_owned()).unwrap();
-    assert_eq!(node.status().raft_index, raft_index + 1, "in the same session");
     // The clock of the cluster goes by whole seconds.
     thread::sleep(Duration::from_millis(3100));
-    let clones: Vec<_> = (2..20).map(|n| (n, node.clone())).collect();
+    let clones: Vec<_> = (count..count + 18).map(|n| (n, node.clone())).collect();
     let append = |(n, node): (u64, BlockingHandle<String>)| {
         thread::spawn(move || node.append(format!("0/{n}")).unwrap())
     };
@@ -104,21 +109,28 @@ fn a_session_that_was_silent_for_too_long_is_followed_by_another() {
         append.join().unwrap();
     }
     assert!(
-        node.status().raft_index > raft_index + 1 + 18,
+        node.status().raft_index > raft_index + 18,
         "{raft_index}, {:?}",
         node.status()
     );
-    once(values(node), 1, 20);
+    once(values(node), 1, count + 18);
     shut_down(&nodes);
 }
 
 #[test]
 fn without_sessions_nothing_is_opened() {
-    let nodes = in_memory_with::<String>(|config| config.sessions = false);
-    let before = nodes[0].status().raft_index;
-    nodes[0].append("x".to_owned()).unwrap();
-    assert_eq!(nodes[0].status().raft_index, before + 1);
-    shut_down(&nodes);
+    // A new leader puts a record of its own into the log: then it is tried anew.
+    eventually("an append without a change of leader", || {
+        let nodes = in_memory_with::<String>(|config| config.sessions = false);
+        let node = &nodes[leader(&nodes)];
+        let before = node.status();
+        node.append("x".to_owned()).unwrap();
+        let after = node.status();
+        shut_down(&nodes);
+        let same = after.term == before.term;
+        assert!(!same || after.raft_index == before.raft_index + 1, "{after:?}");
+        same
+    });
 }
 
 #[test]

@@ -520,7 +520,10 @@ fn dropping_does_not_wait_for_new_files() {
     for name in ["seg-1", "seg-2"] {
         disk.submit(create(name, 1 << 40));
     }
-    std::thread::sleep(Duration::from_millis(20));
+    // The first is under way.
+    while fs::read_dir(&place.0).expect("listed").count() < 2 {
+        std::thread::yield_now();
+    }
     drop(disk);
     let left: Vec<_> = fs::read_dir(&place.0)
         .expect("listed")
