@@ -83,6 +83,8 @@ codes! {
     Query, "query", 422, 1;
     /// The entries are gone: the log has been trimmed.
     Compacted, "compacted", 410, 1;
+    /// A request did not come whole in time.
+    RequestTimeout, "request_timeout", 408, 1;
     /// It took too long.
     Timeout, "timeout", 504, 1;
     /// The node's state machine differs from the others': it answers nothing.

@@ -57,11 +57,33 @@ pub(crate) struct NodeStatus {
     /// The nodes whose state machines differ from a majority's.
     #[serde(default)]
     pub(crate) differing: Vec<u64>,
+    /// What clients hold of it over HTTP.
+    #[serde(default)]
+    pub(crate) http: Option<HttpStatus>,
     /// Why it stopped itself, if it did.
     pub(crate) stopped: Option<String>,
     /// How many of its log lines were lost because its standard error was not read.
     #[serde(default)]
     pub(crate) log_lines_lost: u64,
+}
+
+/// What clients hold of a node over HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct HttpStatus {
+    /// Connections.
+    pub(crate) connections: usize,
+    /// The most there may be.
+    pub(crate) connections_max: usize,
+    /// How many were refused since the node was started.
+    pub(crate) connections_refused: u64,
+    /// Bytes of requests above 64 KiB that are being read or appended.
+    pub(crate) requests_bytes: u64,
+    /// The most there may be.
+    pub(crate) requests_bytes_max: u64,
+    /// Bytes of answers that are asked for or not yet written.
+    pub(crate) answers_bytes: u64,
+    /// The most there may be.
+    pub(crate) answers_bytes_max: u64,
 }
 
 /// How a node sees another.
@@ -96,6 +118,7 @@ impl From<kontiki::Status> for NodeStatus {
             peers: status.peers.into_iter().map(PeerStatus::from).collect(),
             quarantined: status.quarantined,
             differing: status.differing,
+            http: None,
             stopped: status.stopped,
             log_lines_lost: logging::lost(),
         }

@@ -4,6 +4,7 @@
 //! Data goes to standard output, everything else to standard error; the exit code comes from the one table of
 //! [`kontiki::Code`].
 
+mod admission;
 mod api;
 mod append;
 mod base64;

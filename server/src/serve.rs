@@ -1,13 +1,13 @@
 //! `kontiki serve`: one node and its HTTP, until a signal says stop or the node stops itself.
 
 use crate::{
+    admission::{Admission, Connections, listen},
     cli::ServeArgs,
     config_file::ConfigFile,
     failure::{Failure, Stop},
     http::{self, App},
     interrupts::Interrupts,
 };
-use axum::serve::ListenerExt;
 use kontiki::{Code, Handle, LogOnly, RaftNode, Raw};
 use std::{
     io::ErrorKind,
@@ -17,8 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
+    sync::watch,
     time::{sleep, timeout},
 };
 
@@ -47,6 +46,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
             batch_bytes_max,
             stopping: Arc::default(),
             channels: watch::Sender::new(false),
+            admission: Arc::new(Admission::new(&file.limits)),
         },
     ));
     runtime.shutdown_background();
@@ -88,15 +88,14 @@ async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(),
     let io = |error| Failure::new(Code::Io, format!("cannot serve HTTP on {}: {error}", file.http));
     let address = listener.local_addr().map_err(io)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(io)?;
-    let listener = listener.tap_io(|stream| {
-        // Without it, small pieces of a tail wait for each other. A stream that refuses is slower, no more.
-        let _ = stream.set_nodelay(true);
-    });
     let mut interrupts = Interrupts::listen()?;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let server =
-        axum::serve(listener, http::router(app)).with_graceful_shutdown(async { drop(stopped.await) });
-    let server = tokio::spawn(server.into_future());
+    let (admission, connections) = (app.admission.clone(), Connections::new(false));
+    tokio::spawn(listen(
+        listener,
+        http::router(app),
+        admission,
+        connections.clone(),
+    ));
     let cluster = handle.status().cluster;
     tracing::info!(node = file.node, %cluster, http = %format_args!("http://{address}"), "serving");
     let ended = tokio::select! {
@@ -106,31 +105,24 @@ async fn serve(file: &ConfigFile, listener: TcpListener, app: App) -> Result<(),
     stopping.store(true, Ordering::Relaxed);
     let end = async {
         sleep(TURN_AWAY).await;
-        drop(stop);
+        connections.send_replace(true);
         channels.send_replace(true);
-        drain(server, &channels, &handle).await;
+        drain(&connections, &channels, &handle).await;
     };
     interrupts.through(end).await;
     ended
 }
 
 /// Lets answers under way finish, stops the node, and lets what that resolved be told.
-async fn drain(
-    mut server: JoinHandle<std::io::Result<()>>,
-    channels: &watch::Sender<bool>,
-    handle: &Handle<Raw>,
-) {
-    let finished = timeout(DRAIN, async {
+async fn drain(connections: &Connections, channels: &watch::Sender<bool>, handle: &Handle<Raw>) {
+    let all = async || {
         channels.closed().await;
-        (&mut server).await
-    });
-    let finished = finished.await.is_ok();
+        connections.closed().await;
+    };
+    let _ = timeout(DRAIN, all()).await;
     if let Err(error) = handle.shutdown().await {
         tracing::warn!(%error, "the node did not stop cleanly; nothing acknowledged is lost");
     }
-    if !finished && timeout(DRAIN, &mut server).await.is_err() {
-        server.abort();
-    }
-    // The node has answered all there was.
-    let _ = timeout(DRAIN, channels.closed()).await;
+    // The node has answered all there was. What is left then ends with the runtime.
+    let _ = timeout(DRAIN, all()).await;
 }

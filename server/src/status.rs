@@ -237,6 +237,7 @@ mod tests {
 
     fn answer(node: u64, voters: &[u64]) -> Answer {
         let status = NodeStatus {
+            http: None,
             node,
             role: "follower".into(),
             term: 2,

@@ -3,12 +3,13 @@
 //! A relative path in the file is relative to the file, so that a directory can be moved as a whole. Names of fields
 //! are those of [`Config`].
 
+mod http;
 mod table;
 mod template;
 
 pub(crate) use template::{Sizes, Template, render};
 
-use crate::failure::Failure;
+use crate::{admission::HttpSettings, failure::Failure};
 use kontiki::{Carrier, ClusterKey, Code, Config};
 use std::{
     collections::BTreeMap,
@@ -129,6 +130,8 @@ pub(crate) struct ConfigFile {
     pub(crate) http: String,
     /// The addresses of all nodes, this one's too.
     pub(crate) peers: BTreeMap<u64, String>,
+    /// What HTTP may hold.
+    pub(crate) limits: HttpSettings,
     listen: Option<SocketAddr>,
     carrier: Option<Carrier>,
     durations: Settings<Duration>,
@@ -165,6 +168,7 @@ impl ConfigFile {
                 .required("peers", PEERS, table.by_node("peers", PEERS)?)?
                 .into_iter()
                 .collect(),
+            limits: http::settings(&table)?,
             listen: table.parsed("listen", LISTEN)?,
             carrier: table.parsed("carrier", CARRIER)?,
             durations: settings(&DURATIONS, |name| table.duration(name))?,
@@ -239,6 +243,7 @@ fn known() -> Vec<&'static str> {
         .chain(durations)
         .chain(sizes)
         .chain(counts)
+        .chain(http::names())
         .collect()
 }
 
@@ -334,12 +339,19 @@ mod tests {
             (6, 4, 1)
         );
         assert!(file.listen.is_some());
+        let limits = format!("{:?}", file.limits);
+        let shown = HttpSettings {
+            connections_max: Some(1024),
+            connections_per_address_max: Some(768),
+            ..HttpSettings::default()
+        };
+        assert_eq!(limits, format!("{shown:?}"), "the defaults are shown");
     }
 
     fn uncomment(line: &str) -> &str {
         let bare = line
             .strip_prefix("# ")
-            .filter(|bare| bare.contains(" = \"") || bare.contains("_ppm = "));
+            .filter(|bare| bare.contains(" = \"") || bare.contains("_ppm = ") || bare.contains("_max = "));
         bare.unwrap_or(line)
     }
 }

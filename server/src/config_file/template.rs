@@ -39,6 +39,19 @@ fn port_of(node: u64, peers: &[(u64, String)]) -> &str {
     own.and_then(|(_, at)| at.rsplit(':').next()).unwrap_or("7400")
 }
 
+/// What clients may hold over HTTP, with the defaults.
+const HTTP_LIMITS: &str = "\
+# What clients may hold over HTTP; more about it in docs/HTTP.md. Connections at once (half of the descriptors the process may
+# have, 1024 at most, unless set) and from one address (three of four); how long a connection may wait for a request, a body
+# may take to come, and a client may take nothing of an answer; bytes of large requests and of answers at once.
+# http_connections_max = 1024
+# http_connections_per_address_max = 768
+# http_idle_timeout = \"60s\"
+# http_body_timeout = \"30s\"
+# http_write_timeout = \"60s\"
+# http_requests_bytes_max = \"64MiB\"
+# http_answers_bytes_max = \"64MiB\"";
+
 /// Writes a file.
 pub(crate) fn render(template: &Template<'_>) -> String {
     let Template {
@@ -93,6 +106,8 @@ http = "{http}"
 # them everything is kept. The leader's setting counts: the same on every node.
 # retention_bytes = "1GiB"
 # retention_age = "7d"
+
+{HTTP_LIMITS}
 
 # Leases: a leader answers reads with `consistency=lease` alone, on the word that no clock runs faster than another by more
 # than so many millionths. The same on every node, as election_timeout_min then is too; to change either, stop all nodes.

@@ -16,7 +16,7 @@ mod tail;
 pub(crate) use media::{JSON, NDJSON, OCTETS};
 pub(crate) use session::{KEY, SETTLED};
 
-use crate::api::NodeStatus;
+use crate::{admission::Admission, api::NodeStatus};
 use axum::{
     Router,
     extract::{RawQuery, Request, State},
@@ -55,6 +55,8 @@ pub(crate) struct App {
     pub(crate) stopping: Arc<AtomicBool>,
     /// Told to all channels when they are to take in no more; each listens while it lives.
     pub(crate) channels: watch::Sender<bool>,
+    /// What clients may hold.
+    pub(crate) admission: Arc<Admission>,
 }
 
 impl App {
@@ -93,7 +95,10 @@ async fn turn_away(State(app): State<Arc<App>>, request: Request, next: Next) ->
 
 async fn status(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Result<Json<NodeStatus>, Refusal> {
     only_timeout(query.as_deref())?;
-    Ok(Json(app.handle.status().into()))
+    Ok(Json(NodeStatus {
+        http: Some(app.admission.status()),
+        ..app.handle.status().into()
+    }))
 }
 
 /// What is answered at once takes a timeout like everything else, and no other parameter.

@@ -3,11 +3,17 @@
 use super::JSON;
 use crate::api::Problem;
 use axum::{
-    http::{HeaderName, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderName, HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
 };
 use kontiki::Code;
 use serde::Serialize;
+
+/// After so long a client may ask again where too much is under way.
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// A request that is answered with a problem.
 #[derive(Debug)]
@@ -37,6 +43,21 @@ impl Refusal {
 }
 
 impl Refusal {
+    /// The same, saying that it may succeed later.
+    pub(super) fn again(mut self) -> Self {
+        self.0.retryable = true;
+        self
+    }
+
+    /// Whether a body was refused before all of it was read.
+    pub(super) fn is_for_the_body(&self) -> bool {
+        [Code::TooLarge, Code::Overloaded]
+            .iter()
+            .any(|code| self.0.code == code.name())
+    }
+}
+
+impl Refusal {
     /// The same, saying where in what was sent.
     pub(super) fn at(&self, place: &str) -> Self {
         let mut problem = self.0.clone();
@@ -59,7 +80,13 @@ impl From<kontiki::Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, document("application/problem+json", &self.0)).into_response()
+        let mut response = (status, document("application/problem+json", &self.0)).into_response();
+        if self.0.code == Code::Overloaded.name() {
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+        }
+        response
     }
 }
 

@@ -106,18 +106,37 @@ impl Cluster {
         self.dir().join(format!("n{id}.toml"))
     }
 
-    fn spawn(&self, id: u64) -> Process {
+    /// Starts a node again that may have only so many descriptors.
+    pub(crate) fn restart_with_descriptors(&mut self, id: u64, descriptors: u32) {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")])
+            .arg(kontiki().get_program());
+        let node = self.spawn_by(shell, id, self.log(id));
+        self.restarted(id, node);
+    }
+
+    fn log(&self, id: u64) -> Stdio {
         let log = File::options()
             .create(true)
             .append(true)
-            .open(self.scratch.path(&format!("log{id}")))
-            .unwrap();
-        self.spawn_with(id, log.into())
+            .open(self.scratch.path(&format!("log{id}")));
+        log.unwrap().into()
+    }
+
+    fn spawn(&self, id: u64) -> Process {
+        self.spawn_with(id, self.log(id))
     }
 
     fn spawn_with(&self, id: u64, stderr: Stdio) -> Process {
-        let mut serve = kontiki();
-        serve.args(["serve", "--config"]).arg(self.config(id));
+        self.spawn_by(kontiki(), id, stderr)
+    }
+
+    fn spawn_by(&self, mut serve: Command, id: u64, stderr: Stdio) -> Process {
+        serve
+            .env_remove("KONTIKI_LOG")
+            .args(["serve", "--config"])
+            .arg(self.config(id));
         Process(
             serve
                 .stdin(Stdio::null())
@@ -175,6 +194,12 @@ impl Cluster {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// How many descriptors a node has open.
+    pub(crate) fn descriptors(&self, id: u64) -> usize {
+        let process = self.nodes[id as usize - 1].as_ref().unwrap().0.id();
+        fs::read_dir(format!("/proc/{process}/fd")).unwrap().count()
     }
 
     fn slot(&mut self, id: u64) -> &mut Option<Process> {

@@ -9,6 +9,7 @@ mod cluster;
 mod demo;
 mod endpoints;
 mod http;
+mod limits;
 mod readers;
 mod refusals;
 mod scratch;
