@@ -32,7 +32,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
     let file = ConfigFile::load(&args.config)?;
     let config = file.config()?;
     let listener = bind(&file.http, &args.config)?;
-    let batch_bytes_max = config.batch_bytes_max;
+    let (batch_bytes_max, entry_bytes_max) = (config.batch_bytes_max, config.entry_bytes_max);
+    let read_bytes_max = config.read_bytes_max;
     let handle = RaftNode::<LogOnly<Raw>>::new(config)?.start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
@@ -44,6 +45,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
             handle,
             http: file.http.clone(),
             batch_bytes_max,
+            entry_bytes_max,
+            read_bytes_max,
             stopping: Arc::default(),
             channels: watch::Sender::new(false),
             admission: Arc::new(Admission::new(&file.limits)),

@@ -62,6 +62,26 @@ impl Budget {
 }
 
 impl Reserved {
+    /// Nothing.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
+    /// How many bytes these are, at least.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0
+            .as_ref()
+            .map_or(0, |permit| permit.num_permits() * PIECE_BYTES)
+    }
+
+    /// Gives back what is not needed for so many bytes.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        if let Some(permit) = &mut self.0 {
+            let surplus = permit.num_permits().saturating_sub(bytes.div_ceil(PIECE_BYTES));
+            drop(permit.split(surplus));
+        }
+    }
+
     /// Adds what another has reserved of the same budget.
     pub(crate) fn add(&mut self, mut other: Self) {
         match (&mut self.0, other.0.take()) {
@@ -81,7 +101,13 @@ mod tests {
         let mut first = budget.try_reserve(5 * PIECE_BYTES - 1).unwrap();
         assert_eq!(budget.held_bytes(), 5 * PIECE_BYTES as u64);
         assert!(budget.try_reserve(4 * PIECE_BYTES).is_none());
-        let second = budget.try_reserve(3 * PIECE_BYTES).unwrap();
+        first.shrink(1);
+        assert_eq!(
+            (budget.held_bytes(), first.bytes()),
+            (PIECE_BYTES as u64, PIECE_BYTES)
+        );
+        first.shrink(100 * PIECE_BYTES);
+        let second = budget.try_reserve(7 * PIECE_BYTES).unwrap();
         assert!(budget.try_reserve(1).is_none());
         first.add(second);
         assert_eq!(budget.held_bytes(), budget.bytes_max());

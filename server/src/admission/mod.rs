@@ -18,6 +18,9 @@ use crate::api::HttpStatus;
 use places::Places;
 use std::{sync::Arc, time::Duration};
 
+/// How long a request waits until others have made room for it.
+pub(crate) const ADMISSION: Duration = Duration::from_secs(5);
+
 /// What the connections of a node share.
 #[derive(Debug)]
 pub(crate) struct Admission {

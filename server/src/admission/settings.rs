@@ -39,7 +39,7 @@ impl Default for HttpSettings {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(60),
             requests_bytes_max: 64 << 20,
-            answers_bytes_max: 64 << 20,
+            answers_bytes_max: 128 << 20,
         }
     }
 }

@@ -50,7 +50,7 @@ const HTTP_LIMITS: &str = "\
 # http_body_timeout = \"30s\"
 # http_write_timeout = \"60s\"
 # http_requests_bytes_max = \"64MiB\"
-# http_answers_bytes_max = \"64MiB\"";
+# http_answers_bytes_max = \"128MiB\"";
 
 /// Writes a file.
 pub(crate) fn render(template: &Template<'_>) -> String {

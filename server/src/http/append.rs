@@ -8,7 +8,7 @@ use super::{
     session,
 };
 use crate::{
-    admission::{Admission, Reserved},
+    admission::{ADMISSION, Admission, Reserved},
     api::Appended,
 };
 use axum::{
@@ -31,9 +31,6 @@ const BODY_SLACK: usize = 64 << 10;
 const BODY_FREE_BYTES: usize = 64 << 10;
 /// A body that does not say how long it is reserves so many bytes at a time.
 const BODY_STEP_BYTES: usize = 64 << 10;
-
-/// How long a body waits until others have made room for it.
-const ADMISSION: Duration = Duration::from_secs(5);
 
 /// How long the rest of a body that is not read is waited for.
 const DISCARD: Duration = Duration::from_secs(5);

@@ -51,6 +51,9 @@ pub(crate) struct App {
     pub(crate) http: String,
     /// Largest batch of entries, for bounding request bodies.
     pub(crate) batch_bytes_max: usize,
+    /// Largest entry, and most bytes of entries that one read gives, for bounding answers.
+    pub(crate) entry_bytes_max: usize,
+    pub(crate) read_bytes_max: usize,
     /// Set once the process is to stop.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Told to all channels when they are to take in no more; each listens while it lives.
@@ -63,6 +66,15 @@ impl App {
     /// The node, and how long a call may take if that is said.
     fn within(&self, within: Option<Duration>) -> Handle<Raw> {
         within.map_or_else(|| self.handle.clone(), |within| self.handle.with_timeout(within))
+    }
+}
+
+impl App {
+    /// How many bytes of entries a read of this range may give: at least one entry, whatever the limit of a read is.
+    fn answer_bytes(&self, from: u64, to: u64) -> usize {
+        let entries = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+        let most = self.read_bytes_max.max(self.entry_bytes_max);
+        entries.saturating_mul(self.entry_bytes_max).min(most)
     }
 }
 

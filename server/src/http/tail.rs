@@ -44,11 +44,12 @@ pub(super) async fn tail(
         .headers_mut()
         .insert(FIRST_INDEX, HeaderValue::from(from));
     let pulse = heartbeat.map(|every| Pulse::new(app.handle.clone(), every));
-    tokio::spawn(follow(app.handle.tail(from), pulse, sink));
+    let tail = app.handle.tail(from);
+    tokio::spawn(follow(app, tail, pulse, sink));
     Ok(response)
 }
 
-async fn follow(mut tail: Tail<Raw>, mut pulse: Option<Pulse>, sink: Sink) {
+async fn follow(app: Arc<App>, mut tail: Tail<Raw>, mut pulse: Option<Pulse>, sink: Sink) {
     loop {
         let gathered = tokio::select! {
             biased;
@@ -59,9 +60,16 @@ async fn follow(mut tail: Tail<Raw>, mut pulse: Option<Pulse>, sink: Sink) {
                 false => return,
             },
         };
+        // What a client does not take counts until it is taken.
+        let bytes = gathered.entries.iter().map(|entry| entry.value.0.len()).sum();
+        let reserved = tokio::select! {
+            reserved = app.admission.answers.reserve(bytes) => reserved,
+            () = sink.closed() => return,
+        };
         if !sink.put(&gathered.entries).await {
             return;
         }
+        drop(reserved);
         if let Some(pulse) = &mut pulse {
             pulse.put_entries();
         }

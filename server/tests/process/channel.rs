@@ -3,12 +3,15 @@
 use crate::{
     cluster::Cluster,
     http::{ask, json},
+    scratch::until,
 };
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
+    thread::sleep,
+    time::Duration,
 };
 
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: kontiki\r\n";
@@ -237,6 +240,101 @@ fn only_an_upgrade_opens_a_channel_and_no_page_of_another_origin_does() {
     assert_eq!(open("connection: upgrade\r\nupgrade: websocket\r\n").0, 400);
     let foreign = format!("{UPGRADE}origin: http://example.com\r\n");
     assert_eq!(open(&foreign), (403, "forbidden".to_owned()));
+}
+
+/// What clients hold of a node.
+fn held(cluster: &Cluster, id: u64) -> Value {
+    json(ask(cluster.http_port(id), "GET", "/v1/status", "", b"")).1["http"].clone()
+}
+
+#[test]
+fn answers_that_no_client_takes_are_bounded_over_all_channels_and_none_is_lost() {
+    let budget = 8u64 << 20;
+    let cluster = Cluster::start_with(&[(
+        "# http_answers_bytes_max = \"128MiB\"",
+        "http_answers_bytes_max = \"8MiB\"",
+    )]);
+    let entry = "y".repeat(500_000);
+    let mut writer = Channel::open(cluster.http_port(1));
+    for number in 0..4 {
+        writer.send(&[append(number, 0, &[], &[&entry])]);
+        assert_eq!(writer.next().unwrap().0, 1);
+    }
+    let mut channels: Vec<Channel> = (0..12).map(|_| Channel::open(cluster.http_port(1))).collect();
+    for channel in &mut channels {
+        let reads: Vec<_> = (0..50)
+            .map(|number| read(number, 2, number % 4 + 1, number % 4 + 2))
+            .collect();
+        channel.send(&reads);
+    }
+    until("answers that wait for their clients", || {
+        (held(&cluster, 1)["answers_bytes"].as_u64()? > budget / 8).then_some(())
+    });
+    // Together they ask for 300 MB. More would be read in this time, if it were not for the limit.
+    for _ in 0..20 {
+        let held = held(&cluster, 1);
+        assert!(held["answers_bytes"].as_u64().unwrap() <= budget, "{held}");
+        sleep(Duration::from_millis(20));
+    }
+    let readers: Vec<_> = channels
+        .into_iter()
+        .map(|mut channel| {
+            std::thread::spawn(move || {
+                let answers = channel.answers(50);
+                // Two indexes, the entry's length, and the entry.
+                assert!(
+                    answers
+                        .values()
+                        .all(|(kind, body)| *kind == 2 && body.len() == 20 + 500_000)
+                );
+                answers.len()
+            })
+        })
+        .collect();
+    let answered: usize = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
+    assert_eq!(answered, 600);
+    until("nothing to be held", || {
+        (held(&cluster, 1)["answers_bytes"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn frames_are_admitted_before_they_are_read_and_have_a_time() {
+    let cluster = Cluster::start_with(&[
+        ("# http_body_timeout = \"30s\"", "http_body_timeout = \"2s\""),
+        (
+            "# http_requests_bytes_max = \"64MiB\"",
+            "http_requests_bytes_max = \"1MiB\"",
+        ),
+    ]);
+    let large = append(7, 0, &[], &[&"x".repeat(700_000)]);
+    let part = &large[..100_000];
+    let mut slow: Vec<Channel> = (0..6).map(|_| Channel::open(cluster.http_port(1))).collect();
+    for channel in &mut slow {
+        channel.send(&[part.to_vec()]);
+    }
+    // One that goes on has its turn.
+    let mut whole = Channel::open(cluster.http_port(1));
+    let mut sender = Channel(whole.0.try_clone().unwrap());
+    let sender = std::thread::spawn(move || sender.send(&[large]));
+    let (kind, number, body) = whole.next().unwrap();
+    assert_eq!((kind, number), (1, 7), "{}", String::from_utf8_lossy(&body));
+    sender.join().unwrap();
+    for channel in &mut slow {
+        let (kind, _, body) = channel.next().unwrap();
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (kind, &problem["code"]),
+            (4, &"request_timeout".into()),
+            "{problem}"
+        );
+        let held = held(&cluster, 1);
+        assert!(held["requests_bytes"].as_u64().unwrap() <= 1 << 20, "{held}");
+    }
+    drop((slow, whole));
+    until("nothing to be held", || {
+        (held(&cluster, 1)["requests_bytes"] == 0).then_some(())
+    });
 }
 
 #[test]

@@ -53,6 +53,12 @@ pub(super) enum Ask {
     },
 }
 
+/// Bytes of the frame that is coming, once its length has come.
+pub(super) fn coming(given: &[u8]) -> Option<usize> {
+    let length = given.first_chunk::<LENGTH_BYTES>()?;
+    Some(LENGTH_BYTES + u32::from_le_bytes(*length) as usize)
+}
+
 /// The next request, if all of it has come.
 ///
 /// # Errors

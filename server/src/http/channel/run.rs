@@ -1,12 +1,17 @@
 //! One channel: one task that reads, asks the node, and writes what was answered, each in as large pieces as there are.
 //!
 //! Bounded: no more is read while too many requests or too many of their bytes are under way, or while the client does not
-//! take its answers. Every request that was taken in is answered, unless the client or the node is gone before.
+//! take its answers. A frame above [`FRAME_FREE_BYTES`] is reserved before more of it is read, and the answer of a read, by what
+//! it may be, before it is asked for; both of what all connections share. Every request that was taken in is answered, unless
+//! the client or the node is gone before.
 
 use super::frame::{self, Ask, Asked};
-use crate::http::{App, problem::Refusal};
+use crate::{
+    admission::Reserved,
+    http::{App, problem::Refusal},
+};
 use bytes::{Buf, BytesMut};
-use kontiki::{Append, Code, Error, Handle, Raw, Read};
+use kontiki::{Append, Code, Consistency, Error, Handle, Raw, Read};
 use std::{
     io,
     pin::{Pin, pin},
@@ -17,15 +22,17 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     sync::watch,
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 
 /// Most requests under way.
 const UNDER_WAY_MAX: usize = 1024;
 /// Bytes of requests under way from which on no more are taken in.
 const BYTES_MAX: usize = 8 << 20;
-/// What a read counts as, for what it may give.
-const READ_BYTES: usize = 16 << 10;
+/// One channel may have this part of what all answers may hold, or a single read.
+const ANSWERS_SHARE: u64 = 8;
+/// A frame up to this size is taken in without a reservation.
+const FRAME_FREE_BYTES: usize = 64 << 10;
 /// Bytes of answers that the client has not taken from which on nothing more is done for it.
 const UNTAKEN_MAX: usize = 256 << 10;
 /// Room that is made for what comes, and the least that makes it worth to ask for more.
@@ -48,18 +55,44 @@ pub(super) struct Channel<S> {
     offset: u64,
     given: BytesMut,
     under_way: Vec<UnderWay>,
-    /// What those under way count as.
+    /// Bytes of the requests under way.
     bytes: usize,
+    /// A read that waits for room for its answer: nothing is taken in behind it.
+    waiting: Option<Waiting>,
+    /// What the reads under way may give.
+    reads_bytes: usize,
     out: BytesMut,
+    /// What is reserved for the answers in `out`.
+    held: Reserved,
+    /// What is reserved for the frame that is coming, or is being reserved.
+    frame: Reserved,
+    reserving: Option<Reserving>,
+    /// Runs out if the frame that is coming does not come whole.
+    late: Option<Pin<Box<Sleep>>>,
     /// Nothing more is taken in.
     over: bool,
 }
 
+type Reserving = Pin<Box<dyn Future<Output = Reserved> + Send>>;
+
 /// A request that waits for its answer.
 struct UnderWay {
     number: u64,
+    /// Bytes of the request.
     bytes: usize,
     answer: Answer,
+    /// For the frame of an append, or the answer of a read.
+    reserved: Reserved,
+}
+
+/// A read that waits for room for its answer.
+struct Waiting {
+    number: u64,
+    /// Bytes of the request.
+    bytes: usize,
+    range: (u64, u64),
+    consistency: Consistency,
+    reserving: Option<Reserving>,
 }
 
 enum Answer {
@@ -109,7 +142,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
             given: BytesMut::new(),
             under_way: Vec::new(),
             bytes: 0,
+            waiting: None,
+            reads_bytes: 0,
             out: BytesMut::new(),
+            held: Reserved::none(),
+            frame: Reserved::none(),
+            reserving: None,
+            late: None,
             over: false,
         }
     }
@@ -135,6 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         }
         self.answer(context);
         loop {
+            self.begin_read(context);
             self.take(context);
             let untaken = self.untaken();
             ready_if_failed(self.write(context))?;
@@ -142,11 +182,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 self.answer(context);
                 continue;
             }
-            if self.over && self.under_way.is_empty() && self.out.is_empty() {
+            // Room for its answer may be free by now.
+            if self.waiting.is_some() && self.begin_read(context) {
+                continue;
+            }
+            if self.over && self.under_way.is_empty() && self.waiting.is_none() && self.out.is_empty() {
                 return Pin::new(&mut self.stream).poll_shutdown(context);
             }
-            if self.over || !self.has_room() {
+            if self.over || !self.has_room() || !self.admits(context) {
+                self.late = None;
                 return Poll::Pending;
+            }
+            if self.is_late(context) {
+                continue;
             }
             if ready!(self.read(context))? == 0 {
                 self.end();
@@ -159,19 +207,111 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
     }
 
     fn has_room(&self) -> bool {
-        self.under_way.len() < UNDER_WAY_MAX && self.bytes < BYTES_MAX && !self.untaken()
+        self.under_way.len() < UNDER_WAY_MAX
+            && self.bytes < BYTES_MAX
+            && self.waiting.is_none()
+            && !self.untaken()
     }
 
     /// Looks which answers have come.
     fn answer(&mut self, context: &mut Context<'_>) {
-        let (out, bytes) = (&mut self.out, &mut self.bytes);
-        self.under_way.retain_mut(|one| {
-            let waits = out.len() >= UNTAKEN_MAX || one.poll(context, out).is_pending();
+        let mut under_way = std::mem::take(&mut self.under_way);
+        under_way.retain_mut(|one| {
+            let waits = self.untaken() || self.poll_one(one, context).is_pending();
             if !waits {
-                *bytes -= one.bytes;
+                self.bytes -= one.bytes;
             }
             waits
         });
+        self.under_way = under_way;
+    }
+
+    /// Puts the answer of one into `out` once it is there: from then on what is reserved is that.
+    fn poll_one(&mut self, one: &mut UnderWay, context: &mut Context<'_>) -> Poll<()> {
+        let before = self.out.len();
+        ready!(one.poll(context, &mut self.out));
+        let mut reserved = std::mem::replace(&mut one.reserved, Reserved::none());
+        if matches!(one.answer, Answer::Read(..)) {
+            self.reads_bytes -= reserved.bytes();
+            reserved.shrink(self.out.len() - before);
+            self.held.add(reserved);
+        }
+        Poll::Ready(())
+    }
+
+    /// Asks for what waits for room, if there is room now. True if nothing waits any more.
+    fn begin_read(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(mut waiting) = self.waiting.take() else {
+            return true;
+        };
+        let (from, to) = waiting.range;
+        let (bytes, answers) = (self.app.answer_bytes(from, to), &self.app.admission.answers);
+        let mine = self.reads_bytes + self.held.bytes();
+        let most = usize::try_from(answers.bytes_max() / ANSWERS_SHARE).unwrap_or(usize::MAX);
+        let reserved = match &mut waiting.reserving {
+            // The client is to take what it has first.
+            _ if mine > 0 && mine.saturating_add(bytes) > most => None,
+            Some(reserving) => match reserving.as_mut().poll(context) {
+                Poll::Ready(reserved) => Some(reserved),
+                Poll::Pending => None,
+            },
+            none => answers.try_reserve(bytes).or_else(|| {
+                let reserving = none.insert(Box::pin(answers.reserve(bytes)));
+                match reserving.as_mut().poll(context) {
+                    Poll::Ready(reserved) => Some(reserved),
+                    Poll::Pending => None,
+                }
+            }),
+        };
+        let Some(reserved) = reserved else {
+            self.waiting = Some(waiting);
+            return false;
+        };
+        self.reads_bytes += reserved.bytes();
+        let read = self.handle.read(from..to, waiting.consistency);
+        self.ask(
+            UnderWay {
+                number: waiting.number,
+                bytes: waiting.bytes,
+                answer: Answer::Read(read, from),
+                reserved,
+            },
+            context,
+        );
+        true
+    }
+
+    /// Whether more may be read: what is coming is small, or reserved.
+    fn admits(&mut self, context: &mut Context<'_>) -> bool {
+        let coming = frame::coming(&self.given).filter(|bytes| *bytes > FRAME_FREE_BYTES);
+        let Some(bytes) = coming.filter(|_| self.frame.bytes() == 0) else {
+            return true;
+        };
+        let requests = &self.app.admission.requests;
+        let reserving = self
+            .reserving
+            .get_or_insert_with(|| Box::pin(requests.reserve(bytes)));
+        let Poll::Ready(reserved) = reserving.as_mut().poll(context) else {
+            return false;
+        };
+        (self.frame, self.reserving) = (reserved, None);
+        true
+    }
+
+    /// Whether the frame that is coming has taken too long; then the channel is over.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        if self.given.is_empty() {
+            self.late = None;
+            return false;
+        }
+        let within = self.app.admission.body_timeout;
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(within)));
+        if late.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        let text = format!("the frame did not come whole within {within:?} (`http_body_timeout`)");
+        self.close(&Refusal::new(Code::RequestTimeout, text));
+        true
     }
 
     /// Takes in the requests that have come whole.
@@ -179,6 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         while !self.over && self.has_room() {
             match frame::next(&mut self.given, self.length_max) {
                 Ok(Some(asked)) => {
+                    self.late = None;
                     self.offset += asked.bytes as u64;
                     self.begin(asked, context);
                 }
@@ -190,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
 
     fn begin(&mut self, asked: Asked, context: &mut Context<'_>) {
         let Asked { number, ask, bytes } = asked;
+        let reserved = std::mem::replace(&mut self.frame, Reserved::none());
         let stopping = self.app.stopping.load(Ordering::Relaxed);
         let answer = match ask {
             Err(refusal) => return frame::put_problem(&mut self.out, number, &refusal),
@@ -206,19 +348,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 from,
                 to,
                 consistency,
-            }) => Answer::Read(self.handle.read(from..to, consistency), from),
+            }) => {
+                self.waiting = Some(Waiting {
+                    number,
+                    bytes,
+                    range: (from, to),
+                    consistency,
+                    reserving: None,
+                });
+                self.begin_read(context);
+                return;
+            }
         };
-        let bytes = match answer {
-            Answer::Read(..) => READ_BYTES,
-            _ => bytes,
-        };
-        let mut one = UnderWay {
-            number,
-            bytes,
-            answer,
-        };
-        if one.poll(context, &mut self.out).is_pending() {
-            self.bytes += bytes;
+        self.ask(
+            UnderWay {
+                number,
+                bytes,
+                answer,
+                reserved,
+            },
+            context,
+        );
+    }
+
+    /// Looks whether the answer is there already.
+    fn ask(&mut self, mut one: UnderWay, context: &mut Context<'_>) {
+        if self.poll_one(&mut one, context).is_pending() {
+            self.bytes += one.bytes;
             self.under_way.push(one);
         }
     }
@@ -252,6 +408,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(written);
+            self.held.shrink(self.out.len());
         }
         Poll::Ready(Ok(()))
     }
