@@ -185,8 +185,11 @@ pub(crate) struct Problem {
     pub(crate) code: String,
     /// What went wrong.
     pub(crate) detail: String,
-    /// What became of an append.
+    /// What became of an append; of one under a key, by whichever attempt.
     pub(crate) outcome: Outcome,
+    /// What became of this attempt of an append under a key, where that says more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<Outcome>,
     /// Whether asking again makes sense.
     pub(crate) retryable: bool,
     /// What to do next.
@@ -203,6 +206,7 @@ impl Problem {
             code: code.name().to_owned(),
             detail: detail.into(),
             outcome: Outcome::NotApplied,
+            attempt: None,
             retryable: false,
             advice: None,
         }

@@ -79,7 +79,8 @@ impl CallError {
             advice: problem.advice,
         };
         Self {
-            outcome: problem.outcome,
+            // Which attempts there were this client knows itself.
+            outcome: problem.attempt.unwrap_or(problem.outcome),
             retryable: problem.retryable,
             failure,
         }

@@ -19,7 +19,7 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use kontiki::Code;
+use kontiki::{Code, Expect, SessionKey};
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -43,7 +43,27 @@ pub(super) async fn append(
 ) -> Result<Json<Appended>, Refusal> {
     let query = Query::parse(query.as_deref(), &["expect_index", "expect_term", "timeout"])?;
     let (expect, within) = (query.expect()?, query.timeout()?);
-    let (given, key) = (Given::of(&headers)?, session::key(&headers)?);
+    let key = session::key(&headers)?;
+    let appended = append_body(&app, (expect, within), &headers, key, body).await;
+    let appended = appended.map_err(|refusal| match key {
+        Some(_) => refusal.keyed(),
+        None => refusal,
+    })?;
+    Ok(Json(Appended {
+        first: appended.first,
+        last: appended.last,
+        term: appended.term,
+    }))
+}
+
+async fn append_body(
+    app: &App,
+    (expect, within): (Expect, Option<Duration>),
+    headers: &HeaderMap,
+    key: Option<SessionKey>,
+    body: Body,
+) -> Result<kontiki::Appended, Refusal> {
+    let given = Given::of(headers)?;
     let limit = app
         .batch_bytes_max
         .saturating_mul(BODY_FACTOR)
@@ -52,19 +72,11 @@ pub(super) async fn append(
     let (body, _reserved) = read(&app.admission, body, limit).await?;
     let entries = given.entries(body)?;
     let handle = app.within(within);
-    let appended = match key {
+    Ok(match key {
         // In the node's own session, if it has one.
         None => handle.append_if(expect, &entries).await?,
-        Some(key) => {
-            let appended = handle.append_in(key, expect, &entries).await;
-            appended.map_err(|error| Refusal::from(error).keyed())?
-        }
-    };
-    Ok(Json(Appended {
-        first: appended.first,
-        last: appended.last,
-        term: appended.term,
-    }))
+        Some(key) => handle.append_in(key, expect, &entries).await?,
+    })
 }
 
 /// Reads a body of at most `limit` bytes, which are reserved before they are read.

@@ -102,6 +102,10 @@ async fn turn_away(State(app): State<Arc<App>>, request: Request, next: Next) ->
         return next.run(request).await;
     }
     let refusal: Refusal = kontiki::Error::Stopped("it is being shut down".into()).into();
+    let refusal = match request.headers().contains_key(KEY) {
+        true => refusal.keyed(),
+        false => refusal,
+    };
     ([(CONNECTION, "close")], refusal).into_response()
 }
 

@@ -1,7 +1,7 @@
 //! Answers that are one JSON document; errors as `application/problem+json`.
 
 use super::JSON;
-use crate::api::Problem;
+use crate::api::{Outcome, Problem};
 use axum::{
     http::{
         HeaderName, HeaderValue, StatusCode,
@@ -32,11 +32,17 @@ impl Refusal {
 }
 
 impl Refusal {
-    /// The same, for an append that has a key: asking again does no harm even where it is not known what became of it.
+    /// The same, for an append that has a key. Its outcome is that of the key: an attempt before, here or at another node, may
+    /// have taken effect, whatever this one came to. Only a leader that has looked the key up knows better, and that is
+    /// who says that the log does not end as expected. Asking again does no harm.
     pub(super) fn keyed(mut self) -> Self {
         if self.0.code == Code::UnknownOutcome.name() {
             self.0.retryable = true;
             self.0.advice = Some("send it again under the same key, here or to another node".to_owned());
+        }
+        if self.0.outcome == Outcome::NotApplied && self.0.code != Code::Mismatch.name() {
+            self.0.outcome = Outcome::Unknown;
+            self.0.attempt = Some(Outcome::NotApplied);
         }
         self
     }

@@ -196,6 +196,11 @@ impl Cluster {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }
 
+    /// Sends a node a signal.
+    pub(crate) fn signal(&self, id: u64, signal: &str) {
+        self.nodes[id as usize - 1].as_ref().unwrap().signal(signal);
+    }
+
     /// How many descriptors a node has open.
     pub(crate) fn descriptors(&self, id: u64) -> usize {
         let process = self.nodes[id as usize - 1].as_ref().unwrap().0.id();

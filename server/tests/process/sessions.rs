@@ -72,6 +72,39 @@ fn a_retry_is_answered_like_the_first_at_every_node_and_after_all_were_restarted
 }
 
 #[test]
+fn outcome_under_a_key_is_that_of_the_key_whatever_the_last_attempt_came_to() {
+    let cluster = Cluster::start();
+    let leader = cluster.leader();
+    let session = open(&cluster, leader);
+    let attempt = |timeout: &str, headers: &str| {
+        let headers = format!("content-type: text/plain\r\n{headers}");
+        let target = format!("/v1/entries?timeout={timeout}");
+        let port = cluster.http_port(leader);
+        json(ask(port, "POST", &target, &headers, b"one"))
+    };
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
+    others.iter().for_each(|id| cluster.signal(*id, "STOP"));
+    let (_, first) = attempt("100ms", &key(&session, 1));
+    assert_eq!(first["outcome"], "unknown", "{first}");
+    // Until it has noticed that it leads nobody any more, it may be waited for; then it is refused.
+    until("an attempt that is refused", || {
+        let (_, problem) = attempt("100ms", &key(&session, 1));
+        assert_eq!(problem["outcome"], "unknown", "{problem}");
+        (problem["attempt"] == "not_applied").then_some(())
+    });
+    let (_, plain) = attempt("100ms", "");
+    assert_eq!(
+        (&plain["outcome"], plain.get("attempt")),
+        (&"not_applied".into(), None),
+        "{plain}"
+    );
+    others.iter().for_each(|id| cluster.signal(*id, "CONT"));
+    let (status, appended) = append(&cluster, leader, &key(&session, 1), "one");
+    assert_eq!((status, &appended["first"]), (200, &1.into()), "{appended}");
+    assert_eq!(cluster.read_from(leader, ".."), b"one\n");
+}
+
+#[test]
 fn a_key_of_another_form_is_refused_with_the_form_it_must_have() {
     let cluster = Cluster::start();
     let session = open(&cluster, 1);

@@ -335,8 +335,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Channel<S> {
         let stopping = self.app.stopping.load(Ordering::Relaxed);
         let answer = match ask {
             Err(refusal) => return frame::put_problem(&mut self.out, number, &refusal),
-            Ok(_) if stopping => {
-                let refusal = Error::Stopped("it is being shut down".into()).into();
+            Ok(ask) if stopping => {
+                let refusal: Refusal = Error::Stopped("it is being shut down".into()).into();
+                let refusal = match ask {
+                    Ask::Append { key: Some(_), .. } => refusal.keyed(),
+                    _ => refusal,
+                };
                 return frame::put_problem(&mut self.out, number, &refusal);
             }
             Ok(Ask::One(entry)) => Answer::Append(self.handle.append(entry)),
