@@ -50,7 +50,8 @@ const HTTP_LIMITS: &str = "\
 # http_body_timeout = \"30s\"
 # http_write_timeout = \"60s\"
 # http_requests_bytes_max = \"64MiB\"
-# http_answers_bytes_max = \"128MiB\"";
+# http_answers_bytes_max = \"128MiB\"
+";
 
 /// Writes a file.
 pub(crate) fn render(template: &Template<'_>) -> String {
@@ -108,7 +109,6 @@ http = "{http}"
 # retention_age = "7d"
 
 {HTTP_LIMITS}
-
 # Leases: a leader answers reads with `consistency=lease` alone, on the word that no clock runs faster than another by more
 # than so many millionths. The same on every node, as election_timeout_min then is too; to change either, stop all nodes.
 # lease_drift_ppm = 1000
