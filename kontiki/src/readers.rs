@@ -27,7 +27,8 @@ pub(crate) struct Readers {
     /// Some were.
     room_made: AtomicBool,
     given_up: Mutex<Vec<Token>>,
-    any_given_up: AtomicBool,
+    /// Some were, or some have given up.
+    news: AtomicBool,
     /// Wakes the raft thread.
     signal: Arc<Notify>,
 }
@@ -39,7 +40,7 @@ impl Readers {
             room_wanted: AtomicBool::new(false),
             room_made: AtomicBool::new(false),
             given_up: Mutex::default(),
-            any_given_up: AtomicBool::new(false),
+            news: AtomicBool::new(false),
             signal,
         }
     }
@@ -59,7 +60,8 @@ impl Readers {
         self.held.fetch_sub(bytes, Ordering::SeqCst);
         // After the bytes: the raft thread looks at them again after it has asked.
         if self.room_wanted.load(Ordering::SeqCst) && self.room_wanted.swap(false, Ordering::SeqCst) {
-            self.room_made.store(true, Ordering::Release);
+            self.room_made.store(true, Ordering::Relaxed);
+            self.news.store(true, Ordering::Release);
             self.signal.notify_one();
         }
     }
@@ -74,9 +76,14 @@ impl Readers {
         self.held.load(Ordering::SeqCst)
     }
 
+    /// Whether there is anything to hear of since this was last asked.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::Acquire)
+    }
+
     /// Whether there is room that was asked for; said once.
     pub(crate) fn room_made(&self) -> bool {
-        self.room_made.load(Ordering::Relaxed) && self.room_made.swap(false, Ordering::Acquire)
+        self.room_made.swap(false, Ordering::Relaxed)
     }
 
     /// Nobody waits for this answer any more.
@@ -84,7 +91,7 @@ impl Readers {
         let mut given_up = lock(&self.given_up);
         let first = given_up.is_empty();
         given_up.push(token);
-        self.any_given_up.store(true, Ordering::Relaxed);
+        self.news.store(true, Ordering::Release);
         drop(given_up);
         if first {
             self.signal.notify_one();
@@ -93,12 +100,7 @@ impl Readers {
 
     /// Whose answers nobody waits for any more, since this was last asked.
     pub(crate) fn given_up(&self) -> Vec<Token> {
-        if !self.any_given_up.load(Ordering::Relaxed) {
-            return Vec::new();
-        }
-        let mut given_up = lock(&self.given_up);
-        self.any_given_up.store(false, Ordering::Relaxed);
-        mem::take(&mut *given_up)
+        mem::take(&mut *lock(&self.given_up))
     }
 }
 
@@ -138,6 +140,7 @@ mod tests {
         assert!(readers.given_up().is_empty());
         readers.gives_up(Token(1));
         readers.gives_up(Token(2));
+        assert!(readers.has_news() && !readers.has_news());
         assert_eq!(readers.given_up(), [Token(1), Token(2)]);
         assert!(readers.given_up().is_empty());
     }

@@ -371,6 +371,9 @@ impl<N: Network> Core<N> {
     /// Takes note of reads that were given up, and of answers to reads that were taken.
     fn hear_readers(&mut self) {
         let readers = &self.shared.readers;
+        if !readers.has_news() {
+            return;
+        }
         let mut given_up = readers.given_up();
         given_up.retain(|token| {
             let waiter = self.outside.calls.remove(*token);

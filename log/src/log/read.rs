@@ -74,11 +74,8 @@ impl<D: Disk> Log<D> {
 
     /// Verifies the piece that was read first, if the budget allows; false if nothing was done. The budget is whole again then.
     pub(super) fn check_piece(&mut self) -> bool {
-        if !self.budget.has_room() {
-            self.budget = CheckBudget::default();
-            return false;
-        }
-        let Some((number, piece, result)) = self.pieces.pop_front() else {
+        let next = self.budget.has_room().then(|| self.pieces.pop_front());
+        let Some((number, piece, result)) = next.flatten() else {
             self.budget = CheckBudget::default();
             return false;
         };
