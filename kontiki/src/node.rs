@@ -402,6 +402,16 @@ mod tests {
         assert!(error.to_string().contains("a test wants a panic"), "{error}");
     }
 
+    #[test]
+    fn the_status_is_what_the_log_holds_before_the_first_turn() {
+        let config = Config::in_memory(3).unwrap().remove(0);
+        let (shared, network) = (shared_of(&config), config.memory.clone().unwrap());
+        let replica = open_local(config, None, &shared, &network).unwrap();
+        let status = shared.status().status(shared.node, shared.cluster);
+        assert_eq!((status.voters, status.raft_index), (vec![1, 2, 3], 1));
+        drop(replica);
+    }
+
     /// After one append the next is the raft thread's, after several the caller's.
     const SOUND: [u32; 2] = [1, 5];
 

@@ -147,7 +147,7 @@ impl<N: Network> Core<N> {
             replies: Vec::new(),
             dropped: Vec::new(),
         };
-        Self {
+        let mut core = Self {
             shared,
             driver,
             outside,
@@ -158,7 +158,10 @@ impl<N: Network> Core<N> {
             armed: Time::MAX,
             end: None,
             rest: None,
-        }
+        };
+        // Whoever asks before the first turn is told what was recovered.
+        core.publish(core.shared.now());
+        core
     }
 
     /// Does what there is to do. True if it is told to stand still: everyone who waits is answered then, and whoever can wait

@@ -45,6 +45,27 @@ fn what_a_follower_takes_is_read_elsewhere_and_is_there_after_a_restart() {
 }
 
 #[test]
+fn the_status_of_a_node_that_has_just_started_is_what_its_log_holds() {
+    let scratch = Scratch::new();
+    let nodes = durable::<String>(scratch.path());
+    nodes[1].append("one".to_owned()).unwrap();
+    let before = nodes[1].status();
+    shut_down(&nodes);
+    drop(nodes);
+    // Alone, so that all it knows is from its disk.
+    let config = Config::loopback(3, scratch.path()).unwrap().remove(1);
+    let node = start::<String>(config);
+    let status = node.status();
+    assert_eq!(status.voters, [1, 2, 3]);
+    assert_eq!(
+        status.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(),
+        [1, 3]
+    );
+    assert!(status.term >= before.term && status.last >= 1 && status.raft_index >= before.raft_index);
+    node.shutdown().unwrap();
+}
+
+#[test]
 fn the_leader_is_lost_and_comes_back() {
     let scratch = Scratch::new();
     let mut configs: Vec<Config> = Config::loopback(3, scratch.path()).unwrap();
