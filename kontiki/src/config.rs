@@ -107,7 +107,7 @@ pub struct Config {
     pub retention_age: Option<Duration>,
     /// Turns leases on ([`Consistency::Lease`](crate::Consistency)): by how many millionths one node's clock may run faster than
     /// another's. 1 to 999,999; `None`, the default, has no leases. Wrong answers are possible if a clock does not keep the
-    /// bound (one that stops while its machine sleeps does not), or if nodes differ in this or in `election_timeout_min`: to
+    /// bound (one that stops while its machine sleeps does not; on Linux a node's goes on), or if nodes differ in this or in `election_timeout_min`: to
     /// change either, stop all nodes.
     pub lease_drift_ppm: Option<u32>,
     /// The schema of this program's entries or commands: a number of its own, told with each ([`Entry::schema`](crate::Entry),

@@ -18,8 +18,9 @@ pub enum Consistency {
     /// It may be behind.
     Stale {
         /// By how much: it sees everything that was acknowledged so long before it was asked. Nobody is asked if this node knows
-        /// that already from what was asked within that time; no two machines' clocks are compared. `None`: what this node
-        /// has at hand, however old, which works without a majority.
+        /// that already from what was asked within that time; no two machines' clocks are compared. The time counts for which
+        /// this machine was suspended, on Linux; elsewhere it may not. `None`: what this node has at hand, however old, which
+        /// works without a majority.
         max_lag: Option<Duration>,
     },
     /// It sees the entry at this index: this node waits until it has applied that, as long as the read may take, and asks

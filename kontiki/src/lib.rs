@@ -110,6 +110,7 @@ mod storage;
 mod suspect;
 mod tail;
 mod turns;
+mod uptime;
 mod worker;
 
 pub use blocking::{BlockingHandle, BlockingMachine, BlockingTail};

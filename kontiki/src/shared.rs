@@ -12,6 +12,7 @@ use crate::{
     lone::{Asked, Lone},
     readers::{Readers, bytes_of},
     status::Snapshot,
+    uptime::Uptime,
 };
 use kontiki_consensus::{NodeId, Time};
 use kontiki_node::{Ask, Failure, Reply};
@@ -22,7 +23,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
@@ -127,7 +128,7 @@ pub(crate) struct Shared {
     pub(crate) signal: Arc<Notify>,
     /// The node within a network of this process, if it is in one, and who asks it.
     local: OnceLock<(Arc<LocalNode>, Lone)>,
-    origin: Instant,
+    uptime: Uptime,
     queue: Mutex<Queue>,
     appends_bytes: AtomicUsize,
     reads_bytes: AtomicUsize,
@@ -166,7 +167,7 @@ impl Shared {
             readers: Arc::new(Readers::new(signal.clone())),
             signal,
             local: OnceLock::new(),
-            origin: Instant::now(),
+            uptime: Uptime::start(),
             queue: Mutex::default(),
             appends_bytes: AtomicUsize::new(0),
             reads_bytes: AtomicUsize::new(0),
@@ -187,9 +188,9 @@ impl Shared {
         let _ = self.local.set((node, Lone::default()));
     }
 
-    /// Monotonic time since this node was started.
+    /// Monotonic time since this node was started, the time included for which the machine slept.
     pub(crate) fn now(&self) -> Time {
-        Time(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+        self.uptime.now()
     }
 
     /// How far away a moment is.
