@@ -10,7 +10,7 @@ use kontiki_node::{Reply, Token};
 use std::{
     mem,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -57,6 +57,26 @@ enum State {
     Told(Reply, Vec<Waker>),
     /// It was taken or given up, or there will be none.
     Over,
+}
+
+/// An answer that was given, as long as nobody has taken it.
+#[derive(Debug)]
+pub(crate) struct Given(Weak<Slot>);
+
+impl Given {
+    /// Whether it was taken, or nobody waits for it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        let slot = self.0.upgrade();
+        slot.is_none_or(|slot| !matches!(*slot.lock(), State::Told(..)))
+    }
+
+    /// Gives another answer in its place, if it is still there; gives back the one that was.
+    pub(crate) fn replace(&self, by: Reply) -> Option<Reply> {
+        match &mut *self.0.upgrade()?.lock() {
+            State::Told(reply, _) => Some(mem::replace(reply, by)),
+            State::Asked(_) | State::Over => None,
+        }
+    }
 }
 
 /// Both ends.
@@ -140,6 +160,11 @@ impl Slot {
 }
 
 impl Teller {
+    /// The answer, once it is given.
+    pub(crate) fn given(&self) -> Given {
+        Given(self.0.as_ref().map_or_else(Weak::new, Arc::downgrade))
+    }
+
     /// The node knows whoever waits by this token from now on; false if that has given up already.
     pub(crate) fn name(&self, token: Token) -> bool {
         let slot = self.0.as_ref();
@@ -352,6 +377,22 @@ mod tests {
         drop(tell_all([(teller, reply())].into_iter(), |_| unheard += 1));
         assert!(matches!(listener.give_up(), Left::Answer(_)));
         assert_eq!(unheard, 1);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_taken_can_be_replaced() {
+        let (teller, mut listener) = answer();
+        let given = teller.given();
+        assert!(
+            given.is_gone() && given.replace(reply()).is_none(),
+            "it is not there yet"
+        );
+        drop(tell_all([(teller, reply())].into_iter(), drop));
+        assert!(!given.is_gone());
+        let replaced = given.replace(Reply::Failed(Failure::Timeout));
+        assert!(matches!(replaced, Some(Reply::Failed(Failure::NoLeader))));
+        assert!(matches!(listener.take(), Some(Reply::Failed(Failure::Timeout))));
+        assert!(given.is_gone() && given.replace(reply()).is_none());
     }
 
     #[test]

@@ -71,7 +71,8 @@ pub struct Config {
     /// How many bytes of appends a node takes in before they are answered; more is refused as overloaded. At least
     /// `batch_bytes_max` and 64 KiB; 64 MiB unless set. As many reads may wait as there would be room for empty appends, each
     /// counted with 256 bytes. Answers to reads that were given and not yet taken from their futures have as much room again: a
-    /// read that finds none waits until one is taken or dropped, or until its time is over.
+    /// read that finds none waits until one is taken or dropped, or until its time is over; and answers of 4 KiB or more that
+    /// were not taken for 250 ms become [`Error::Overloaded`] then.
     pub in_flight_bytes_max: usize,
     /// How many bytes of entries one read gives. At least 4 KiB; 4 MiB unless set.
     pub read_bytes_max: usize,

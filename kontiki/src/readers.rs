@@ -1,13 +1,18 @@
 //! Those who read: what their answers take until they are taken, and who has given up.
 //!
+//! A client that does not take its answers must not keep others from theirs for long: where room is wanted, large answers
+//! that were not taken within [`HELD_MAX`] are replaced by [`Refusal::Overloaded`].
+//!
 //! Invariants: an answer counts from before it is given until it is taken or given up; once the raft thread has asked for
 //! room, the next answer that is taken wakes it; a read that is given up before it is answered is told to the raft thread
 //! once, by its token, or found given up when the raft thread takes it in.
 
-use crate::shared::lock;
-use kontiki_consensus::Run;
-use kontiki_node::{Reply, Token};
+use crate::{answer::Given, shared::lock};
+use kontiki_consensus::{Duration, Run, Time};
+use kontiki_node::{Failure, Reply, Token};
+use kontiki_wire::Refusal;
 use std::{
+    collections::VecDeque,
     mem,
     sync::{
         Arc, Mutex,
@@ -15,6 +20,23 @@ use std::{
     },
 };
 use tokio::sync::Notify;
+
+/// How long an answer may stand untaken while others wait for room.
+const HELD_MAX: Duration = Duration::from_millis(250);
+
+/// An answer of fewer bytes is not replaced: to watch each of them would cost more than they hold.
+const LARGE_BYTES: usize = 4 << 10;
+
+/// So many large answers are watched before those are sorted out that were taken.
+const WATCHED_MIN: usize = 64;
+
+/// Large answers, oldest first.
+#[derive(Debug, Default)]
+struct Watched {
+    list: VecDeque<(Time, Given)>,
+    /// How many there are to be when those are sorted out that were taken.
+    sort_at: usize,
+}
 
 /// What the raft thread and those who read have in common. On lines of its own in the caches: it is written with each read.
 #[derive(Debug)]
@@ -27,6 +49,7 @@ pub(crate) struct Readers {
     /// Some were.
     room_made: AtomicBool,
     given_up: Mutex<Vec<Token>>,
+    watched: Mutex<Watched>,
     /// Some were, or some have given up.
     news: AtomicBool,
     /// Wakes the raft thread.
@@ -40,6 +63,7 @@ impl Readers {
             room_wanted: AtomicBool::new(false),
             room_made: AtomicBool::new(false),
             given_up: Mutex::default(),
+            watched: Mutex::default(),
             news: AtomicBool::new(false),
             signal,
         }
@@ -66,14 +90,40 @@ impl Readers {
         }
     }
 
-    /// How many bytes of answers are not taken. If these are more than `most`, the raft thread is woken once some are.
-    pub(crate) fn held(&self, most: usize) -> usize {
+    /// An answer of so many bytes is about to be given now.
+    pub(crate) fn watch(&self, bytes: usize, now: impl Fn() -> Time, given: impl Fn() -> Given) {
+        if bytes < LARGE_BYTES {
+            return;
+        }
+        let mut watched = lock(&self.watched);
+        if watched.list.len() >= watched.sort_at {
+            watched.list.retain(|(_, given)| !given.is_gone());
+            watched.sort_at = WATCHED_MIN.max(2 * watched.list.len());
+        }
+        watched.list.push_back((now(), given()));
+    }
+
+    /// How many bytes of answers are not taken. If these are more than `most`, those go that were not taken for long, and the
+    /// raft thread is woken once others are.
+    pub(crate) fn held(&self, most: usize, now: Time) -> usize {
         let held = self.held.load(Ordering::SeqCst);
         if held <= most {
             return held;
         }
+        self.drop_untaken(now);
         self.room_wanted.store(true, Ordering::SeqCst);
         self.held.load(Ordering::SeqCst)
+    }
+
+    fn drop_untaken(&self, now: Time) {
+        let mut watched = lock(&self.watched);
+        let is_late = |(since, given): &mut (Time, Given)| since.after(HELD_MAX) <= now || given.is_gone();
+        while let Some((_, given)) = watched.list.pop_front_if(is_late) {
+            let refusal = Reply::Failed(Failure::Refused(Refusal::Overloaded));
+            if let Some(reply) = given.replace(refusal) {
+                self.held.fetch_sub(bytes_of(&reply), Ordering::SeqCst);
+            }
+        }
     }
 
     /// Whether there is anything to hear of since this was last asked.
@@ -116,6 +166,7 @@ pub(crate) fn bytes_of(reply: &Reply) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::{answer, tell_all};
 
     #[test]
     fn who_asks_for_room_is_told_of_the_next_that_is_taken_and_no_other() {
@@ -123,15 +174,52 @@ mod tests {
         readers.gives(10);
         readers.takes(1);
         assert!(!readers.room_made(), "nobody has asked");
-        assert_eq!(readers.held(9), 9);
+        assert_eq!(readers.held(9, Time(0)), 9);
         readers.takes(1);
         assert!(!readers.room_made(), "there was room");
-        assert_eq!(readers.held(7), 8);
+        assert_eq!(readers.held(7, Time(0)), 8);
         readers.takes(3);
         assert!(readers.room_made() && !readers.room_made());
         readers.takes(5);
         assert!(!readers.room_made(), "asked for once");
-        assert_eq!(readers.held(0), 0);
+        assert_eq!(readers.held(0, Time(0)), 0);
+    }
+
+    #[test]
+    fn who_does_not_take_large_answers_loses_them_once_others_wait() {
+        let readers = Readers::new(Arc::default());
+        let give = |at: u64, bytes: usize| {
+            let (teller, listener) = answer();
+            let answer = vec![0; bytes].into();
+            let at_position = kontiki_consensus::Position(1);
+            let reply = Reply::Answered {
+                answer,
+                at: at_position,
+            };
+            readers.gives(bytes);
+            readers.watch(bytes, || Time(at), || teller.given());
+            drop(tell_all([(teller, reply)].into_iter(), drop));
+            listener
+        };
+        let mut small = give(0, LARGE_BYTES - 1);
+        let mut old = give(0, LARGE_BYTES);
+        let mut young = give(HELD_MAX.0, LARGE_BYTES);
+        let all = 3 * LARGE_BYTES - 1;
+        assert_eq!(readers.held(all, Time(HELD_MAX.0)), all, "there is room");
+        assert_eq!(readers.held(0, Time(HELD_MAX.0)), all - LARGE_BYTES);
+        assert!(matches!(
+            old.take(),
+            Some(Reply::Failed(Failure::Refused(Refusal::Overloaded)))
+        ));
+        for kept in [&mut small, &mut young] {
+            assert!(matches!(kept.take(), Some(Reply::Answered { .. })));
+        }
+        let listeners: Vec<_> = (0..10 * WATCHED_MIN).map(|_| give(0, LARGE_BYTES)).collect();
+        drop(listeners);
+        drop(give(0, LARGE_BYTES));
+        assert!(lock(&readers.watched).list.len() <= 20 * WATCHED_MIN);
+        (0..WATCHED_MIN * 20).for_each(|_| drop(give(0, LARGE_BYTES)));
+        assert!(lock(&readers.watched).list.len() <= WATCHED_MIN);
     }
 
     #[test]

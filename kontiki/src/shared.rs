@@ -308,7 +308,9 @@ impl Shared {
                 appends += waiter.bytes;
             } else {
                 reads += waiter.bytes;
-                given += bytes_of(reply);
+                let bytes = bytes_of(reply);
+                given += bytes;
+                self.readers.watch(bytes, || self.now(), || waiter.answer.given());
             }
             last = tells_of(reply).max(last);
         }

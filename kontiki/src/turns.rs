@@ -476,7 +476,7 @@ impl<N: Network> Ports for Outside<N> {
     }
 
     fn answers_held(&mut self, most: usize) -> usize {
-        self.readers.held(most)
+        self.readers.held(most, self.now)
     }
 
     fn snapshot(&mut self, _: GroupId, command: SnapshotCommand) {
