@@ -174,10 +174,12 @@ fn a_command_passes_queries_that_wait() {
     let closed = lets.lock().unwrap();
     let queries: Vec<_> = (0..300).map(|_| node.query(2, Consistency::STALE)).collect();
     eventually("the first query", || asked.load(Ordering::SeqCst) == 1);
+    let before = node.status().raft_commit;
     let apply = node.apply(9);
-    // Asked behind it: when this is over, the command is committed and waits for the machine.
-    let hasty = node.with_timeout(Duration::from_millis(200)).blocking();
-    assert!(hasty.query(3, Consistency::Linearizable).is_err());
+    // From then on it waits for the machine.
+    eventually("the command to be committed", || {
+        node.status().raft_commit > before
+    });
     drop(closed);
     let before = block_on(apply).unwrap().output;
     assert!(before < 10, "{before} queries were begun before the command");
