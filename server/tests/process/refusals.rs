@@ -21,6 +21,9 @@ impl Laid {
             scratch: Scratch::new(),
         };
         laid.init("a");
+        // Another program may have the ports that `init` gives.
+        laid.edit("http = \"127.0.0.1:7501\"", "http = \"127.0.0.1:0\"");
+        laid.edit("1 = \"127.0.0.1:7401\"", "1 = \"127.0.0.1:0\"");
         laid
     }
 
@@ -139,19 +142,20 @@ fn a_taken_port_is_refused() {
         .unwrap()
         .to_string();
     let taken = TcpListener::bind(&http).unwrap();
-    laid.edit("http = \"127.0.0.1:7501\"", &format!("http = \"{http}\""));
+    laid.edit("http = \"127.0.0.1:0\"", &format!("http = \"{http}\""));
     tells(&laid.refusal(), &[&http, "in use"]);
     drop(taken);
+    laid.edit(&format!("http = \"{http}\""), "http = \"127.0.0.1:0\"");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = taken.local_addr().unwrap().to_string();
-    laid.edit("1 = \"127.0.0.1:7401\"", &format!("1 = \"{peer}\""));
+    laid.edit("1 = \"127.0.0.1:0\"", &format!("1 = \"{peer}\""));
     tells(&laid.refusal(), &[&peer, "in use"]);
 }
 
 #[test]
 fn http_for_others_is_refused() {
     let laid = Laid::new();
-    laid.edit("http = \"127.0.0.1:7501\"", "http = \"0.0.0.0:7501\"");
+    laid.edit("http = \"127.0.0.1:0\"", "http = \"0.0.0.0:7501\"");
     tells(&laid.refusal(), &["n1.toml", "`http`", "0.0.0.0:7501", "TLS"]);
 }
 
