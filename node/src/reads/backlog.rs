@@ -29,7 +29,7 @@ pub const QUERIES_MAX: usize = 64;
 const QUERIES_BYTES_MAX: usize = 1 << 20;
 
 /// How many reads of entries, and how many queries, may wait here; one more is refused as overloaded.
-pub const READS_WAITING_MAX: usize = 16 << 10;
+pub const READS_WAITING_MAX: usize = 64 << 10;
 
 /// A query that is due.
 #[derive(Debug)]
