@@ -129,6 +129,11 @@ impl Append {
             state: State::new(submitted),
         }
     }
+
+    /// Whether it was refused at once, because too much is in flight.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        matches!(self.state, State::Refused(Some(Error::Overloaded)))
+    }
 }
 
 impl Future for Append {
