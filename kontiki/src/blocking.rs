@@ -1,8 +1,8 @@
 //! The handle without async: each call waits on the thread that makes it.
 
 use crate::{
-    Appended, Applied, Consistency, Entries, Entry, Error, Expect, Handle, LogEntry, MachineHandle, Session,
-    SessionKey, StateMachine, Status, Tail, shared::Order,
+    Appended, Applied, Consistency, Entries, Entry, Error, Expect, Handle, IntoEntry, LogEntry,
+    MachineHandle, Session, SessionKey, StateMachine, Status, Tail, shared::Order,
 };
 use futures_core::Stream;
 use std::{
@@ -71,6 +71,14 @@ macro_rules! common_calls {
                 self.handle.seen()
             }
 
+            /// Opens a session that this program keeps itself; see the handle's `open_session`.
+            ///
+            /// # Errors
+            /// As for an append. It does no harm to open another.
+            pub fn open_session(&self) -> Result<Session, Error> {
+                block_on(self.handle.open_session())
+            }
+
             /// Waits until a leader answers, and gives the status then.
             ///
             /// # Errors
@@ -112,7 +120,7 @@ impl<M: StateMachine> BlockingMachine<M> {
     ///
     /// # Errors
     /// [`Error::outcome`] says whether the command may have been applied.
-    pub fn apply(&self, command: impl Borrow<M::Command>) -> Result<Applied<M::Output>, Error> {
+    pub fn apply(&self, command: impl IntoEntry<M::Command>) -> Result<Applied<M::Output>, Error> {
         block_on(self.handle.apply(command))
     }
 
@@ -122,6 +130,31 @@ impl<M: StateMachine> BlockingMachine<M> {
     /// [`Error::outcome`] says whether the commands may have been applied.
     pub fn apply_all(&self, commands: &[M::Command]) -> Result<Vec<Applied<M::Output>>, Error> {
         block_on(self.handle.apply_all(commands))
+    }
+
+    /// See [`MachineHandle::apply_in`].
+    ///
+    /// # Errors
+    /// [`Error::SessionExpired`] and [`Error::SessionStale`] if what became of earlier attempts is no longer remembered.
+    /// Otherwise as [`apply`](Self::apply).
+    pub fn apply_in(
+        &self,
+        key: SessionKey,
+        command: impl IntoEntry<M::Command>,
+    ) -> Result<Applied<M::Output>, Error> {
+        block_on(self.handle.apply_in(key, command))
+    }
+
+    /// See [`MachineHandle::apply_all_in`].
+    ///
+    /// # Errors
+    /// As [`apply_in`](Self::apply_in).
+    pub fn apply_all_in(
+        &self,
+        key: SessionKey,
+        commands: &[M::Command],
+    ) -> Result<Vec<Applied<M::Output>>, Error> {
+        block_on(self.handle.apply_all_in(key, commands))
     }
 
     /// See [`MachineHandle::query`].
@@ -138,7 +171,7 @@ impl<T: LogEntry> BlockingHandle<T> {
     ///
     /// # Errors
     /// [`Error::outcome`] says whether the entry may have been appended.
-    pub fn append(&self, entry: impl Borrow<T>) -> Result<Appended, Error> {
+    pub fn append(&self, entry: impl IntoEntry<T>) -> Result<Appended, Error> {
         block_on(self.handle.append(entry))
     }
 
@@ -157,14 +190,6 @@ impl<T: LogEntry> BlockingHandle<T> {
     /// appended.
     pub fn append_if(&self, expect: Expect, entries: &[T]) -> Result<Appended, Error> {
         block_on(self.handle.append_if(expect, entries))
-    }
-
-    /// See [`Handle::open_session`].
-    ///
-    /// # Errors
-    /// As for an append. It does no harm to open another.
-    pub fn open_session(&self) -> Result<Session, Error> {
-        block_on(self.handle.open_session())
     }
 
     /// See [`Handle::append_in`].
@@ -197,6 +222,14 @@ impl<T: LogEntry> BlockingHandle<T> {
 #[derive(Debug)]
 pub struct BlockingTail<T> {
     tail: Tail<T>,
+}
+
+impl<T: LogEntry> BlockingTail<T> {
+    /// See [`Tail::next_index`].
+    #[must_use]
+    pub fn next_index(&self) -> u64 {
+        self.tail.next_index()
+    }
 }
 
 impl<T: LogEntry> Iterator for BlockingTail<T> {

@@ -28,6 +28,51 @@ pub trait LogEntry: sealed::Encode {}
 
 impl<T: sealed::Encode> LogEntry for T {}
 
+/// A value that is appended as an entry of type `T`, or applied as a command: a `T`, a `&T`, text for a `String`, and bytes or
+/// text for [`Raw`]. Nothing that can be encoded as it is gets copied.
+pub trait IntoEntry<T> {
+    /// Calls `with` with the entry.
+    fn with_entry<R>(self, with: impl FnOnce(&T) -> R) -> R;
+}
+
+impl<T> IntoEntry<T> for T {
+    fn with_entry<R>(self, with: impl FnOnce(&T) -> R) -> R {
+        with(&self)
+    }
+}
+
+impl<T> IntoEntry<T> for &T {
+    fn with_entry<R>(self, with: impl FnOnce(&T) -> R) -> R {
+        with(self)
+    }
+}
+
+impl IntoEntry<String> for &str {
+    fn with_entry<R>(self, with: impl FnOnce(&String) -> R) -> R {
+        with(&self.to_owned())
+    }
+}
+
+/// Entries of bytes.
+macro_rules! into_raw {
+    ($($type:ty: $value:ident => $bytes:expr;)*) => {
+        $(impl IntoEntry<Raw> for $type {
+            fn with_entry<R>(self, with: impl FnOnce(&Raw) -> R) -> R {
+                let $value = self;
+                with(&Raw($bytes))
+            }
+        })*
+    };
+}
+
+into_raw! {
+    Bytes: bytes => bytes;
+    Vec<u8>: bytes => bytes.into();
+    String: text => text.into();
+    &[u8]: bytes => Bytes::copy_from_slice(bytes);
+    &str: text => Bytes::copy_from_slice(text.as_bytes());
+}
+
 pub(crate) mod sealed {
     use super::{Bytes, Codec, Error};
 

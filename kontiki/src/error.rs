@@ -294,13 +294,13 @@ impl From<Failure> for Error {
             Failure::Refused(refusal) => refusal.into(),
             Failure::Superseded => Self::Superseded,
             Failure::NoLeader => Self::NoLeader,
-            Failure::Unknown(why) => Self::Unknown(why.to_owned()),
+            Failure::Unknown(why) => Self::Unknown(why.into_owned()),
             Failure::Timeout => Self::Timeout,
             Failure::Log(error) => LogError::clone(&error).into(),
             Failure::Query(why) => Self::Query(why),
             Failure::Quarantined(why) => Self::Quarantined(why),
             Failure::Compacted { first } => Self::Compacted { first: first.0 },
-            Failure::Stopped => Self::Stopped("it no longer takes requests".to_owned()),
+            Failure::Stopped(why) => Self::Stopped(why.into_owned()),
             other => Self::Unknown(format!("{other:?}")),
         }
     }

@@ -1,7 +1,7 @@
 //! The handle: how a program uses a node. Every node takes every call and forwards to the leader what is for it.
 
 use crate::{
-    Append, Consistency, Error, Expect, LogEntry, OpenSession, Read, SessionKey, Tail,
+    Append, Consistency, Error, Expect, IntoEntry, LogEntry, Read, SessionKey, Tail,
     owner::{Node, common_calls},
     request::Wanted,
     shared::Limits,
@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use kontiki_node::Ask;
 use kontiki_wire::{Codec, Payload, Session};
-use std::{borrow::Borrow, marker::PhantomData, ops::RangeBounds};
+use std::{marker::PhantomData, ops::RangeBounds};
 
 /// A node, for a program to use: cheap to clone, usable from any thread, on any executor and on none.
 ///
@@ -28,9 +28,9 @@ impl<T: LogEntry> Handle<T> {
     ///
     /// # Errors
     /// [`Error::outcome`] says whether the entry may have been appended.
-    pub fn append(&self, entry: impl Borrow<T>) -> Append {
+    pub fn append(&self, entry: impl IntoEntry<T>) -> Append {
         let limits = &self.node.shared().limits;
-        let payload = entry.borrow().encode().and_then(|bytes| {
+        let payload = entry.with_entry(T::encode).and_then(|bytes| {
             check_entry(limits, bytes.len())?;
             Ok(Payload::one(bytes, T::CODEC))
         });
@@ -54,15 +54,6 @@ impl<T: LogEntry> Handle<T> {
     pub fn append_if(&self, expect: Expect, entries: &[T]) -> Append {
         let payload = payload(&self.node.shared().limits, entries);
         self.submit(expect, payload, Session::None)
-    }
-
-    /// Opens a session, for appends that are to take effect once even if they are asked of another node or by a later life of
-    /// this program. It is forgotten if nothing is appended in it for long.
-    ///
-    /// # Errors
-    /// As for an append. It does no harm to open another.
-    pub fn open_session(&self) -> OpenSession {
-        OpenSession::new(&self.node)
     }
 
     /// Appends entries next to each other, all or none, if the log ends as expected, as the append of this key: if it has taken

@@ -118,7 +118,7 @@ pub use channels::{Channels, ClientRequest, ClientResponse};
 pub use code::Code;
 pub use config::Config;
 pub use consistency::Consistency;
-pub use entry::{LogEntry, LogOnly, Raw};
+pub use entry::{IntoEntry, LogEntry, LogOnly, Raw};
 pub use error::{Error, Outcome};
 pub use handle::Handle;
 pub use key::ClusterKey;

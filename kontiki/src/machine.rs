@@ -4,7 +4,7 @@
 //! a request is on its way once it is made, as with the log.
 
 use crate::{
-    Consistency, Error, StateMachine,
+    Consistency, Error, IntoEntry, SessionKey, StateMachine,
     entry::to_bytes,
     handle::{check_entry, record},
     owner::{Node, common_calls},
@@ -56,15 +56,8 @@ impl<M: StateMachine> MachineHandle<M> {
     /// # Errors
     /// [`Error::NotRoundTrip`] or [`Error::TooLarge`] if it cannot be sent. [`Error::outcome`] says whether it may have been
     /// applied.
-    pub fn apply(&self, command: impl Borrow<M::Command>) -> Apply<M::Output> {
-        let submit = |bytes: Bytes| {
-            check_entry(&self.node.shared().limits, bytes.len())?;
-            self.submit(Payload::one(bytes, Codec::Postcard))
-        };
-        Apply {
-            state: State::new(to_bytes(command.borrow()).and_then(submit)),
-            _output: PhantomData,
-        }
+    pub fn apply(&self, command: impl IntoEntry<M::Command>) -> Apply<M::Output> {
+        self.apply_one(command, Session::None)
     }
 
     /// Has commands applied next to each other on every node, all or none, and gives what the machine gave back to each, in
@@ -74,19 +67,53 @@ impl<M: StateMachine> MachineHandle<M> {
     /// [`Error::NotRoundTrip`] or [`Error::TooLarge`] if they cannot be sent. [`Error::outcome`] says whether they may have
     /// been applied.
     pub fn apply_all(&self, commands: &[M::Command]) -> ApplyAll<M::Output> {
-        let limits = &self.node.shared().limits;
-        let payload = record(limits, Codec::Postcard, commands.iter().map(to_bytes));
-        ApplyAll {
-            state: State::new(payload.and_then(|payload| self.submit(payload))),
+        self.apply_several(commands, Session::None)
+    }
+
+    /// Has a command applied as the one of this key: if it has been applied before, it is not again, and the answer is that of
+    /// the first time. The node asks once; to ask again, here or at another node, is for the caller. The key's session comes
+    /// from [`open_session`](Self::open_session).
+    ///
+    /// # Errors
+    /// [`Error::SessionExpired`] and [`Error::SessionStale`] if what became of earlier attempts is no longer remembered: this
+    /// one was not applied, but one before may have been. Otherwise as [`apply`](Self::apply).
+    pub fn apply_in(&self, key: SessionKey, command: impl IntoEntry<M::Command>) -> Apply<M::Output> {
+        self.apply_one(command, key.into())
+    }
+
+    /// The same for several commands, as [`apply_all`](Self::apply_all) applies them; one key names them all.
+    ///
+    /// # Errors
+    /// As [`apply_in`](Self::apply_in).
+    pub fn apply_all_in(&self, key: SessionKey, commands: &[M::Command]) -> ApplyAll<M::Output> {
+        self.apply_several(commands, key.into())
+    }
+
+    fn apply_one(&self, command: impl IntoEntry<M::Command>, session: Session) -> Apply<M::Output> {
+        let submit = |bytes: Bytes| {
+            check_entry(&self.node.shared().limits, bytes.len())?;
+            self.submit(Payload::one(bytes, Codec::Postcard), session)
+        };
+        Apply {
+            state: State::new(command.with_entry(to_bytes).and_then(submit)),
             _output: PhantomData,
         }
     }
 
-    fn submit(&self, payload: Payload) -> Result<Answer, Error> {
+    fn apply_several(&self, commands: &[M::Command], session: Session) -> ApplyAll<M::Output> {
+        let limits = &self.node.shared().limits;
+        let payload = record(limits, Codec::Postcard, commands.iter().map(to_bytes));
+        ApplyAll {
+            state: State::new(payload.and_then(|payload| self.submit(payload, session))),
+            _output: PhantomData,
+        }
+    }
+
+    fn submit(&self, payload: Payload, session: Session) -> Result<Answer, Error> {
         self.node.submit(Ask::Append {
             payload,
             expect: kontiki_wire::Expect::Any,
-            session: Session::None,
+            session,
         })
     }
 

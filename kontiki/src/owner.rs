@@ -174,6 +174,16 @@ macro_rules! common_calls {
                 self.node.shared().seen()
             }
 
+            /// Opens a session that this program keeps itself: what is appended or applied in it under a
+            /// [`SessionKey`](crate::SessionKey) takes effect once, whichever node is asked, and across restarts of this program.
+            /// It is forgotten if nothing is appended in it for long.
+            ///
+            /// # Errors
+            /// As for an append. It does no harm to open another.
+            pub fn open_session(&self) -> $crate::OpenSession {
+                $crate::OpenSession::new(&self.node)
+            }
+
             /// Waits until a leader answers, and gives the status then.
             ///
             /// # Errors

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 /// When a node with a [`StateMachine`](crate::StateMachine) takes a snapshot of it and forgets the log before (paper §7).
 /// Each node does so for itself, whenever one of these says so; where all are `None` the log is kept whole.
+///
+/// Set what differs from the default: `SnapshotPolicy { entries: Some(1000), ..SnapshotPolicy::default() }`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub struct SnapshotPolicy {
     /// Once commands of so many bytes were applied since the last one, and at least as many as that one has: so writing
     /// snapshots never costs more than writing the log, however large the state. From 1; 64 MiB unless set.

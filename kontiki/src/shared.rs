@@ -338,7 +338,8 @@ impl Shared {
         let waiting = std::mem::take(&mut queue.waiting);
         drop(queue);
         for submission in waiting {
-            self.answer(submission.waiter, Reply::Failed(Failure::Stopped));
+            let stopped = Failure::Stopped(why.to_owned().into());
+            self.answer(submission.waiter, Reply::Failed(stopped));
         }
         lock(&self.status).stop(why, by_itself);
         self.stopped.send_if_modified(|stopped| {
@@ -518,7 +519,7 @@ mod tests {
         shared.close("the disk failed", true);
         assert!(matches!(
             waiting.reply.take(),
-            Some(Reply::Failed(Failure::Stopped))
+            Some(Reply::Failed(Failure::Stopped(why))) if why == "the disk failed"
         ));
         let error = shared.submit(append(), Duration::from_secs(1)).unwrap_err();
         assert_eq!(error, Error::Stopped("the disk failed".into()));

@@ -3,10 +3,12 @@
 use kontiki_consensus::{Configuration, Index, NodeId, Position};
 use kontiki_node::driver::Driver;
 use kontiki_wire::ClusterId;
+use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// What a node is at the moment. Expect others to be added.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Role {
     /// Leads its term: every append goes through it.
@@ -54,12 +56,13 @@ impl From<kontiki_consensus::Role> for Role {
 }
 
 /// How a node is. Its own view: it asks nobody for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The node.
     pub node: u64,
     /// Its cluster.
+    #[serde(serialize_with = "in_words")]
     pub cluster: ClusterId,
     /// Its role.
     pub role: Role,
@@ -97,7 +100,7 @@ pub struct Status {
 }
 
 /// A snapshot on a node's disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct SnapshotStatus {
     /// The last entry it covers.
@@ -109,7 +112,7 @@ pub struct SnapshotStatus {
 }
 
 /// How a node sees another.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct PeerStatus {
     /// The other node.
@@ -122,6 +125,11 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// On a leader: Raft index up to which the other's log is known to be the same.
     pub matched: Option<u64>,
+}
+
+/// As a string: an id is above what a number of JSON holds exactly.
+fn in_words<S: Serializer>(id: &ClusterId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
 }
 
 /// What the raft thread tells of itself after each turn.

@@ -277,9 +277,10 @@ impl<N: Network> Core<N> {
         for _ in 0..TURNS_MAX {
             self.gather();
             let now = self.shared.now();
+            let is_led = self.driver.consensus().leader().is_some();
             let Self { outside, inbox, .. } = self;
             outside.now = now;
-            outside.once.pump(now, inbox, &mut outside.answers);
+            outside.once.pump(now, is_led, inbox, &mut outside.answers);
             outside.settle();
             self.deadline = self.deadline.min(self.outside.once.deadline());
             let idle = self.inbox.is_empty() && self.outside.replies.is_empty();
@@ -402,16 +403,16 @@ impl<N: Network> Core<N> {
     fn answer_all(&mut self, why: &str) {
         let outside = &mut self.outside;
         tracing::debug!(why, waiting = outside.calls.len(), "answering everyone who waits");
-        for (token, failure) in outside.once.give_up() {
+        for (token, failure) in outside.once.give_up(why) {
             outside.answers.push((token, Reply::Failed(failure)));
         }
         outside.settle();
         self.answer();
         for waiter in self.outside.calls.drain() {
             let failure = if waiter.is_append {
-                Failure::Unknown("the node stopped or paused before it was answered")
+                Failure::Unknown(format!("the node stopped before it was answered: {why}").into())
             } else {
-                Failure::Stopped
+                Failure::Stopped(why.to_owned().into())
             };
             self.shared.answer(waiter, Reply::Failed(failure));
         }

@@ -237,9 +237,10 @@ impl Driver {
     }
 
     fn take(&mut self, now: Time, input: Input, ports: &mut impl Ports) {
-        if self.stopped.is_some() {
+        if let Some(why) = &self.stopped {
             if let Input::Request(request) = input {
-                ports.reply(request.token, Reply::Failed(Failure::Stopped));
+                let stopped = Failure::Stopped(why.clone().into());
+                ports.reply(request.token, Reply::Failed(stopped));
             }
             return;
         }
@@ -397,15 +398,19 @@ impl Driver {
     }
 
     fn expire(&mut self, now: Time, ports: &mut impl Ports) {
-        let unknown = Failure::Unknown("it was proposed, and not committed before the deadline");
+        let unknown = Failure::Unknown("it was proposed, and not committed before the deadline".into());
         let (mut late, mut tokens) = (Vec::new(), Vec::new());
         self.forwards.expire(now, &mut late);
         self.waiters.expire(now, &mut tokens);
         late.extend(tokens.drain(..).map(|t| (t, unknown.clone())));
         self.parked.expire(now, &mut tokens);
-        late.extend(tokens.drain(..).map(|t| (t, Failure::NoLeader)));
         self.checks.expire(now, &mut tokens);
-        late.extend(tokens.drain(..).map(|t| (t, Failure::NoLeader)));
+        // A leader that is known was too slow for the time given.
+        let failure = match self.consensus.leader() {
+            Some(_) => Failure::Timeout,
+            None => Failure::NoLeader,
+        };
+        late.extend(tokens.drain(..).map(|t| (t, failure.clone())));
         for (token, failure) in late {
             ports.reply(token, Reply::Failed(failure));
         }
@@ -433,9 +438,11 @@ impl Driver {
 
     /// Answers every request that still waits, and stops for good. Called before a node is dropped.
     pub fn shutdown(&mut self, ports: &mut impl Ports) {
-        self.stopped
+        let why = self
+            .stopped
             .get_or_insert_with(|| "the node was shut down".to_owned());
-        let unknown = Failure::Unknown("the node stopped before it was committed");
+        let unknown = Failure::Unknown(format!("the node stopped before it was answered: {why}").into());
+        let stopped = Failure::Stopped(why.clone().into());
         let sent: Vec<Token> = self.waiters.drain().chain(self.forwards.drain()).collect();
         let unsent = self.parked.drain().chain(self.gathered.drain());
         let unsent: Vec<Token> = unsent
@@ -446,7 +453,7 @@ impl Driver {
             ports.reply(token, Reply::Failed(unknown.clone()));
         }
         for token in unsent {
-            ports.reply(token, Reply::Failed(Failure::Stopped));
+            ports.reply(token, Reply::Failed(stopped.clone()));
         }
     }
 

@@ -144,7 +144,7 @@ impl Forwards {
                 return true;
             };
             *bytes -= forward.append.proposal.weight();
-            late.push((forward.append.token, Failure::Unknown(why)));
+            late.push((forward.append.token, Failure::Unknown(why.into())));
             false
         });
     }

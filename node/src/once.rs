@@ -94,9 +94,16 @@ impl Once {
         self.waiting.push_back(held);
     }
 
-    /// Asks the driver what is to be asked now, and answers those whose time is over before they could be sent.
-    pub fn pump(&mut self, now: Time, inbox: &mut Vec<Input>, answers: &mut Vec<(Token, Reply)>) {
-        self.expire(now, answers);
+    /// Asks the driver what is to be asked now, and answers those whose time is over before they could be sent: `is_led` says
+    /// whether for want of a leader.
+    pub fn pump(
+        &mut self,
+        now: Time,
+        is_led: bool,
+        inbox: &mut Vec<Input>,
+        answers: &mut Vec<(Token, Reply)>,
+    ) {
+        self.expire(now, is_led, answers);
         while let Some((_, sequence)) = self.again.front().copied().filter(|(at, _)| *at <= now) {
             self.again.pop_front();
             if let (Some(ask), Some((_, deadline))) = (self.client.retry(sequence), self.out.get(sequence)) {
@@ -136,7 +143,7 @@ impl Once {
         }
     }
 
-    fn expire(&mut self, now: Time, answers: &mut Vec<(Token, Reply)>) {
+    fn expire(&mut self, now: Time, is_led: bool, answers: &mut Vec<(Token, Reply)>) {
         if now < self.expires || (self.waiting.is_empty() && self.returned.is_empty()) {
             return;
         }
@@ -147,7 +154,12 @@ impl Once {
             if early {
                 *expires = held.deadline.min(*expires);
             } else {
-                answers.push((held.token, Reply::Failed(Failure::NoLeader)));
+                let failure = if is_led {
+                    Failure::Timeout
+                } else {
+                    Failure::NoLeader
+                };
+                answers.push((held.token, Reply::Failed(failure)));
             }
             early
         };
@@ -244,18 +256,19 @@ impl Once {
         }
     }
 
-    /// Gives everything up, as when the node stops or stands still: what is answered to whom.
-    pub fn give_up(&mut self) -> Vec<(Token, Failure)> {
+    /// Gives everything up, because the node stops or stands still for this reason: what is answered to whom.
+    pub fn give_up(&mut self, why: &str) -> Vec<(Token, Failure)> {
+        let stopped = Failure::Stopped(why.to_owned().into());
         self.opening = false;
         let mut answers = Vec::new();
         let still: BTreeMap<u64, ()> = self.again.drain(..).map(|(_, sequence)| (sequence, ())).collect();
         for (sequence, (token, _)) in self.out.take() {
             let doubt = self.client.give_up(sequence, !still.contains_key(&sequence)) != Some(false);
-            answers.push((token, outcome(Failure::Stopped, doubt)));
+            answers.push((token, outcome(stopped.clone(), doubt)));
         }
         let returned = std::mem::take(&mut self.returned).into_values();
         let unsent = returned.chain(self.waiting.drain(..));
-        answers.extend(unsent.map(|held| (held.token, Failure::Stopped)));
+        answers.extend(unsent.map(|held| (held.token, stopped.clone())));
         answers
     }
 }
@@ -273,7 +286,7 @@ fn is_expired(reply: &Reply) -> bool {
 fn is_final(failure: &Failure) -> bool {
     match failure {
         Failure::Refused(refusal) => !matches!(refusal, Refusal::NotLeader { .. }),
-        Failure::Superseded | Failure::NoLeader | Failure::Unknown(_) => false,
+        Failure::Superseded | Failure::NoLeader | Failure::Timeout | Failure::Unknown(_) => false,
         _ => true,
     }
 }
@@ -282,9 +295,11 @@ fn is_final(failure: &Failure) -> bool {
 fn outcome(failure: Failure, doubt: bool) -> Failure {
     match failure {
         Failure::Unknown(_) => failure,
-        Failure::Stopped if doubt => Failure::Unknown("the node stopped or paused before it was answered"),
+        Failure::Stopped(why) if doubt => {
+            Failure::Unknown(format!("the node stopped before it was answered: {why}").into())
+        }
         _ if doubt => {
-            Failure::Unknown("an earlier attempt may have taken effect, and no later one was answered")
+            Failure::Unknown("an earlier attempt may have taken effect, and no later one was answered".into())
         }
         _ => failure,
     }
@@ -345,7 +360,7 @@ mod tests {
 
         fn pump(&mut self) -> Vec<Asked> {
             let mut inbox = Vec::new();
-            self.once.pump(self.now, &mut inbox, &mut self.answers);
+            self.once.pump(self.now, false, &mut inbox, &mut self.answers);
             let asked = inbox.into_iter().map(|input| match input {
                 Input::Request(Request { token, ask, .. }) => (token, number(&ask)),
                 other => panic!("{other:?}"),
@@ -404,7 +419,7 @@ mod tests {
         }
     }
 
-    const LOST: Failure = Failure::Unknown("lost");
+    const LOST: Failure = Failure::Unknown(std::borrow::Cow::Borrowed("lost"));
     const EXPIRED: Failure = Failure::Refused(Refusal::SessionExpired);
 
     #[test]
@@ -565,12 +580,14 @@ mod tests {
         bench.append(1_000);
         let told: Vec<String> = bench
             .once
-            .give_up()
+            .give_up("it was told to")
             .iter()
             .map(|(_, f)| format!("{f:?}"))
             .collect();
-        let unknown = format!("{:?}", outcome(Failure::Stopped, true));
-        assert_eq!(told, ["Stopped".to_owned(), unknown, "Stopped".to_owned()]);
+        let stopped = Failure::Stopped("it was told to".into());
+        let (certain, unknown) = (format!("{stopped:?}"), format!("{:?}", outcome(stopped, true)));
+        assert!(unknown.contains("it was told to"), "{unknown}");
+        assert_eq!(told, [certain.clone(), unknown, certain]);
         bench.answer(asked[1].0, appended());
         assert_eq!((bench.pump(), bench.told()), (vec![], vec![]));
         bench.append(2_000);

@@ -345,7 +345,7 @@ impl Driver {
         };
         let reply = if applied.is_none() {
             Reply::Failed(Failure::Unknown(
-                "a snapshot has taken the place of the records among which it was or was not",
+                "a snapshot has taken the place of the records among which it was or was not".into(),
             ))
         } else if applied == Some(false) {
             Reply::Failed(Failure::Superseded)

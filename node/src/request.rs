@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use kontiki_consensus::{Duration, Position, Run, Term, Time};
 use kontiki_wire::{Expect, Payload, Refusal, Session};
+use std::borrow::Cow;
 
 /// The asker's name for a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -133,9 +134,10 @@ pub enum Failure {
     Superseded,
     /// It was never proposed: no leader was found before the deadline. Definitely not applied.
     NoLeader,
-    /// It was proposed, and it is not known what became of it.
-    Unknown(&'static str),
-    /// The deadline passed before the read could be confirmed.
+    /// It was proposed, and it is not known what became of it; why, in words.
+    Unknown(Cow<'static, str>),
+    /// The deadline passed before the read could be confirmed, or before the append was proposed to the leader that is known.
+    /// Definitely not applied.
     Timeout,
     /// What was to be read is no longer in the log, which begins here.
     Compacted {
@@ -148,6 +150,6 @@ pub enum Failure {
     Query(String),
     /// This node's state machine differs from the others': it answers nothing. An append was not proposed.
     Quarantined(String),
-    /// The node has stopped; for an append that was not yet proposed.
-    Stopped,
+    /// The node has stopped, for this reason; for an append that was not yet proposed.
+    Stopped(Cow<'static, str>),
 }

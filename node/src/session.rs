@@ -147,7 +147,8 @@ impl SessionClient {
             Failure::Refused(Refusal::NotLeader { .. } | Refusal::Overloaded | Refusal::DiskFull)
             | Failure::Superseded
             | Failure::NoLeader
-            | Failure::Stopped => Verdict::Retry,
+            | Failure::Timeout
+            | Failure::Stopped(_) => Verdict::Retry,
             Failure::Refused(Refusal::SessionStale) => Verdict::InDoubt(failure),
             Failure::Refused(_) if open.in_doubt => Verdict::InDoubt(failure),
             Failure::Refused(_) => Verdict::Final(Reply::Failed(failure)),
@@ -242,7 +243,7 @@ mod tests {
             Some(Verdict::Retry)
         ));
         assert!(matches!(client.answered(1, mismatch()), Some(Verdict::Final(_))));
-        let unknown = Reply::Failed(Failure::Unknown("lost"));
+        let unknown = Reply::Failed(Failure::Unknown("lost".into()));
         assert!(matches!(client.answered(2, unknown), Some(Verdict::Retry)));
         assert!(matches!(
             client.answered(2, mismatch()),
@@ -259,7 +260,7 @@ mod tests {
         client.opened(7);
         client.append(payload(), Expect::Any).expect("room");
         client.append(payload(), Expect::Any).expect("room");
-        client.answered(2, Reply::Failed(Failure::Unknown("lost")));
+        client.answered(2, Reply::Failed(Failure::Unknown("lost".into())));
         assert_eq!(client.opened(9), [(1, false), (2, true)]);
         assert_eq!(
             settled(&client.append(payload(), Expect::Any).expect("room").1),

@@ -129,6 +129,7 @@ impl Clients {
             Reply::Appended { .. } => "appended",
             Reply::Failed(Failure::Superseded) => "superseded",
             Reply::Failed(Failure::NoLeader) => "no leader",
+            Reply::Failed(Failure::Timeout) => "too late",
             Reply::Failed(Failure::Unknown(_)) => "unknown",
             Reply::Failed(Failure::Refused(Refusal::NotLeader { .. })) => "not leader",
             Reply::Failed(Failure::Refused(Refusal::Mismatch { .. })) => "mismatch",

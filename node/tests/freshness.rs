@@ -178,5 +178,5 @@ fn at_least_what_is_not_there_is_waited_for_until_the_deadline() {
     assert!(matches!(world.failure(token), Failure::Timeout));
     let token = read(&mut world, names[0], AtLeast(Position(2)));
     world.shut_down(names[0]);
-    assert!(matches!(world.failure(token), Failure::Stopped));
+    assert!(matches!(world.failure(token), Failure::Stopped(_)));
 }

@@ -397,7 +397,7 @@ fn a_machine_that_knows_more_than_the_log_is_refused() {
     let why = world.driver(names[0]).stopped().expect("it stopped").to_owned();
     assert!(why.contains("belongs to another log"), "{why}");
     let token = add(&mut world, names[0], &[1]);
-    assert!(matches!(world.failure(token), Failure::Stopped));
+    assert!(matches!(world.failure(token), Failure::Stopped(_)));
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Clients {
     /// One millisecond goes by.
     fn step(&mut self, world: &mut World) {
         let (mut inbox, mut answers) = (Vec::new(), Vec::new());
-        self.once.pump(world.time(), &mut inbox, &mut answers);
+        self.once.pump(world.time(), false, &mut inbox, &mut answers);
         for input in inbox {
             let Input::Request(Request { token, deadline, ask }) = input else {
                 panic!("{input:?}")

@@ -448,9 +448,7 @@ impl Clients {
                 checks.appends.unknown(operation);
                 Ok(())
             }
-            Failure::Timeout | Failure::Log(_) => {
-                Err(mistaken(open.question, &Reply::Failed(failure.clone())))
-            }
+            Failure::Log(_) => Err(mistaken(open.question, &Reply::Failed(failure.clone()))),
             // An earlier attempt of it may have taken effect: what came of that is remembered no longer.
             Failure::Refused(Refusal::SessionExpired | Refusal::SessionStale) if self.habits.once => {
                 checks.counters.hit(Sometimes::OnceDoubt);

@@ -28,7 +28,7 @@ impl Desk {
     }
 
     /// Takes the appends of clients out of the inbox, and puts in what is to be asked instead. By the node's clock.
-    pub fn gather(&mut self, now: Time, inbox: &mut Vec<Input>) {
+    pub fn gather(&mut self, now: Time, is_led: bool, inbox: &mut Vec<Input>) {
         let Some(once) = &mut self.once else { return };
         for input in inbox.extract_if(.., |input| is_plain(input)) {
             if let Input::Request(Request {
@@ -45,7 +45,7 @@ impl Desk {
                 });
             }
         }
-        once.pump(now, inbox, &mut self.answers);
+        once.pump(now, is_led, inbox, &mut self.answers);
     }
 
     /// What clients are answered, after the driver has said this. If it has stopped, nothing is asked again. True if there
@@ -64,7 +64,7 @@ impl Desk {
             }
         }
         if stopped {
-            let given_up = once.give_up().into_iter();
+            let given_up = once.give_up("it went down").into_iter();
             let given_up = given_up.map(|(token, failure)| (token, Reply::Failed(failure)));
             self.answers.extend(given_up);
         }

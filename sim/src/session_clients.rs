@@ -164,7 +164,7 @@ impl SessionClients {
                 continue;
             }
             if pending.out > 0 {
-                let silence = Reply::Failed(Failure::Unknown("there is no answer yet"));
+                let silence = Reply::Failed(Failure::Unknown("there is no answer yet".into()));
                 client.session.answered(*sequence, silence);
             }
             if let Some(ask) = client.session.retry(*sequence) {
@@ -278,7 +278,7 @@ impl SessionClients {
                 if client.session.session() == Some(session) {
                     pending.out -= 1;
                     let failure = if reached {
-                        Failure::Unknown("the node went down")
+                        Failure::Unknown("the node went down".into())
                     } else {
                         Failure::NoLeader
                     };

@@ -313,7 +313,8 @@ impl World {
         process.turn_due = false;
         replica.disk.advance(now);
         let mut inbox = std::mem::take(&mut process.inbox);
-        process.desk.gather(process.clock.shows(now), &mut inbox);
+        let is_led = process.driver.consensus().leader().is_some();
+        process.desk.gather(process.clock.shows(now), is_led, &mut inbox);
         self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
         self.transitions.begins_turn();
         let mut copies = process.copies.drain(..);

@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, Scratch, eventually};
 use kontiki::{
     At, BlockingMachine, Code, Config, Consistency, Error, MachineError, MetaRows, RaftNode, Role,
-    StateMachine, restored, snapshot_of,
+    SessionKey, StateMachine, restored, snapshot_of,
 };
 use serde::{Deserialize, Serialize};
 use std::{io::Read, path::Path};
@@ -285,6 +285,36 @@ fn a_command_that_panics_stops_the_nodes_by_name_and_not_the_program() {
     assert_eq!(node.apply(Step::Add(1)).unwrap_err(), Error::Stopped(why.clone()));
     nodes.iter().for_each(|node| node.shutdown().unwrap());
     assert_eq!(node.stopped(), why, "the first reason stays");
+}
+
+#[test]
+fn the_sender_of_a_command_that_panics_hears_the_panic() {
+    let nodes = counters(Config::in_memory(1).unwrap());
+    let error = nodes[0].apply(Step::Panic).unwrap_err();
+    assert_eq!(error.code(), Code::UnknownOutcome);
+    assert!(error.to_string().contains("a test wants a panic"), "{error}");
+    let error = nodes[0].apply(Step::Add(1)).unwrap_err();
+    assert!(error.to_string().contains("a test wants a panic"), "{error}");
+    nodes[0].shutdown().unwrap();
+}
+
+#[test]
+fn a_command_is_applied_once_under_a_key_whichever_node_is_asked() {
+    let nodes = counters(Config::in_memory(3).unwrap());
+    let session = nodes[0].open_session().unwrap();
+    let key = SessionKey::new(session.id, 1);
+    let first = nodes[0].apply_in(key, Step::Add(5)).unwrap();
+    for node in &nodes {
+        let again = node.apply_in(key, Step::Add(5)).unwrap();
+        assert_eq!(again, first);
+        assert_eq!(count(node), 5);
+    }
+    let several = [Step::Add(1), Step::Add(2)];
+    let key = SessionKey::new(session.id, 2);
+    let first = nodes[1].apply_all_in(key, &several).unwrap();
+    assert_eq!(nodes[2].apply_all_in(key, &several).unwrap(), first);
+    assert_eq!((first[1].output, count(&nodes[0])), (8, 8));
+    nodes.iter().for_each(|node| node.shutdown().unwrap());
 }
 
 #[test]

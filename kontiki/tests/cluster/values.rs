@@ -91,6 +91,25 @@ fn hash_maps_are_accepted_whatever_their_order() {
     shut_down(&nodes);
 }
 
+#[test]
+fn entries_are_given_owned_borrowed_or_as_what_they_are_made_of() {
+    let nodes = in_memory_with::<String>(|_| {});
+    let owned = "owned".to_owned();
+    nodes[0].append(&owned).unwrap();
+    nodes[0].append(owned).unwrap();
+    nodes[0].append("text").unwrap();
+    shut_down(&nodes);
+    let nodes = in_memory_with::<Raw>(|_| {});
+    nodes[0].append("text").unwrap();
+    nodes[0].append(&b"slice"[..]).unwrap();
+    nodes[0].append(vec![1, 2]).unwrap();
+    nodes[0].append(Raw::default()).unwrap();
+    let read = nodes[0].read(1.., Consistency::Linearizable).unwrap();
+    let lengths: Vec<_> = read.entries.iter().map(|entry| entry.value.0.len()).collect();
+    assert_eq!(lengths, [4, 5, 2, 0]);
+    shut_down(&nodes);
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind")]
 enum Tagged {
