@@ -120,6 +120,43 @@ pub struct Config {
 
 impl Config {
     /// The defaults for `node` of the cluster of this key.
+    ///
+    /// From nothing to a cluster: a key is made once, and copied to every machine. Each node is configured with its own id and
+    /// directory and with the addresses of all, and makes its directory once. From then on it is only started.
+    ///
+    /// ```
+    /// use kontiki::{ClusterKey, Config, Error, LogOnly, RaftNode};
+    /// use std::path::Path;
+    ///
+    /// /// What every start of a node does. `first` is its very first one.
+    /// fn start(dir: &Path, node: u64, first: bool) -> Result<kontiki::BlockingHandle<String>, Error> {
+    ///     let key = ClusterKey::load(dir.join("cluster.key"))?;
+    ///     // One node; three have an entry each: (1, "a.example:7400"), (2, "b.example:7400"), (3, "c.example:7400").
+    ///     let mut config = Config::new(node, dir.join("data"), key, [(1, "127.0.0.1:0")]);
+    ///     config.segment_bytes = 16 << 20;
+    ///     if first {
+    ///         config.bootstrap()?;
+    ///     }
+    ///     Ok(RaftNode::<LogOnly<String>>::new(config)?.start()?.blocking())
+    /// }
+    ///
+    /// # fn main() -> Result<(), Error> {
+    /// # let dir = std::env::temp_dir().join(format!("kontiki-new-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&dir).unwrap();
+    /// // Once for the whole cluster; readable for its owner only.
+    /// ClusterKey::generate()?.save(dir.join("cluster.key"))?;
+    ///
+    /// let node = start(&dir, 1, true)?;
+    /// node.append("hello")?;
+    /// node.shutdown()?;
+    ///
+    /// let node = start(&dir, 1, false)?;
+    /// assert_eq!(node.append("again")?.last, 2);
+    /// # node.shutdown()?;
+    /// # std::fs::remove_dir_all(dir).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new<A: Into<String>>(
         node: u64,
