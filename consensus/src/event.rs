@@ -251,6 +251,8 @@ pub enum Note {
         mark: SuspectMark,
         /// The record that must be committed without it.
         record: Index,
+        /// Whether the voters that are not suspect are no majority: then nothing can be committed.
+        waits: bool,
     },
     /// For a leader: a follower is suspect no longer.
     PeerUnmarked {

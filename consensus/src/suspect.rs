@@ -208,10 +208,12 @@ impl Consensus {
             record,
             ..Trust::default()
         };
+        let waits = self.lacks_sound_majority();
         self.note(Note::PeerMarked {
             peer: from,
             mark,
             record,
+            waits,
         });
     }
 

@@ -12,10 +12,11 @@ use crate::{
     replica::{Door, OwnPlace, Place, Replica},
     shared::{Limits, Shared},
     storage::Storage,
+    suspect,
     turns::{Core, panic_text},
     worker::{MakeApplier, Worker},
 };
-use kontiki_consensus::{Incarnation, NodeId};
+use kontiki_consensus::{Incarnation, NodeId, SuspectMark};
 use kontiki_log::{Log, OsDisk, Recovered, Salts};
 use kontiki_node::{
     driver::Driver,
@@ -263,8 +264,11 @@ fn open<N: Network>(
         note,
         segments,
         torn_bytes,
+        suspect: damage,
     } = recovered;
-    if torn_bytes > 0 {
+    let suspect = restored.hard_state.suspect != SuspectMark::ZERO;
+    let suspect = suspect.then(|| suspect::found(shared.node, damage));
+    if torn_bytes > 0 && suspect.is_none() {
         tracing::info!(node = %shared.node, torn_bytes, "cut off a last write that was never acknowledged");
     }
     if let Some((_, members)) = restored.configurations.last() {
@@ -290,15 +294,11 @@ fn open<N: Network>(
     let network = join(&mut config, incarnation)?;
     let identity = config.identity(incarnation);
     let limits = config.session_limits();
-    Ok(Core::new(
-        shared.clone(),
-        identity,
-        driver,
-        log,
-        worker,
-        network,
-        limits,
-    ))
+    let mut core = Core::new(shared.clone(), identity, driver, log, worker, network, limits);
+    if let Some(why) = suspect {
+        core.begin_suspect(why);
+    }
+    Ok(core)
 }
 
 fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {

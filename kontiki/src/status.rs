@@ -95,6 +95,9 @@ pub struct Status {
     pub quarantined: Option<String>,
     /// The nodes whose state machines differ from this one's and a majority's.
     pub differing: Vec<u64>,
+    /// Why it gives no vote and counts for no majority, if so: its disk lost what it had promised. It is fed, and that ends once
+    /// a majority of the others has committed a record after the loss.
+    pub suspect: Option<String>,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
 }
@@ -125,6 +128,8 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// On a leader: Raft index up to which the other's log is known to be the same.
     pub matched: Option<u64>,
+    /// On a leader: whether the other is suspect (see [`Status::suspect`]) and counts for nothing.
+    pub suspect: bool,
 }
 
 /// As a string: an id is above what a number of JSON holds exactly.
@@ -151,6 +156,8 @@ pub(crate) struct Snapshot {
     fetches_snapshot: bool,
     quarantined: Option<String>,
     differing: Vec<NodeId>,
+    suspect: Option<String>,
+    suspects: Vec<NodeId>,
     stopped: Option<String>,
 }
 
@@ -181,12 +188,14 @@ impl Snapshot {
             fetches_snapshot: false,
             quarantined: None,
             differing: Vec::new(),
+            suspect: None,
+            suspects: Vec::new(),
             stopped: None,
         }
     }
 
-    /// Takes what changes with a turn; without an allocation unless the members have changed.
-    pub(crate) fn see(&mut self, driver: &Driver) {
+    /// Takes what changes with a turn; without an allocation unless the members have changed, or why it is suspect.
+    pub(crate) fn see(&mut self, driver: &Driver, suspect: Option<&str>) {
         let consensus = driver.consensus();
         self.role = consensus.role().into();
         self.term = consensus.term().0;
@@ -218,6 +227,11 @@ impl Snapshot {
         }
         self.differing.clear();
         self.differing.extend(driver.differing());
+        if self.suspect.as_deref() != suspect {
+            self.suspect = suspect.map(str::to_owned);
+        }
+        self.suspects.clear();
+        self.suspects.extend(consensus.suspects().map(|(node, ..)| node));
     }
 
     pub(crate) fn see_links(&mut self, links: BTreeMap<NodeId, Link>) {
@@ -251,6 +265,7 @@ impl Snapshot {
             fetches_snapshot: self.fetches_snapshot,
             quarantined: self.quarantined.clone(),
             differing: self.differing.iter().map(|id| id.0).collect(),
+            suspect: self.suspect.clone(),
             stopped: self.stopped.clone(),
         }
     }
@@ -263,6 +278,7 @@ impl Snapshot {
             connected: link.connected && self.stopped.is_none(),
             last_error: link.last_error.clone(),
             matched: matched.map(|(_, index)| index.0),
+            suspect: self.suspects.contains(&id),
         }
     }
 }

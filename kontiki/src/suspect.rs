@@ -16,9 +16,15 @@ pub(crate) fn words(loss: Loss) -> String {
     }
 }
 
+/// This node was found to be suspect when it started: by what its log says of its end, or by the mark that was there already.
+pub(crate) fn found(node: NodeId, damage: Option<String>) -> String {
+    let why = damage.unwrap_or_else(|| "the mark of an earlier loss is on its disk".to_owned());
+    tracing::error!(%node, "node {node} is suspect: {why}; {WAY_BACK}");
+    why
+}
+
 /// This node has marked itself.
-pub(crate) fn marked(node: NodeId, loss: Loss) {
-    let why = words(loss);
+pub(crate) fn marked(node: NodeId, why: &str) {
     tracing::error!(%node, "node {node} is suspect, for {why}; {WAY_BACK}");
 }
 
@@ -36,12 +42,18 @@ pub(crate) fn loss_proven(node: NodeId, peer: NodeId, matched: Index) {
 }
 
 /// This leader has heard a mark.
-pub(crate) fn peer_marked(node: NodeId, peer: NodeId, record: Index) {
+pub(crate) fn peer_marked(node: NodeId, peer: NodeId, record: Index, waits: bool) {
     tracing::error!(
         %node, %peer,
         "node {peer} is suspect, for it has lost what it had promised, and is fed anew; until record {record} is committed \
          without it, {WAY_BACK}"
     );
+    if waits {
+        tracing::error!(
+            %node,
+            "the nodes that are not suspect are no majority: nothing can be committed, and the cluster waits, for an operator alone can decide what is given up"
+        );
+    }
 }
 
 /// This leader has cleared a node.

@@ -111,6 +111,8 @@ struct Outside<N> {
     /// Where appends take effect once, if they are to.
     once: Once,
     readers: Arc<Readers>,
+    /// Why this node is suspect, if it is.
+    suspect: Option<String>,
     /// The moment of this turn.
     now: Time,
     /// Empty between turns: kept for its memory.
@@ -139,6 +141,7 @@ impl<N: Network> Core<N> {
             reading: Reading::new(shared.signal.clone()),
             asking: Asking::new(shared.signal.clone()),
             network,
+            suspect: None,
             calls: Calls::default(),
             once: Once::new(open_max(&limits)),
             readers: shared.readers.clone(),
@@ -418,9 +421,14 @@ impl<N: Network> Core<N> {
         }
     }
 
+    /// It begins suspect, for this reason.
+    pub(crate) fn begin_suspect(&mut self, why: String) {
+        self.outside.suspect = Some(why);
+    }
+
     fn publish(&mut self, now: Time) {
         let mut status = self.shared.status();
-        status.see(&self.driver);
+        status.see(&self.driver, self.outside.suspect.as_deref());
         if self.links_seen == Time::ZERO || now.since(self.links_seen) > LINKS_AGE {
             self.links_seen = now;
             let members = self.driver.consensus().configuration().members();
@@ -526,10 +534,19 @@ impl<N: Network> Ports for Outside<N> {
                 tracing::info!(%node, %term, ?role, leader, "role");
             }
             Note::SteppedDown(why) => tracing::warn!(%node, why, "stepped down"),
-            Note::Marked { loss, .. } => suspect::marked(node, *loss),
-            Note::Unmarked { record, .. } => suspect::unmarked(node, *record),
+            Note::Marked { loss, .. } => {
+                let why = suspect::words(*loss);
+                suspect::marked(node, &why);
+                self.suspect = Some(why);
+            }
+            Note::Unmarked { record, .. } => {
+                suspect::unmarked(node, *record);
+                self.suspect = None;
+            }
             Note::LossProven { peer, matched } => suspect::loss_proven(node, *peer, *matched),
-            Note::PeerMarked { peer, record, .. } => suspect::peer_marked(node, *peer, *record),
+            Note::PeerMarked {
+                peer, record, waits, ..
+            } => suspect::peer_marked(node, *peer, *record, *waits),
             Note::PeerUnmarked { peer } => suspect::peer_unmarked(node, *peer),
             other => tracing::debug!(%node, note = ?other, "note"),
         }

@@ -47,8 +47,12 @@ pub struct Recovered {
     pub note: Option<SnapshotHeader>,
     /// How the group stood when each segment was begun, in order.
     pub segments: Vec<SegmentStart>,
-    /// Bytes of a torn, never acknowledged last write that were cut off; zero after a clean stop.
+    /// Bytes of a damaged last write that were cut off; zero after a clean stop. It was torn and never acknowledged, unless
+    /// `suspect` says otherwise.
     pub torn_bytes: u64,
+    /// What was found if the last write had been synced and was damaged since: then the node has got a mark, which
+    /// is on disk and in `restored`.
+    pub suspect: Option<String>,
 }
 
 /// How a group stood when a segment was begun: where a log may be cut so that a whole file goes. The records before

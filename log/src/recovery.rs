@@ -11,15 +11,18 @@
 //! gets, for a sync of theirs may have failed: so the last frame, of which alone that can be true, is written
 //! once more before anything counts on it.
 
+mod repair;
+mod rot;
+
 use crate::api::{LogError, LogOptions, Recovered, SegmentStart};
-use crate::blocking::{clear, list, open, perform, read, remove, sync_directory, write};
+use crate::blocking::{list, open, perform, read, sync_directory};
 use crate::create::holds_log;
-use crate::disk::{Disk, DiskError, Op};
+use crate::disk::{Disk, Op};
 use crate::group::{Group, can_follow};
 use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
-use crate::log::{Active, Log, Place, Segments, index_of, segment_header};
+use crate::log::{Log, Place, Segments, index_of, segment_header};
 use crate::replay::Replay;
-use crate::room::{Room, Spare, is_full};
+use crate::room::Room;
 use crate::salts::Salts;
 use crate::scan::{Behind, Scan, Segment};
 use crate::snapshots::{self, Snapshots};
@@ -29,7 +32,8 @@ use kontiki_consensus::{GroupId, LogId, NodeId, Position, Restored};
 use kontiki_wire::frame::{FrameError, FrameHeader};
 use kontiki_wire::segment::{SegmentError, SegmentHeader};
 use kontiki_wire::{ClusterId, Identity, Salt};
-use std::collections::{BTreeMap, VecDeque};
+use rot::Damage;
+use std::collections::BTreeMap;
 
 impl<D: Disk> Log<D> {
     /// Opens the log of a node and recovers what it held. What nobody can guess comes from `chance`.
@@ -49,10 +53,11 @@ impl<D: Disk> Log<D> {
         let mut opening = Opening::new(&mut disk, cluster, node, &options)?;
         let (last, spares) = opening.replay()?;
         let (last, spares) = opening.begun(last, spares, &mut chance)?;
-        let end = opening.examine_end(&last, &spares)?;
+        let mut end = opening.examine_end(&last, &spares)?;
         opening.check_beginning()?;
         let (snapshots, note) = snapshots::open(opening.disk, cluster)?;
         let newest = opening.check_snapshots(&snapshots)?;
+        let suspect = opening.mark_rot(&last, &mut end, &mut chance)?;
         let active = opening.repair_end(&last, &end)?;
         let spares = opening.repair_spares(spares, &end)?;
         opening.repair_rest()?;
@@ -77,6 +82,7 @@ impl<D: Disk> Log<D> {
             note,
             segments,
             torn_bytes,
+            suspect,
         };
         let room = Room::new(options.segment_bytes, spares);
         Ok((
@@ -122,6 +128,10 @@ struct End {
     last: Option<FrameHeader>,
     /// It was cut.
     is_cut: bool,
+    /// Where the frame behind it is damaged, if the header of that is sound.
+    damage: Option<Damage>,
+    /// Where the room for frames ends, in bytes.
+    room: u64,
     /// Where it ends, in bytes; where the header of the segment does, if there is none.
     offset: u64,
     /// What is to be overwritten with zeros: segment, from, to.
@@ -447,6 +457,7 @@ impl<'a, D: Disk> Opening<'a, D> {
         };
         let (mut is_cut, mut lost, mut torn_bytes) = (false, 0, 0);
         let torn_end = torn.as_ref().map(|t| t.kept.end() + t.lost);
+        let damage = torn.as_ref().map(Damage::of);
         if let Some(torn) = torn.filter(|t| !t.kept.parts.is_empty()) {
             self.replay.apply(&torn.kept, stride(last.bytes), &torn.contents);
             (is_cut, lost) = (true, torn.lost);
@@ -480,6 +491,8 @@ impl<'a, D: Disk> Opening<'a, D> {
         Ok(End {
             last: frame,
             is_cut,
+            damage,
+            room: to,
             offset: end,
             dirty,
             torn_bytes: torn_bytes.max(lost),
@@ -504,88 +517,6 @@ impl<'a, D: Disk> Opening<'a, D> {
         }
         Ok(all)
     }
-
-    /// Cuts what is torn, and makes certain of the last frame.
-    fn repair_end(&mut self, segment: &Segment, end: &End) -> Result<Active, LogError> {
-        let file = segment.file;
-        for (_, from, to) in end.dirty.iter().filter(|(number, ..)| *number == segment.number) {
-            clear(self.disk, file, *from, *to)?;
-        }
-        if let Some(header) = self.header.take() {
-            write(self.disk, file, 0, vec![header.encode()])?;
-        }
-        // The first frame was written with the header of the segment.
-        let offset = end.last.as_ref().map_or(0, |f| f.offset);
-        let from = if offset <= SECTOR { 0 } else { offset };
-        let bytes = read(self.disk, file, from, end.offset - from)?;
-        let buffers = match &end.last {
-            // Only its header changes, and that is one sector: the frame is as it was or as it is to be.
-            Some(header) if end.is_cut => {
-                let start = (offset - from) as usize;
-                let body = bytes.slice(start + header.header_len as usize..);
-                vec![bytes.slice(..start), header.encode(self.identity.cluster), body]
-            }
-            _ => vec![bytes],
-        };
-        write(self.disk, file, from, buffers)?;
-        let Segment {
-            number, bytes, was, ..
-        } = *segment;
-        Ok(Active {
-            number,
-            file,
-            bytes,
-            offset: align(end.offset),
-            was,
-            salt: segment.salt.unwrap_or_default(),
-            next_salt: self.next_salt,
-        })
-    }
-
-    /// Makes the segments behind the last ready for use. Those of another length than is wanted now are removed,
-    /// the last first, so that there is never a gap.
-    fn repair_spares(&mut self, mut spares: Vec<Segment>, end: &End) -> Result<VecDeque<Spare>, LogError> {
-        let fitting = spares
-            .iter()
-            .take_while(|s| s.bytes == self.options.segment_bytes)
-            .count();
-        for odd in spares.drain(fitting..).rev() {
-            perform(self.disk, Op::Close { file: odd.file })?;
-            remove(self.disk, odd.name())?;
-            sync_directory(self.disk, FOLDER)?;
-        }
-        for spare in &spares {
-            for (_, from, to) in end.dirty.iter().filter(|(number, ..)| *number == spare.number) {
-                clear(self.disk, spare.file, *from, *to)?;
-            }
-        }
-        let spare = |s: Segment| Spare {
-            number: s.number,
-            file: s.file,
-            bytes: s.bytes,
-            was: s.was,
-        };
-        Ok(spares.into_iter().map(spare).collect())
-    }
-
-    /// Removes what was never finished, and gives full segments the indexes they lack.
-    fn repair_rest(&mut self) -> Result<(), LogError> {
-        for name in std::mem::take(&mut self.unfinished) {
-            // Where there is no room for a removal it is made way for when its name is needed.
-            unless_full(remove(self.disk, name).and_then(|()| sync_directory(self.disk, FOLDER)))?;
-        }
-        for (number, offset, index) in std::mem::take(&mut self.indexes) {
-            let (file, _) = open(self.disk, segment_name(number))?;
-            unless_full(write(self.disk, file, offset, vec![index]))?;
-            perform(self.disk, Op::Close { file })?;
-        }
-        Ok(())
-    }
-}
-
-/// Lack of room is no reason not to start.
-fn unless_full(result: Result<(), DiskError>) -> Result<(), DiskError> {
-    result.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
 }
 
 /// Two numbers that do not follow each other.

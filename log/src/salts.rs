@@ -2,6 +2,7 @@
 //!
 //! Invariant: a salt is never told to anybody, so that from a seed that nobody can guess follow salts that nobody can guess.
 
+use kontiki_consensus::SuspectMark;
 use kontiki_wire::Salt;
 
 /// The salts of the segments that one process begins (`SplitMix64`).
@@ -15,6 +16,12 @@ impl Salts {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
+    }
+
+    /// A mark for a node that has lost something. It is told to other nodes: so only half of what two draws give.
+    pub(crate) fn mark(&mut self) -> SuspectMark {
+        let (high, low) = (self.draw().0 >> 32, self.draw().0 >> 32);
+        SuspectMark((high << 32 | low).max(1))
     }
 
     /// The next one.

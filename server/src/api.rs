@@ -60,6 +60,9 @@ pub(crate) struct NodeStatus {
     /// What clients hold of it over HTTP.
     #[serde(default)]
     pub(crate) http: Option<HttpStatus>,
+    /// Why it counts for no majority, if so.
+    #[serde(default)]
+    pub(crate) suspect: Option<String>,
     /// Why it stopped itself, if it did.
     pub(crate) stopped: Option<String>,
     /// How many of its log lines were lost because its standard error was not read.
@@ -99,6 +102,9 @@ pub(crate) struct PeerStatus {
     pub(crate) last_error: Option<String>,
     /// Raft index up to which its log is known to match; only a leader knows.
     pub(crate) matched: Option<u64>,
+    /// Whether it is suspect and counts for nothing; only a leader knows.
+    #[serde(default)]
+    pub(crate) suspect: bool,
 }
 
 impl From<kontiki::Status> for NodeStatus {
@@ -119,6 +125,7 @@ impl From<kontiki::Status> for NodeStatus {
             quarantined: status.quarantined,
             differing: status.differing,
             http: None,
+            suspect: status.suspect,
             stopped: status.stopped,
             log_lines_lost: logging::lost(),
         }
@@ -133,6 +140,7 @@ impl From<kontiki::PeerStatus> for PeerStatus {
             connected,
             last_error,
             matched,
+            suspect,
             ..
         } = peer;
         Self {
@@ -141,6 +149,7 @@ impl From<kontiki::PeerStatus> for PeerStatus {
             connected,
             last_error,
             matched,
+            suspect,
         }
     }
 }

@@ -46,6 +46,7 @@ struct More {
     peers: Vec<crate::api::PeerStatus>,
     quarantined: Option<String>,
     differing: Vec<u64>,
+    suspect: Option<String>,
     stopped: Option<String>,
     log_lines_lost: u64,
 }
@@ -146,6 +147,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
         peers,
         quarantined,
         differing,
+        suspect,
         stopped,
         log_lines_lost,
         ..
@@ -168,6 +170,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
             peers,
             quarantined,
             differing,
+            suspect,
             stopped,
             log_lines_lost,
         }),
@@ -182,6 +185,12 @@ fn print(lines: &[Line]) -> String {
         if let Some(why) = line.more.as_ref().and_then(|more| more.quarantined.as_ref()) {
             say!("kontiki: node {} is quarantined: {why}", cell(line.node));
         }
+        if let Some(why) = line.more.as_ref().and_then(|more| more.suspect.as_ref()) {
+            say!(
+                "kontiki: node {} is suspect and counts for no majority until the others have committed without it: {why}",
+                cell(line.node)
+            );
+        }
         if let Some(lost) = line
             .more
             .as_ref()
@@ -191,12 +200,15 @@ fn print(lines: &[Line]) -> String {
             let node = cell(line.node);
             say!("kontiki: node {node} has lost {lost} lines of its log: nobody reads its standard error");
         }
-        for peer in line
-            .more
-            .iter()
-            .flat_map(|more| &more.peers)
-            .filter(|peer| !peer.connected)
-        {
+        let peers = line.more.iter().flat_map(|more| &more.peers);
+        for peer in peers.clone().filter(|peer| peer.suspect) {
+            say!(
+                "kontiki: node {}, the leader, knows that node {} is suspect",
+                cell(line.node),
+                peer.node
+            );
+        }
+        for peer in peers.filter(|peer| !peer.connected) {
             let why = peer.last_error.as_deref().unwrap_or("no connection yet");
             say!(
                 "kontiki: node {} has no connection to node {}: {why}",
@@ -252,6 +264,7 @@ mod tests {
             peers: Vec::new(),
             quarantined: None,
             differing: Vec::new(),
+            suspect: None,
             stopped: None,
             log_lines_lost: 0,
         };

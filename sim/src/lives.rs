@@ -33,6 +33,11 @@ impl World {
         self.checks
             .counters
             .hit_if(recovered.torn_bytes > 0, Sometimes::TornTailCut);
+        ensure(
+            recovered.suspect.is_none(),
+            "a torn write is not taken for one that rotted",
+            || format!("{id:?}: {:?}", recovered.suspect),
+        )?;
         self.checks.reopened(id, &recovered.restored)?;
         self.opened += 1;
         self.openings[node] = Some(Opening {

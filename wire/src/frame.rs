@@ -50,7 +50,7 @@ pub struct FrameHeader {
 }
 
 /// What a frame does in one group, in this order: term and vote, truncation or installation, records, purge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FramePart {
     /// The group.
     pub group: GroupId,
@@ -105,6 +105,13 @@ impl FrameHeader {
     #[must_use]
     pub const fn len_of(parts: usize) -> usize {
         FIXED_BYTES + parts * PART_BYTES
+    }
+
+    /// Whether these bytes begin as a frame does, but for one byte: what is not even that is no frame with one bad bit.
+    #[must_use]
+    pub fn is_nearly(bytes: &[u8]) -> bool {
+        let same = bytes.iter().zip(MAGIC).filter(|(byte, magic)| *byte == magic);
+        same.count() + 1 >= MAGIC.len()
     }
 
     /// Length of the body.

@@ -7,6 +7,7 @@
 //! is seen, and a rotten payload does not hide which record it was; no length is believed before
 //! it is checked.
 
+mod bit;
 mod builder;
 mod control;
 mod decode;
@@ -17,6 +18,7 @@ mod trim;
 
 pub(crate) use control::{configuration_payload, decode_configuration};
 
+pub use bit::is_one_bit_off;
 pub use builder::{Full, RunBuilder, encode_run, run_bytes};
 pub use decode::{decode_prefix, decode_runs};
 pub use header::{Kind, RecordHeader};

@@ -198,6 +198,10 @@ pub(super) struct Node {
     pub(super) full: bool,
     pub(super) failed: Option<String>,
     pub(super) torn_bytes: u64,
+    /// Whether the last write was found to be rotten at the last start.
+    pub(super) suspect: bool,
+    /// An attempt to open it that was broken off may have marked it.
+    pub(super) may_be_marked: bool,
     /// Those on disk, as far as the node has been told.
     pub(super) snapshots: Vec<LogId>,
 }
@@ -218,6 +222,8 @@ impl Node {
             full: false,
             failed: None,
             torn_bytes: 0,
+            suspect: false,
+            may_be_marked: false,
             snapshots: Vec::new(),
         };
         node.reopen();
@@ -236,6 +242,8 @@ impl Node {
             full: false,
             failed: None,
             torn_bytes: 0,
+            suspect: false,
+            may_be_marked: false,
             snapshots: self.snapshots.clone(),
         }
     }
@@ -397,6 +405,7 @@ impl Node {
         state.must_be(&found);
         assert_eq!(found.incarnation, Incarnation(77));
         self.torn_bytes = found.torn_bytes;
+        self.suspect = found.suspect.is_some();
         self.snapshots = found.snapshots.iter().map(|f| f.header.base.last).collect();
         self.durable = state.clone();
         self.written = state;
@@ -406,9 +415,13 @@ impl Node {
         Ok(())
     }
 
-    /// The latest state that a crash can have left and that was found.
+    /// The latest state that a crash can have left and that was found. What is found to be rotten gives a mark beside that.
     fn left_by(&self, found: &Recovered) -> Option<State> {
         let mut state = self.durable.clone();
+        let mark = found.restored.hard_state.suspect;
+        if found.suspect.is_some() || self.may_be_marked {
+            state.hard_state.suspect = mark;
+        }
         let mut result = None;
         // A purge may be there though something before it is not: it was committed long before.
         let mut bases = vec![state.base.clone()];
@@ -432,6 +445,9 @@ impl Node {
                     .filter(|b| b.last.index <= state.end().0.index),
             );
             state.hard_state = write.hard_state.unwrap_or(state.hard_state);
+            if found.suspect.is_some() || self.may_be_marked {
+                state.hard_state.suspect = mark;
+            }
             look(&state, &bases);
             if let Some(from) = write.truncate {
                 state.records.truncate(state.place(from));

@@ -14,4 +14,5 @@ mod readers;
 mod refusals;
 mod scratch;
 mod sessions;
+mod suspect;
 mod tail;
