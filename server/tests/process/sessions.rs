@@ -84,7 +84,8 @@ fn outcome_under_a_key_is_that_of_the_key_whatever_the_last_attempt_came_to() {
     };
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     others.iter().for_each(|id| cluster.signal(*id, "STOP"));
-    let (_, first) = attempt("100ms", &key(&session, 1));
+    // Long enough for a slow machine to place it in the log.
+    let (_, first) = attempt("3s", &key(&session, 1));
     assert_eq!(first["outcome"], "unknown", "{first}");
     // Until it has noticed that it leads nobody any more, it may be waited for; then it is refused.
     until("an attempt that is refused", || {
