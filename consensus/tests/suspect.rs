@@ -136,6 +136,19 @@ fn a_server_whose_leader_names_more_than_it_holds_marks_itself_before_it_answers
 }
 
 #[test]
+fn a_vote_that_waits_for_the_disk_does_not_leave_once_a_loss_is_known() {
+    let mut cluster = alone(3, &[]);
+    cluster.server(N1).slow = true;
+    sleep(&mut cluster, 1_000);
+    assert_eq!(hear(&mut cluster, 2, 5, vote_request(id(9, 4))), []);
+    let lost = append_to(standing(0, NONE, Verdict::Lost), id(1, 0), 0, 1, vec![]);
+    assert_eq!(hear(&mut cluster, 2, 5, lost), []);
+    cluster.persist(N1);
+    cluster.persist(N1);
+    assert_eq!(marks(&said(&mut cluster)), [mark_of(&cluster)], "the vote stays");
+}
+
+#[test]
 fn a_server_that_holds_what_its_leader_names_marks_nothing() {
     let mut cluster = alone(3, &[2, 2]);
     let call = append_to(standing(3, NONE, Verdict::None), id(3, 2), 0, 1, vec![]);
