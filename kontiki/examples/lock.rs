@@ -2,8 +2,8 @@
 //! that another has the lock by now. No lock service can prevent that, but each loan has a number that is higher than all
 //! before it, and a storage that has seen a higher one refuses the sleeper.
 //!
-//! Time is the leader's, from the log ([`At::leader_time`]): the same on every node, and it never goes back. `apply` looks
-//! at no clock.
+//! Time is the cluster's clock, from the log ([`At::clock_seconds`]): the same on every node, it never goes back, and no node
+//! whose date is wrong moves it. `apply` looks at no clock.
 //!
 //! ```text
 //! cargo run --example lock
@@ -30,7 +30,7 @@ struct Loan {
     owner: String,
     /// Fencing token: higher than that of every earlier loan of any lock.
     token: u64,
-    /// The loan ends at this time of the leader, in ns since 1970.
+    /// The loan ends in this second of the cluster's clock.
     ends: u64,
 }
 
@@ -64,7 +64,7 @@ impl StateMachine for Locks {
     type Answer = Option<Loan>;
 
     fn apply(&mut self, at: &At, command: Command) -> Self::Output {
-        let now = at.leader_time;
+        let now = u64::from(at.clock_seconds);
         match command {
             Command::Acquire { name, owner, ttl } => self.acquire(now, name, owner, ttl),
             Command::Renew { name, token, ttl } => {
@@ -97,7 +97,7 @@ impl StateMachine for Locks {
 impl Locks {
     fn acquire(&mut self, now: u64, name: String, owner: String, ttl: Duration) -> Result<Loan, Refused> {
         if let Some(loan) = self.lent.get(&name).filter(|loan| now < loan.ends) {
-            let (by, left) = (loan.owner.clone(), Duration::from_nanos(loan.ends - now));
+            let (by, left) = (loan.owner.clone(), Duration::from_secs(loan.ends - now));
             return Err(Refused::Held { by, left });
         }
         self.last_token += 1;
@@ -115,8 +115,10 @@ impl Locks {
     }
 }
 
+/// The second in which a loan of this length has certainly run out: the clock counts whole seconds.
 fn after(now: u64, ttl: Duration) -> u64 {
-    now.saturating_add(u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX))
+    let whole = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+    now.saturating_add(whole).saturating_add(1)
 }
 
 /// What the lock protects: it remembers the highest token and takes nothing from a lower one.

@@ -103,7 +103,8 @@ pub struct Config {
     /// again; a log that keeps everything has the disk fill as many new bytes with zeros as it takes in, which costs throughput under
     /// full load.
     pub retention_bytes: Option<u64>,
-    /// How old, by the leaders' clocks, the entries of a log without a state machine are at least when they are forgotten. At
+    /// How old the entries of a log without a state machine are at least when they are forgotten: so much time has passed under
+    /// leaders of the cluster, whatever the dates of its nodes are; a change of leader may cost up to a minute of it. At
     /// least 1 s; `None`, the default, keeps everything. Where both are set, what either lets go goes.
     pub retention_age: Option<Duration>,
     /// Turns leases on ([`Consistency::Lease`](crate::Consistency)): by how many millionths one node's clock may run faster than

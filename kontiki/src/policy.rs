@@ -15,7 +15,7 @@ pub struct SnapshotPolicy {
     pub bytes: Option<u64>,
     /// Once so many commands were applied since the last one. From 1; not unless set.
     pub entries: Option<u64>,
-    /// Once the last one is so old by the leader's time, and there is anything new. From 1 s; not unless set.
+    /// Once the last one is so old, by the time that has passed under leaders of the cluster, and there is anything new. From 1 s; not unless set.
     pub age: Option<Duration>,
     /// So many bytes of the log before a snapshot stay, in whole files, so that a node that was away for a moment is sent
     /// the log and not the whole state; with 0 all of it goes. 64 MiB unless set.

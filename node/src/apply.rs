@@ -338,11 +338,13 @@ impl Driver {
         for run in runs {
             meta.take(run, outputs, changes);
         }
+        self.clock.see(meta.sessions.clock());
         for key in &changes.answered {
             self.waiters.lands_in_session(*key);
         }
         self.waiters.opened_up_to(meta.at.index);
         self.counts.expired += changes.gone.len() as u64;
+        self.counts.evicted += changes.evicted;
         if let Some(point) = changes.trim
             && !*machine
         {
@@ -354,6 +356,7 @@ impl Driver {
             self.compare.passed(Compared { digest, ..*compared }, *position);
         }
         changes.clear();
+        self.see_ages();
     }
 
     /// Whether this very record is applied; `None` if the log has forgotten what stood there.

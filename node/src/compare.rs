@@ -234,7 +234,7 @@ impl Driver {
             return;
         }
         let mut builder = RunBuilder::new(self.config.identity.cluster, self.config.group, admission);
-        if builder.push_compare(self.stamp(now)).is_ok()
+        if builder.push_compare(self.stamp()).is_ok()
             && let Some(run) = builder.finish()
         {
             self.compare.next = now.after(interval);

@@ -69,6 +69,8 @@ pub struct Counts {
     pub resumed: u64,
     /// Sessions that ended because they were silent for too long, or had to make room.
     pub expired: u64,
+    /// Those among them that had to make room.
+    pub evicted: u64,
     /// Nodes whose state machine was found to differ from this one's and a majority's.
     pub differing: u64,
     /// This node's state machine was found to differ from a majority's.
@@ -110,8 +112,8 @@ pub struct Driver {
     pub(crate) reads: Reads,
     pub(crate) applied: Applied,
     pub(crate) snapshots: Snapshots,
-    /// The latest time a leader put into a record, ns since 1970: what the next one may not go behind.
-    pub(crate) leader_time: u64,
+    /// The date in the last record that has one, ns since 1970: for people, nothing is decided by it.
+    pub(crate) date: u64,
     pub(crate) clock: Clock,
     pub(crate) counts: Counts,
     pub(crate) compare: Compare,
@@ -142,8 +144,8 @@ impl Driver {
             reads: Reads::new(seed),
             applied: Applied::default(),
             snapshots: Snapshots::default(),
-            leader_time: 0,
-            clock: Clock::new(now),
+            date: 0,
+            clock: Clock::new(now, config.consensus.election_timeout_max),
             counts: Counts::default(),
             compare: Compare::new(config.compare, now),
             retry_room: None,
@@ -151,7 +153,7 @@ impl Driver {
             next_sweep: now,
             config,
         };
-        this.see_times(now, &tail);
+        this.see_times(&tail);
         this
     }
 
@@ -172,6 +174,7 @@ impl Driver {
             this.stopped = Some(MachineError::new(what).to_string());
         }
         let quarantined = meta.quarantined;
+        this.clock.see(meta.sessions.clock());
         this.applied = Applied::with_machine(meta);
         if quarantined > Index::ZERO {
             this.quarantine_again(now, quarantined);
@@ -180,8 +183,9 @@ impl Driver {
     }
 
     /// Handles everything in `inbox`, and whatever is due at `now`. Gives the time of the next call, at
-    /// the latest. `wall` is the date in ns since 1970, for display and leader time only.
+    /// the latest. `wall` is the date in ns since 1970, for people only.
     pub fn turn(&mut self, now: Time, wall: u64, inbox: &mut Vec<Input>, ports: &mut impl Ports) -> Time {
+        self.clock.pass(now);
         for input in inbox.drain(..) {
             self.take(now, input, ports);
         }
@@ -323,7 +327,7 @@ impl Driver {
         let group = self.config.group;
         match output {
             Output::Persist(write) => {
-                self.see_times(now, &write.runs);
+                self.see_times(&write.runs);
                 ports.persist(group, write);
             }
             Output::Send(message) => ports.send(group, message.to, PeerMessage::Raft(message)),
@@ -358,7 +362,9 @@ impl Driver {
     /// A new term, role or leader: what the old one still owes is given up soon, what waited for one may go on.
     fn role_changed(&mut self, now: Time, ports: &mut impl Ports) {
         let term = self.consensus.term();
-        if self.consensus.leader() == Some(self.node()) {
+        let leads = self.consensus.leader() == Some(self.node());
+        self.clock.lead(leads);
+        if leads {
             self.taken.begin(term);
         } else {
             self.waiters.forget_in_flight();
@@ -380,6 +386,7 @@ impl Driver {
         self.resend_forwards(now, ports);
         self.ask_overdue(now);
         self.retain(now);
+        self.record_clock(now);
         self.propose_compare(now);
         self.pursue_dispute(now, ports);
         self.pursue_resync(now, ports);

@@ -32,8 +32,13 @@ pub struct At {
     pub raft_index: u64,
     /// The term it was appended in.
     pub term: u64,
-    /// The leader's date when it was appended, ns since 1970; it never goes back from one entry to the next.
-    pub leader_time: u64,
+    /// The cluster's clock when it was appended, in seconds: the time that has passed under the cluster's leaders. It never
+    /// goes back from one entry to the next, time without a leader does not pass, and no node's date moves it: what lasts for
+    /// a time is to be measured by it. It counts whole seconds: what lasts `n` seconds is certainly over at `n + 1` more.
+    pub clock_seconds: u32,
+    /// The leader's date when it was appended, ns since 1970: for people. It is what one node's clock shows: where that is
+    /// wrong it is wrong, and then it may go back from one entry to the next. Nothing is to be decided by it.
+    pub date_ns: u64,
     /// The schema of the program that appended it, a number of the application's own; zero unless it says.
     pub schema: u32,
 }

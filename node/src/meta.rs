@@ -59,6 +59,8 @@ pub(crate) struct Changes {
     changed: Vec<u64>,
     /// Sessions that are over.
     pub(crate) gone: Vec<u64>,
+    /// How many of them had to make room for another.
+    pub(crate) evicted: u64,
     /// Where the log is to be trimmed.
     pub(crate) trim: Option<TrimPoint>,
     /// What was known behind each record by which replicas compare themselves, and the last user entry up to it.
@@ -72,6 +74,7 @@ impl Changes {
     pub(crate) fn clear(&mut self) {
         self.changed.clear();
         self.gone.clear();
+        self.evicted = 0;
         self.answered.clear();
         self.compared.clear();
         self.trim = None;
@@ -188,7 +191,9 @@ impl Meta {
         match (header.kind, header.in_session()) {
             (Kind::Session, _) => {
                 let limits = SessionLimits::of(payload).unwrap_or_default();
+                let before = changes.gone.len();
                 self.sessions.open(index, limits, &mut changes.gone);
+                changes.evicted += (changes.gone.len() - before) as u64;
                 changes.changed.push(index);
             }
             (_, Some(of)) => {

@@ -6,6 +6,7 @@
 //! in another.
 
 use crate::{
+    clock::date_after,
     driver::Driver,
     ports::Ports,
     request::{Failure, Reply, Token},
@@ -111,8 +112,8 @@ impl Driver {
         gathered: &mut Gathered,
         ports: &mut impl Ports,
     ) {
-        self.leader_time = self.leader_time.max(wall);
-        let stamp = self.stamp(now);
+        self.date = date_after(self.date, wall);
+        let stamp = self.stamp();
         let (cluster, group) = (self.config.identity.cluster, self.config.group);
         let (records, bytes) = (gathered.list.len(), gathered.bytes);
         let mut builder = RunBuilder::with_capacity(cluster, group, admission, records, bytes);
@@ -154,10 +155,10 @@ impl Driver {
     }
 
     /// When a record that is made now was made.
-    pub(crate) fn stamp(&self, now: Time) -> Stamp {
+    pub(crate) fn stamp(&self) -> Stamp {
         Stamp {
-            leader_time: self.leader_time,
-            clock: self.clock.second(now).max(self.applied.meta.sessions.clock()),
+            leader_time: self.date,
+            clock: self.second(),
         }
     }
 
@@ -379,11 +380,13 @@ impl Driver {
             .map_or(self.config.sessions.ttl, |row| row.ttl())
     }
 
-    /// Remembers the times of what is being written, so that a later leader does not go behind them.
-    pub(crate) fn see_times(&mut self, now: Time, runs: &[Run]) {
+    /// Remembers the times of what is being written, for a leader goes on from there.
+    pub(crate) fn see_times(&mut self, runs: &[Run]) {
         let Stamp { leader_time, clock } = stamp_of(runs);
-        self.leader_time = self.leader_time.max(leader_time);
-        self.clock.see(clock, now);
+        if leader_time > 0 {
+            self.date = leader_time;
+        }
+        self.clock.see(clock);
     }
 }
 

@@ -121,6 +121,11 @@ impl Sessions {
         self.clock
     }
 
+    /// The first second in which a session is forgotten, if there is any.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        self.by_expiry.first().map(|(expires, _)| *expires)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }

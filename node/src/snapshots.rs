@@ -15,7 +15,7 @@ mod note;
 mod serve;
 mod take;
 
-use crate::{driver::Driver, machine::MetaRows, meta::Meta, ports::Ports};
+use crate::{clock::is_older, driver::Driver, machine::MetaRows, meta::Meta, ports::Ports};
 use bytes::Bytes;
 use kontiki_consensus::{Base, Event, Index, LogId, NodeId, Position, Term, Time};
 use kontiki_log::{SegmentStart, SnapshotCommand, SnapshotEvent, SnapshotFile};
@@ -23,13 +23,18 @@ use kontiki_wire::record::{RunBuilder, TrimPoint};
 use kontiki_wire::snapshot::SnapshotHeader;
 use std::collections::{BTreeMap, VecDeque};
 
+/// Of how many segments, the newest ones, a note says when they began: by those before nothing is decided that these do not
+/// decide first.
+const AGES_MAX: usize = 4096;
+
 /// How much of the log is kept, and how snapshots are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotConfig {
     /// At least so many bytes of segments stay on disk, and about as many at most, besides one more segment; `None`
     /// keeps everything. The leader's setting counts.
     pub retain_bytes: Option<u64>,
-    /// Entries older than this, in ns of leader time, compared with the newest entry, may go; `None` keeps everything.
+    /// Entries older than this, in ns of the cluster's clock, may go; `None` keeps everything. Time without a leader does not
+    /// make them older, and no date does.
     /// Where both are set, what either lets go goes.
     pub retain_age: Option<u64>,
     /// With a machine: a snapshot is taken once so many bytes of records were applied since the last one, and at least as
@@ -37,7 +42,7 @@ pub struct SnapshotConfig {
     pub snapshot_bytes: Option<u64>,
     /// The same once there are so many entries since.
     pub snapshot_entries: Option<u64>,
-    /// The same once the last one is so old, in ns of leader time, and there is anything new.
+    /// The same once the last one is so old, in ns of the cluster's clock, and there is anything new.
     pub snapshot_age: Option<u64>,
     /// So many bytes of the log before a snapshot of a machine stay, in whole files, for followers that are a little
     /// behind; with 0 all of it goes.
@@ -83,8 +88,8 @@ pub(crate) struct Snapshots {
     serving: serve::Serving,
     own: take::Own,
     notes: note::Notes,
-    /// Where segments begin, and the leader time then.
-    segments: VecDeque<(SegmentStart, u64)>,
+    /// Where segments begin, and the cluster's clock when all before had passed by, for no entry there is younger.
+    segments: VecDeque<(SegmentStart, Option<u32>)>,
     /// What this leader has proposed, and when in terms.
     proposed: Option<(Term, Index)>,
     /// What is to be done with the disk as soon as it can be asked.
@@ -104,23 +109,44 @@ impl Snapshots {
 }
 
 /// What stands beside the state in a snapshot.
-fn encode_meta(meta: &Meta, leader_time: u64) -> Result<Bytes, String> {
+fn encode_meta(meta: &Meta, date: u64) -> Result<Bytes, String> {
     let rows = meta.all_rows().map_err(|e| e.to_string())?;
     let rows: Vec<(u64, &[u8])> = rows
         .0
         .iter()
         .filter_map(|(key, row)| Some((*key, row.as_deref()?)))
         .collect();
-    let bytes = postcard::to_stdvec(&(leader_time, rows)).map_err(|e| e.to_string())?;
+    let bytes = postcard::to_stdvec(&(date, rows)).map_err(|e| e.to_string())?;
     Ok(bytes.into())
 }
 
 fn decode_meta(bytes: &[u8]) -> Result<(Meta, u64), String> {
-    let (leader_time, rows): (u64, Vec<(u64, Vec<u8>)>) =
-        postcard::from_bytes(bytes).map_err(|e| e.to_string())?;
+    let (date, rows): (u64, Vec<(u64, Vec<u8>)>) = postcard::from_bytes(bytes).map_err(|e| e.to_string())?;
     let rows = rows.into_iter().map(|(key, row)| (key, Some(row.into())));
     let meta = Meta::of_rows(&MetaRows(rows.collect())).map_err(|e| e.to_string())?;
-    Ok((meta, leader_time))
+    Ok((meta, date))
+}
+
+/// Index and term of the last record before a segment, and the cluster's clock when that was known to be applied.
+type Ages = Vec<(u64, u64, u32)>;
+
+/// What stands behind that in a note: where segments begin, and the cluster's clock then, so that they are as old after a
+/// restart as before it.
+fn encode_ages(segments: &VecDeque<(SegmentStart, Option<u32>)>) -> Result<Vec<u8>, String> {
+    let newest = segments.iter().skip(segments.len().saturating_sub(AGES_MAX));
+    let ages: Ages = newest
+        .filter_map(|(start, began)| Some((start.last.index.0, start.last.term.0, (*began)?)))
+        .collect();
+    postcard::to_stdvec(&ages).map_err(|e| e.to_string())
+}
+
+/// Nothing if there is nothing that can be read.
+fn decode_ages(bytes: &[u8]) -> Ages {
+    let behind = postcard::take_from_bytes::<(u64, Vec<(u64, Vec<u8>)>)>(bytes).map(|(_, rest)| rest);
+    let ages = behind
+        .ok()
+        .and_then(|rest| postcard::from_bytes::<Ages>(rest).ok());
+    ages.unwrap_or_default()
 }
 
 impl Driver {
@@ -134,10 +160,9 @@ impl Driver {
         segments: Vec<SegmentStart>,
     ) {
         let held = self.consensus.snapshot();
-        let time = self.leader_time;
         self.snapshots
             .segments
-            .extend(segments.into_iter().map(|s| (s, time)));
+            .extend(segments.into_iter().map(|s| (s, None)));
         for file in snapshots {
             let base = file.header.base.clone();
             self.snapshots.files.insert(base.last.index, file);
@@ -152,14 +177,14 @@ impl Driver {
             return;
         }
         if held != LogId::ZERO {
-            if let Err(what) = self.take_state(now, held) {
+            if let Err(what) = self.take_state(held) {
                 self.stopped = Some(what);
                 return;
             }
             self.forget_behind(held);
         }
         if let Some(note) = note.filter(|_| !self.applied.machine) {
-            self.take_note(now, &note);
+            self.take_note(&note);
         }
     }
 
@@ -170,20 +195,22 @@ impl Driver {
 
     /// More was applied: counts towards the next snapshot of the machine.
     pub(crate) fn count_applied(&mut self, bytes: usize) {
-        self.snapshots.own.applied(bytes as u64, self.leader_time);
+        let second = self.second();
+        self.snapshots.own.applied(bytes as u64, second);
     }
 
     /// The state becomes that of a snapshot on disk.
-    fn take_state(&mut self, now: Time, last: LogId) -> Result<(), String> {
+    fn take_state(&mut self, last: LogId) -> Result<(), String> {
         let file = self.snapshots.files.get(&last.index);
         let Some(file) = file.filter(|f| f.header.base.last == last).cloned() else {
             return Err(format!("the snapshot up to record {} is not on disk", last.index));
         };
         let header = &file.header;
-        let (meta, leader_time) = decode_meta(&header.meta)
+        let (meta, date) = decode_meta(&header.meta)
             .map_err(|e| format!("the snapshot up to record {} cannot be read: {e}", last.index))?;
-        self.leader_time = self.leader_time.max(leader_time);
-        self.clock.see(meta.sessions.clock(), now);
+        let second = meta.sessions.clock();
+        self.date = self.date.max(date);
+        self.clock.see(second);
         let position = header.base.position;
         if !self.applied.machine {
             self.reads.forget_replay();
@@ -191,7 +218,7 @@ impl Driver {
         } else if self.applied.goes_on_behind(self.consensus.base().index) {
             let at = self.applied.at.index;
             self.applied.aim_at(last.index);
-            self.begin_counting(position, self.bytes_between(last.index, at), leader_time);
+            self.begin_counting(position, self.bytes_between(last.index, at), second);
         } else {
             self.await_restore(file)
                 .map_err(|e| format!("the snapshot up to record {} is not sound: {e}", last.index))?;
@@ -201,7 +228,7 @@ impl Driver {
 
     /// The log begins after a snapshot now: its state takes the place of this node's.
     pub(crate) fn install_snapshot(&mut self, now: Time, last: LogId, ports: &mut impl Ports) {
-        match self.take_state(now, last) {
+        match self.take_state(last) {
             Ok(()) => {
                 self.snapshots.wanted = None;
                 self.hand_over(ports);
@@ -248,7 +275,7 @@ impl Driver {
         if self.snapshots.files.contains_key(&point.index) {
             return self.snapshot_taken(now, &base);
         }
-        match encode_meta(&self.applied.meta, self.leader_time) {
+        match encode_meta(&self.applied.meta, self.date) {
             Ok(meta) => {
                 self.snapshots.taking = Some((base.last, point));
                 let header = SnapshotHeader {
@@ -380,9 +407,22 @@ impl Driver {
 
     /// A segment was begun.
     pub(crate) fn segment_begun(&mut self, start: SegmentStart) {
-        self.snapshots.segments.push_back((start, self.leader_time));
+        self.snapshots.segments.push_back((start, None));
+        self.see_ages();
         if !self.applied.machine {
             self.keep_note(start.bytes);
+        }
+    }
+
+    /// More records have passed by: what is before a segment that begins there is no younger than they are.
+    pub(crate) fn see_ages(&mut self) {
+        let Meta { at, sessions, .. } = &self.applied.meta;
+        let young = self.snapshots.segments.iter_mut().rev();
+        // All before one that is known are known, or never will be.
+        for (start, began) in young.take_while(|(_, began)| began.is_none()) {
+            if start.last.index <= at.index {
+                *began = Some(sessions.clock());
+            }
         }
     }
 
@@ -406,7 +446,7 @@ impl Driver {
             return;
         }
         let mut builder = RunBuilder::new(self.config.identity.cluster, self.config.group, admission);
-        let stamp = self.stamp(now);
+        let stamp = self.stamp();
         if builder.push_trim(point, stamp).is_ok()
             && let Some(run) = builder.finish()
         {
@@ -415,17 +455,27 @@ impl Driver {
         }
     }
 
+    /// Whether there is something in the log that may go, or be taken a snapshot of, once it is old enough.
+    pub(crate) fn has_segments_to_age(&self) -> bool {
+        let (config, snapshots) = (&self.config.snapshots, &self.snapshots);
+        if self.applied.machine {
+            config.snapshot_age.is_some() && snapshots.own.has_news(self.applied.position)
+        } else {
+            config.retain_age.is_some() && snapshots.segments.len() > 1
+        }
+    }
+
     /// Where to trim: at the beginning of a segment, as late as what is to be kept allows.
     fn trim_point(&self) -> Option<TrimPoint> {
         let config = self.config.snapshots;
-        let mut kept = 0;
+        let (mut kept, second) = (0, self.second());
         let mut found = None;
-        for (start, time) in self.snapshots.segments.iter().rev() {
+        for (start, began) in self.snapshots.segments.iter().rev() {
             kept += start.bytes;
             let many = config.retain_bytes.is_some_and(|bytes| kept >= bytes);
             let old = config
                 .retain_age
-                .is_some_and(|age| self.leader_time.saturating_sub(*time) >= age);
+                .is_some_and(|age| began.is_some_and(|began| is_older(began, second, age)));
             if many || old {
                 found = Some(start);
                 break;

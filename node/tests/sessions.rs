@@ -339,6 +339,49 @@ fn restart_with(world: &mut World, limits: SessionLimits) {
 }
 
 #[test]
+fn time_without_a_quorum_ends_no_session_though_the_processes_live() {
+    let (mut world, names) = World::led(3, 12);
+    restart_with(
+        &mut world,
+        SessionLimits {
+            ttl: 3,
+            ..SessionLimits::default()
+        },
+    );
+    let session = open(&mut world, names[0]);
+    world.run(200);
+    names.iter().for_each(|n| world.isolate(*n));
+    world.run(60_000);
+    assert_eq!(world.leader(), None);
+    world.heal();
+    let leader = world.await_leader();
+    let token = ask(&mut world, leader, in_session(session, 1, 1, "a"));
+    assert_eq!(world.position(token), 1);
+}
+
+#[test]
+fn idle_time_under_a_leader_counts_for_the_next_one() {
+    let (mut world, names) = World::led(3, 12);
+    let limits = SessionLimits {
+        ttl: 12,
+        ..SessionLimits::default()
+    };
+    restart_with(&mut world, limits);
+    let session = open(&mut world, names[0]);
+    // Nothing is appended, and a leader after the other falls: the next goes on from what the log shows.
+    for _ in 0..3 {
+        world.run(7_000);
+        let leader = world.await_leader();
+        world.crash(leader);
+        world.await_leader();
+        world.start(leader);
+    }
+    let leader = world.await_leader();
+    let token = ask(&mut world, leader, in_session(session, 1, 1, "a"));
+    assert_eq!(refusal(&mut world, token), Refusal::SessionExpired);
+}
+
+#[test]
 fn time_without_any_leader_ends_no_session() {
     let (mut world, names) = World::led(3, 12);
     restart_with(

@@ -2,7 +2,7 @@
 
 use crate::archive::Archive;
 use crate::checkers::{
-    appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
+    ages::Ages, appends::Appends, commit_order::CommitOrder, convergence::Standing, durability,
     election_safety::ElectionSafety, hard_states::HardStates, leader_append_only::LeaderAppendOnly,
     leader_completeness, log_matching, memory, memory::Allowance, quorum_contact::QuorumContact,
     replicas::Replicas, snapshots, state_machine_safety, transfers::Transfers,
@@ -57,6 +57,8 @@ pub struct Checks {
     pub latest_term: Term,
     /// What followers are fetching.
     pub transfers: Transfers,
+    /// How long somebody has led, and what was there when.
+    pub ages: Ages,
     archive: Archive,
     members: Configuration,
     allowance: Allowance,
@@ -89,6 +91,7 @@ impl Checks {
             counters: Counters::default(),
             latest_term: Term::ZERO,
             transfers: Transfers::new(transfer_patience),
+            ages: Ages::default(),
             archive: Archive::default(),
             members,
             allowance,

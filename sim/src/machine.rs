@@ -286,7 +286,8 @@ mod tests {
                 index: from + n as u64,
                 raft_index: 9,
                 term: 1,
-                leader_time: 0,
+                clock_seconds: 0,
+                date_ns: 0,
                 schema: 0,
             };
             (at, entries::encode_op(id, *key, *op))
@@ -344,7 +345,8 @@ mod tests {
                         index: 6 + n as u64,
                         raft_index: 9,
                         term: 1,
-                        leader_time: 0,
+                        clock_seconds: 0,
+                        date_ns: 0,
                         schema: 0,
                     },
                     entries::encode(id, *length),

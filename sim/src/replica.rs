@@ -307,6 +307,7 @@ impl Replica {
             in_flight_bytes_max: sizes.in_flight_bytes_max,
             snapshots: SnapshotConfig {
                 retain_bytes: sizes.retain_bytes,
+                retain_age: sizes.retain_age,
                 chunk_bytes: sizes.chunk_bytes,
                 snapshot_bytes: self.policy.bytes,
                 snapshot_entries: self.policy.entries,

@@ -59,6 +59,8 @@ struct Pending {
     call: Option<CallId>,
     /// How many attempts are under way.
     out: u32,
+    /// How long somebody had led when it was first asked.
+    asked: Duration,
 }
 
 /// An append that was answered.
@@ -75,6 +77,10 @@ struct Done {
 struct Client {
     session: SessionClient,
     opening: bool,
+    /// How long somebody had led when a session was last asked for.
+    opening_asked: Duration,
+    /// The same of the present session, or of the last append in it that took effect.
+    active: Duration,
     /// Its session is over, or it has none yet.
     needs_session: bool,
     silent_until: Time,
@@ -100,6 +106,8 @@ impl SessionClients {
         let client = || Client {
             session: SessionClient::new(DISTANCE_MAX),
             opening: false,
+            opening_asked: Duration(0),
+            active: Duration(0),
             needs_session: true,
             silent_until: Time::ZERO,
             pending: BTreeMap::new(),
@@ -140,6 +148,7 @@ impl SessionClients {
         if self.clients[n].needs_session {
             let opening = std::mem::replace(&mut self.clients[n].opening, true);
             if !opening {
+                self.clients[n].opening_asked = checks.ages.led(now);
                 asks.push((Wish::Open, Ask::OpenSession));
             }
             return asks;
@@ -236,6 +245,7 @@ impl SessionClients {
             operation: id.operation,
             call,
             out: 1,
+            asked: checks.ages.led(now),
         };
         client.pending.insert(sequence, pending);
         let attempt = Attempt {
@@ -330,6 +340,7 @@ impl SessionClients {
     fn opened(&mut self, n: usize, session: u64, checks: &mut Checks) -> Verdict {
         let client = &mut self.clients[n];
         client.opening = false;
+        client.active = client.opening_asked;
         client.needs_session = false;
         for (sequence, in_doubt) in client.session.opened(session) {
             let Some(pending) = client.pending.remove(&sequence) else {
@@ -374,9 +385,8 @@ impl SessionClients {
             return Ok(0);
         };
         pending.out -= 1;
-        let expired = matches!(reply, Reply::Failed(Failure::Refused(Refusal::SessionExpired)));
-        checks.counters.hit_if(expired, Sometimes::SessionExpired);
-        client.needs_session |= expired;
+        let asked = pending.asked;
+        client.lives(asked, &reply, now, self.habits.limits.ttl, checks)?;
         let ask = client.session.retry(attempt.sequence);
         let outcome = client.session.answered(attempt.sequence, reply);
         if matches!(outcome, None | Some(Outcome::Retry)) {
@@ -413,6 +423,22 @@ impl SessionClients {
                 Ok(0)
             }
         }
+    }
+}
+
+impl Client {
+    /// An attempt of an append that was asked then got this answer: its session goes on, or is over.
+    fn lives(&mut self, asked: Duration, reply: &Reply, now: Time, ttl: u32, checks: &mut Checks) -> Verdict {
+        match reply {
+            Reply::Appended { .. } => self.active = self.active.max(asked),
+            Reply::Failed(Failure::Refused(Refusal::SessionExpired)) => {
+                checks.counters.hit(Sometimes::SessionExpired);
+                self.needs_session = true;
+                checks.ages.session_ended(now, self.active, ttl)?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

@@ -74,6 +74,7 @@ paths! {
     SessionDoubt = "an append of a session was given up in doubt",
     OnceDoubt = "an append through the session of a node was given up because that session is gone",
     Replayed = "records to be applied were read back from disk",
+    ForgottenByAge = "a log was trimmed because of its age alone",
     Forgotten = "a log was trimmed and what was before was forgotten",
     SnapshotInstalled = "a follower began anew after a leader's snapshot",
     SnapshotFailed = "the transfer of a snapshot was broken off",

@@ -211,6 +211,8 @@ pub struct Sizes {
     /// See `kontiki_node::SnapshotConfig`.
     pub retain_bytes: Option<u64>,
     /// See `kontiki_node::SnapshotConfig`.
+    pub retain_age: Option<u64>,
+    /// See `kontiki_node::SnapshotConfig`.
     pub chunk_bytes: u32,
     /// See `kontiki_node::CompareConfig`.
     pub compare: Duration,
@@ -372,6 +374,9 @@ impl Swarm {
         if random.chance(Ppm::percent(50)) {
             swarm.sizes.restore = Duration::from_millis(random.magnitude(1_000, 30_000));
         }
+        if swarm.sizes.retain_bytes.is_none() && random.coin() {
+            swarm.sizes.retain_age = Some(random.magnitude(500_000_000, 20_000_000_000));
+        }
         swarm
     }
 
@@ -443,6 +448,7 @@ impl Sizes {
             task: Duration(random.magnitude(5_000, 50_000_000)),
             restore: Duration::from_millis(1_000),
             retain_bytes: random.coin().then(|| random.magnitude(1, 300 << 10)),
+            retain_age: None,
             chunk_bytes: random.magnitude(16, 64 << 10) as u32,
             compare: Duration(0),
         }

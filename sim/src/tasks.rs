@@ -8,10 +8,12 @@ use crate::checkers::replicas::QUARANTINE;
 use crate::checkers::snapshots;
 use crate::ports::Work;
 use crate::random::Ppm;
+use crate::replica::Process;
 use crate::sometimes::Sometimes;
+use crate::swarm::MachineKind;
 use crate::violation::{Verdict, ensure};
 use crate::world::{Event, World};
-use kontiki_consensus::{Duration, Time};
+use kontiki_consensus::{Duration, Position, Role, Time};
 use kontiki_node::machine::{Asked, Done, Source, Task, enqueue};
 use kontiki_node::{Input, Reply};
 
@@ -220,12 +222,16 @@ impl World {
         let Some(process) = replica.process.as_mut() else {
             return Ok(());
         };
+        let (first, last) = (process.driver.first(), process.driver.consensus().last_position());
         let counts = process.driver.counts();
         let before = std::mem::replace(&mut process.counts, counts);
         let counters = &mut self.checks.counters;
         counters.hit_if(counts.answered > before.answered, Sometimes::RetryAnswered);
         counters.hit_if(counts.joined > before.joined, Sometimes::RetryJoined);
         counters.hit_if(counts.expired > before.expired, Sometimes::SessionEnded);
+        if counts.evicted > before.evicted {
+            self.checks.ages.evicted();
+        }
         counters.hit_if(counts.leased > before.leased, Sometimes::LeaseRead);
         counters.hit_if(counts.recent > before.recent, Sometimes::RecentRead);
         counters.hit_if(counts.awaited > before.awaited, Sometimes::ReadAwaited);
@@ -255,7 +261,25 @@ impl World {
             process.compared = meta.at().index;
             self.checks.knows(replica.node, meta)?;
         }
-        Ok(())
+        self.compare_ages(first, last)
+    }
+
+    /// After a turn: looks whether anything was forgotten before it was old enough.
+    fn compare_ages(&mut self, first: Position, last: Position) -> Verdict {
+        let leads = |process: &Process| process.driver.consensus().role() == Role::Leader;
+        let leads = self.replicas.iter().filter_map(|r| r.process.as_ref()).any(leads);
+        let fastest = self.swarm.clock_drift.iter().copied().max().unwrap_or(0);
+        let (now, ages) = (self.now(), &mut self.checks.ages);
+        ages.turned(now, leads, fastest);
+        ages.ends(last);
+        match self.swarm.sizes.retain_age {
+            Some(age) if self.swarm.machine == MachineKind::None => {
+                let counters = &mut self.checks.counters;
+                counters.hit_if(first > Position(1), Sometimes::ForgottenByAge);
+                self.checks.ages.begins(first, age)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A node that was and is quarantined tells no client anything that its machine or its log says.

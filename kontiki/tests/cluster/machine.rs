@@ -12,7 +12,7 @@ use std::{io::Read, path::Path};
 #[derive(Default, Serialize, Deserialize)]
 struct Counter {
     count: u64,
-    last_time: u64,
+    last_second: u32,
     /// How many commands this very machine was given.
     #[serde(skip)]
     applied: u64,
@@ -48,10 +48,10 @@ impl StateMachine for Counter {
 
     fn apply(&mut self, at: &At, step: Step) -> u64 {
         assert!(
-            at.leader_time >= self.last_time,
-            "the leader's time never goes back"
+            at.clock_seconds >= self.last_second,
+            "the cluster's clock never goes back"
         );
-        self.last_time = at.leader_time;
+        self.last_second = at.clock_seconds;
         self.applied += 1;
         match step {
             Step::Add(n) => self.count += n,
@@ -69,7 +69,7 @@ impl StateMachine for Counter {
     }
 
     fn digest(&self) -> Option<u64> {
-        Some(self.count ^ self.last_time.rotate_left(32))
+        Some(self.count ^ u64::from(self.last_second).rotate_left(32))
     }
 
     fn snapshot(&mut self) -> Result<Option<Box<dyn Read + Send>>, MachineError> {

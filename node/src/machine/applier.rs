@@ -359,7 +359,8 @@ impl Content {
                 index: header.first.0.saturating_add(n as u64),
                 raft_index: header.index.0,
                 term: header.term.0,
-                leader_time: header.leader_time,
+                clock_seconds: header.clock,
+                date_ns: header.leader_time,
                 schema: header.schema,
             };
             self.entries.push((at, entry));

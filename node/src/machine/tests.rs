@@ -156,7 +156,8 @@ fn an_entry_is_told_where_it_stands() {
         index,
         raft_index,
         term: 3,
-        leader_time: 50,
+        clock_seconds: 1,
+        date_ns: 50,
         schema: 0,
     };
     assert_eq!(machine.0.seen, [at(20, 7), at(21, 8), at(22, 8)]);

@@ -3,9 +3,10 @@
 //! Sessions wait for that, and with them every append that is to take effect once. Invariants: a note is of a committed
 //! record, and taken only where the log still holds that very record; nothing else rests on it.
 
-use super::{decode_meta, encode_meta};
+use super::{decode_ages, decode_meta, encode_ages, encode_meta};
 use crate::driver::Driver;
-use kontiki_consensus::{Base, Time};
+use bytes::Bytes;
+use kontiki_consensus::Base;
 use kontiki_log::SnapshotCommand;
 use kontiki_wire::snapshot::SnapshotHeader;
 
@@ -31,9 +32,9 @@ impl Driver {
         {
             return;
         }
-        match encode_meta(meta, self.leader_time) {
+        match self.encode_note() {
             Ok(encoded) => {
-                *notes = Notes {
+                self.snapshots.notes = Notes {
                     bytes: encoded.len() as u64,
                     since: 0,
                 };
@@ -54,16 +55,35 @@ impl Driver {
         }
     }
 
+    fn encode_note(&self) -> Result<Bytes, String> {
+        let mut encoded = Vec::from(encode_meta(&self.applied.meta, self.date)?);
+        if self.config.snapshots.retain_age.is_some() {
+            encoded.extend(encode_ages(&self.snapshots.segments)?);
+        }
+        Ok(encoded.into())
+    }
+
+    /// Segments are as old as they were when a note was kept.
+    fn restore_ages(&mut self, note: &[u8]) {
+        let ages = decode_ages(note);
+        for (start, began) in &mut self.snapshots.segments {
+            let last = (start.last.index.0, start.last.term.0);
+            let known = ages.iter().rfind(|(index, term, _)| (*index, *term) == last);
+            *began = known.map(|(.., began)| *began);
+        }
+    }
+
     /// Goes on behind a note, if the log still holds its record.
-    pub(super) fn take_note(&mut self, now: Time, note: &SnapshotHeader) {
+    pub(super) fn take_note(&mut self, note: &SnapshotHeader) {
         let last = note.base.last;
         if self.consensus.term_at(last.index) != Some(last.term) {
             return;
         }
         match decode_meta(&note.meta) {
-            Ok((meta, leader_time)) if meta.at == last => {
-                self.leader_time = self.leader_time.max(leader_time);
-                self.clock.see(meta.sessions.clock(), now);
+            Ok((meta, date)) if meta.at == last => {
+                self.date = self.date.max(date);
+                self.clock.see(meta.sessions.clock());
+                self.restore_ages(&note.meta);
                 // Nothing but this may have come of the record that said so.
                 if meta.trimmed().index > self.consensus.snapshot().index {
                     self.snapshots.trim(meta.trimmed());

@@ -8,6 +8,7 @@
 
 use super::decode_meta;
 use crate::{
+    clock::is_older,
     driver::Driver,
     machine::{MachineError, Restore, Source, Task},
     ports::Ports,
@@ -30,9 +31,9 @@ pub(super) struct Own {
     not_before: Time,
     /// How many bytes of records were applied behind the last one, about.
     bytes: u64,
-    /// The last user entry in the last one, and the leader time then.
+    /// The last user entry in the last one, and the cluster's clock then.
     position: Position,
-    time: u64,
+    second: u32,
     /// How many were begun.
     tokens: u64,
     /// Those that the machine is to take over and has not been given.
@@ -53,17 +54,22 @@ enum Taking {
         source: Option<Source>,
         /// Of what was applied, so much is in it.
         bytes: u64,
-        time: u64,
+        second: u32,
     },
 }
 
 impl Own {
-    /// This much was applied, up to this leader time.
-    pub(super) fn applied(&mut self, bytes: u64, time: u64) {
+    /// This much was applied, up to this second of the cluster's clock.
+    pub(super) fn applied(&mut self, bytes: u64, second: u32) {
         self.bytes += bytes;
-        if self.time == 0 {
-            self.time = time;
+        if self.second == 0 {
+            self.second = second;
         }
+    }
+
+    /// Whether there is more than the last one holds, if this is the last entry.
+    pub(super) fn has_news(&self, last: Position) -> bool {
+        last > self.position
     }
 
     fn is_writing(&self, last: LogId) -> bool {
@@ -129,13 +135,15 @@ impl Driver {
         }
         let size = self.snapshot().map_or(0, |file| file.bytes);
         let entries = self.applied.position.0.saturating_sub(own.position.0);
-        let age = self.leader_time.saturating_sub(own.time);
+        let (began, second) = (own.second, self.second());
         self.is_waited_for()
             || config
                 .snapshot_bytes
                 .is_some_and(|bytes| own.bytes >= bytes.max(size))
             || config.snapshot_entries.is_some_and(|most| entries >= most.max(1))
-            || config.snapshot_age.is_some_and(|most| entries > 0 && age >= most)
+            || config
+                .snapshot_age
+                .is_some_and(|most| entries > 0 && is_older(began, second, most))
     }
 
     /// The machine gives a source of its state as it is behind the last task that was told.
@@ -157,10 +165,11 @@ impl Driver {
             self.snapshots.own.taking = None;
             return;
         };
-        let meta = match super::encode_meta(&self.applied.meta, self.leader_time) {
+        let meta = match super::encode_meta(&self.applied.meta, self.date) {
             Ok(meta) => meta,
             Err(what) => return self.give_up_own(now, &what),
         };
+        let second = self.second();
         let own = &mut self.snapshots.own;
         own.tokens += 1;
         source.token = own.tokens;
@@ -170,7 +179,7 @@ impl Driver {
             token: own.tokens,
             source: Some(source),
             bytes: own.bytes,
-            time: self.leader_time,
+            second,
         });
         let header = SnapshotHeader {
             maker: self.config.identity,
@@ -241,11 +250,11 @@ impl Driver {
         let own = &mut self.snapshots.own;
         if own.is_writing(last)
             && let Some(Taking::Writing {
-                base, bytes, time, ..
+                base, bytes, second, ..
             }) = own.taking.take()
         {
             own.bytes = own.bytes.saturating_sub(bytes);
-            (own.position, own.time) = (base.position, time);
+            (own.position, own.second) = (base.position, second);
             self.counts.taken += 1;
         }
     }
@@ -287,9 +296,9 @@ impl Driver {
 
     /// The machine's state is that of a snapshot.
     pub(crate) fn restored(&mut self, now: Time, restore: Restore, ports: &mut impl Ports) {
-        let (base, time) = (restore.file.header.base.clone(), self.leader_time);
+        let (base, second) = (restore.file.header.base.clone(), self.second());
         self.snapshots.own.restoring.retain(|last| *last != base.last);
-        self.begin_counting(base.position, 0, time);
+        self.begin_counting(base.position, 0, second);
         self.counts.restored += 1;
         // What it was at records before that is told and judged before another state takes its place.
         self.see_to_comparisons(now, ports);
@@ -301,9 +310,9 @@ impl Driver {
     }
 
     /// The last snapshot holds what is up to here, and so many bytes of records were applied behind it.
-    pub(super) fn begin_counting(&mut self, position: Position, bytes: u64, time: u64) {
+    pub(super) fn begin_counting(&mut self, position: Position, bytes: u64, second: u32) {
         let own = &mut self.snapshots.own;
-        (own.position, own.bytes, own.time) = (position, bytes, time);
+        (own.position, own.bytes, own.second) = (position, bytes, second);
     }
 
     /// How many bytes of log there are between two records, about: those of the files that are full.

@@ -3,6 +3,7 @@
 //! A checker takes plain data and knows neither driver nor log, so that each can be shown by hand
 //! what it must refuse: a checker that never fired proves nothing (`tests/checkers.rs`).
 
+pub mod ages;
 pub mod answers;
 pub mod appends;
 pub mod backlog;

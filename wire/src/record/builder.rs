@@ -84,6 +84,19 @@ impl RunBuilder {
         )
     }
 
+    /// Adds a record that says nothing but the cluster's clock.
+    ///
+    /// # Errors
+    /// [`Full`] if it does not fit into this run; nothing was added.
+    pub fn push_clock(&mut self, stamp: Stamp) -> Result<(), Full> {
+        self.add(
+            Kind::Clock,
+            &Payload::empty(Codec::Bytes),
+            stamp,
+            InSession::default(),
+        )
+    }
+
     fn add(&mut self, kind: Kind, payload: &Payload, stamp: Stamp, of: InSession) -> Result<(), Full> {
         let whole = self.bytes.len() + RecordHeader::BYTES + payload.bytes.len();
         if !self.marks.is_empty() && whole > RUN_BYTES_MAX {

@@ -62,7 +62,7 @@ pub(super) fn decode(kind: Kind, payload: &[u8]) -> Option<Body> {
         Kind::Configuration => {
             decode_configuration(payload).map(|configuration| Body::Configuration(Arc::new(configuration)))
         }
-        Kind::Entries | Kind::Session | Kind::Trim | Kind::Compare => None,
+        Kind::Entries | Kind::Session | Kind::Trim | Kind::Compare | Kind::Clock => None,
     }
 }
 

@@ -64,7 +64,9 @@ impl Decoder {
             let payload = self.check(&header)?;
             let end = self.at + header.record_len();
             match header.kind {
-                Kind::Entries | Kind::Session | Kind::Trim | Kind::Compare => self.add(&header, end),
+                Kind::Entries | Kind::Session | Kind::Trim | Kind::Compare | Kind::Clock => {
+                    self.add(&header, end)
+                }
                 kind => {
                     let form = RecordError::Form { index: header.index };
                     let body = control::decode(kind, &payload).ok_or(form)?;
@@ -108,7 +110,7 @@ impl Decoder {
             Kind::Entries => header.count > 0 && entries_in(&payload, header.count).is_some(),
             Kind::Session => header.count == 0 && SessionLimits::of(&payload).is_some(),
             Kind::Trim => header.count == 0 && TrimPoint::of(&payload).is_some(),
-            Kind::Compare => header.count == 0 && payload.is_empty(),
+            Kind::Compare | Kind::Clock => header.count == 0 && payload.is_empty(),
             _ => header.count == 0,
         };
         if formed {

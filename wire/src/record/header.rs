@@ -28,6 +28,8 @@ pub enum Kind {
     Trim = 5,
     /// Says nothing: behind it the replicas compare what they have become.
     Compare = 6,
+    /// Says nothing but the cluster's clock.
+    Clock = 7,
 }
 
 /// What stands before a record's payload.
@@ -59,9 +61,10 @@ pub struct RecordHeader {
     pub sequence: u64,
     /// How far below `sequence` the client's lowest number without an answer is.
     pub behind: u32,
-    /// The cluster's clock when it was appended, in seconds, never going back in the log; zero in control records.
+    /// The cluster's clock when it was appended, in seconds, never going back in the log; zero in no-ops and configurations.
     pub clock: u32,
-    /// The leader's date when it was appended, ns since 1970, never going back in the log; zero in control records.
+    /// The leader's date when it was appended, ns since 1970, for people: it goes back where a clock was wrong. Zero in no-ops
+    /// and configurations.
     pub leader_time: u64,
     /// The version of the application's entries; zero unless the application says.
     pub schema: u32,
@@ -182,6 +185,7 @@ fn parse(bytes: &[u8]) -> Result<RecordHeader, RecordError> {
             4 => Kind::Session,
             5 => Kind::Trim,
             6 => Kind::Compare,
+            7 => Kind::Clock,
             other => return Err(unknown("kind", other.into())),
         },
         codec: Codec::of(codec).ok_or(unknown("codec", codec.into()))?,

@@ -88,11 +88,12 @@ impl SessionLimits {
     }
 }
 
-/// When a record is appended, as its leader sees it. Neither ever goes back in the log.
+/// When a record is appended, as its leader sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stamp {
-    /// The leader's date, ns since 1970.
+    /// The leader's date, ns since 1970, for people: it goes back where a clock was wrong.
     pub leader_time: u64,
-    /// The cluster's clock: seconds that it has run, as far as they were seen to pass. Nobody's date moves it.
+    /// The cluster's clock: the seconds that leaders have seen pass, one after the other. It never goes back in the log, no
+    /// date moves it, and time without a leader does not pass.
     pub clock: u32,
 }
