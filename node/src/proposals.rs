@@ -185,13 +185,9 @@ impl Driver {
             self.join(origin, place, session, ports);
             return true;
         }
-        // What is in flight keeps its session alive.
-        let clock = if self.waiters.uses_session(of.session) {
-            0
-        } else {
-            clock
-        };
-        let refusal = match self.applied.meta.sessions.known(of, clock) {
+        // What is in flight keeps its session alive from when it was made.
+        let used = self.waiters.session_used(of.session);
+        let refusal = match self.applied.meta.sessions.known(of, clock, used) {
             Known::New => return false,
             Known::Answered(stored) => {
                 let place = Place {
@@ -265,7 +261,9 @@ impl Driver {
         let (count, session) = (proposal.payload.count, proposal.session);
         self.waiters.carry(place.index, proposal.weight());
         if let Session::In(of) = session {
-            self.waiters.carry_in_session(of, Place { at, first, count });
+            let clock = self.second();
+            self.waiters
+                .carry_in_session(of, Place { at, first, count }, clock);
         } else if session == Session::Open {
             self.waiters.carry_opening(place.index);
         }

@@ -63,6 +63,11 @@ impl Row {
         self.ttl
     }
 
+    /// When it is forgotten, if an append that is not applied yet was made in it then.
+    fn expires_used(&self, used: Option<u32>) -> u64 {
+        used.map_or(self.expires, |used| self.expires.max(expiry(used, self.ttl)))
+    }
+
     /// The client needs nothing below this any more.
     fn settle(&mut self, settled: u64) {
         self.settled = self.settled.max(settled);
@@ -139,14 +144,15 @@ impl Sessions {
         self.rows.get(&of.session)?.answers.get(of.sequence)
     }
 
-    /// What is known of an append, if the cluster's clock will be `clock` when it is appended.
-    pub(crate) fn known(&self, of: InSession, clock: u32) -> Known<'_> {
+    /// What is known of an append, if the cluster's clock will be `clock` when it is appended, and was `used` when the last
+    /// one of its session was that is not applied yet.
+    pub(crate) fn known(&self, of: InSession, clock: u32, used: Option<u32>) -> Known<'_> {
         match self.rows.get(&of.session) {
             None => Known::NoSession,
             // An answer that is still here is still true.
             Some(row) => match row.answers.get(of.sequence) {
                 Some(stored) => Known::Answered(stored),
-                None if row.expires <= u64::from(clock) => Known::NoSession,
+                None if row.expires_used(used) <= u64::from(clock) => Known::NoSession,
                 None if of.sequence < row.settled || of.sequence < of.settled => Known::Stale,
                 None => Known::New,
             },
@@ -289,25 +295,30 @@ mod tests {
     #[test]
     fn a_number_is_new_then_answered_then_stale() {
         let mut sessions = with_one();
-        assert_eq!(sessions.known(of(5, 1, 1), 100), Known::New);
+        assert_eq!(sessions.known(of(5, 1, 1), 100, None), Known::New);
         sessions.answered(of(5, 1, 1), stored(6, 1));
-        assert_eq!(sessions.known(of(5, 1, 1), 100), Known::Answered(&stored(6, 1)));
-        assert_eq!(sessions.known(of(5, 2, 1), 100), Known::New);
-        sessions.answered(of(5, 3, 2), stored(7, 1));
-        assert_eq!(sessions.known(of(5, 1, 1), 100), Known::Stale);
         assert_eq!(
-            sessions.known(of(5, 2, 2), 100),
+            sessions.known(of(5, 1, 1), 100, None),
+            Known::Answered(&stored(6, 1))
+        );
+        assert_eq!(sessions.known(of(5, 2, 1), 100, None), Known::New);
+        sessions.answered(of(5, 3, 2), stored(7, 1));
+        assert_eq!(sessions.known(of(5, 1, 1), 100, None), Known::Stale);
+        assert_eq!(
+            sessions.known(of(5, 2, 2), 100, None),
             Known::New,
             "a gap may still be filled"
         );
-        assert_eq!(sessions.known(of(9, 1, 1), 100), Known::NoSession);
+        assert_eq!(sessions.known(of(9, 1, 1), 100, None), Known::NoSession);
     }
 
     #[test]
     fn silence_ends_a_session_and_an_append_prolongs_it() {
         let mut sessions = with_one();
-        assert_eq!(sessions.known(of(5, 1, 1), 110), Known::New);
-        assert_eq!(sessions.known(of(5, 1, 1), 111), Known::NoSession);
+        assert_eq!(sessions.known(of(5, 1, 1), 110, None), Known::New);
+        assert_eq!(sessions.known(of(5, 1, 1), 111, None), Known::NoSession);
+        assert_eq!(sessions.known(of(5, 1, 1), 111, Some(101)), Known::New);
+        assert_eq!(sessions.known(of(5, 1, 1), 112, Some(101)), Known::NoSession);
         let mut gone = Vec::new();
         sessions.pass(110, &mut gone);
         sessions.answered(of(5, 1, 1), stored(6, 1));
@@ -317,7 +328,7 @@ mod tests {
         assert_eq!((gone, sessions.len()), (vec![5], 0));
         sessions.answered(of(5, 2, 1), stored(7, 1));
         assert_eq!(
-            sessions.known(of(5, 2, 1), 121),
+            sessions.known(of(5, 2, 1), 121, None),
             Known::NoSession,
             "it does not come back"
         );
@@ -329,11 +340,21 @@ mod tests {
         for sequence in [2, 3, 1] {
             sessions.answered(of(5, sequence, 1), stored(6 + sequence, 30));
         }
-        assert_eq!(sessions.known(of(5, 1, 1), 100), Known::Stale, "the lowest went");
-        assert!(matches!(sessions.known(of(5, 2, 1), 100), Known::Answered(_)));
+        assert_eq!(
+            sessions.known(of(5, 1, 1), 100, None),
+            Known::Stale,
+            "the lowest went"
+        );
+        assert!(matches!(
+            sessions.known(of(5, 2, 1), 100, None),
+            Known::Answered(_)
+        ));
         sessions.answered(of(5, 4, 1), stored(10, 10_000));
-        assert!(matches!(sessions.known(of(5, 4, 1), 100), Known::Answered(_)));
-        assert_eq!(sessions.known(of(5, 3, 1), 100), Known::Stale);
+        assert!(matches!(
+            sessions.known(of(5, 4, 1), 100, None),
+            Known::Answered(_)
+        ));
+        assert_eq!(sessions.known(of(5, 3, 1), 100, None), Known::Stale);
     }
 
     #[test]

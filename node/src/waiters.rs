@@ -34,8 +34,8 @@ pub(crate) struct Waiters {
     /// What this leader took in and has not committed: index and bytes.
     in_flight: VecDeque<(Index, usize)>,
     in_flight_bytes: usize,
-    /// Those of sessions among it, until they have passed by. No session is there without one.
-    in_sessions: BTreeMap<u64, Rising<Place>>,
+    /// Those of sessions among it, until they have passed by, and the second of the last. No session is there without one.
+    in_sessions: BTreeMap<u64, (Rising<Place>, u32)>,
     /// Empty: the memory of the last that went, for the next.
     spare: Rising<Place>,
     /// The sessions that are opened by what it has in flight, until that has passed by.
@@ -63,11 +63,12 @@ impl Waiters {
         self.in_flight_bytes += bytes;
     }
 
-    /// And it is this append of a session.
-    pub(crate) fn carry_in_session(&mut self, of: InSession, place: Place) {
+    /// And it is this append of a session, made in this second of the cluster's clock.
+    pub(crate) fn carry_in_session(&mut self, of: InSession, place: Place, clock: u32) {
         let in_session = self.in_sessions.entry(of.session);
-        let in_session = in_session.or_insert_with(|| std::mem::take(&mut self.spare));
-        in_session.insert(of.sequence, place);
+        let (places, last) = in_session.or_insert_with(|| (std::mem::take(&mut self.spare), clock));
+        places.insert(of.sequence, place);
+        *last = clock;
     }
 
     /// And it opens a session.
@@ -87,20 +88,21 @@ impl Waiters {
 
     /// Where an append of a session stands, if this leader has it in flight.
     pub(crate) fn in_session(&self, of: InSession) -> Option<Place> {
-        self.in_sessions.get(&of.session)?.get(of.sequence).copied()
+        let (places, _) = self.in_sessions.get(&of.session)?;
+        places.get(of.sequence).copied()
     }
 
-    /// Whether anything of a session is in flight.
-    pub(crate) fn uses_session(&self, session: u64) -> bool {
-        self.in_sessions.contains_key(&session)
+    /// In which second the last append of a session was made that is in flight, if any is.
+    pub(crate) fn session_used(&self, session: u64) -> Option<u32> {
+        self.in_sessions.get(&session).map(|(_, clock)| *clock)
     }
 
     /// This append of a session is known to the table.
     pub(crate) fn lands_in_session(&mut self, (session, sequence): (u64, u64)) {
-        if let Some(in_session) = self.in_sessions.get_mut(&session) {
-            in_session.remove(sequence);
-            if in_session.is_empty() {
-                self.spare = self.in_sessions.remove(&session).unwrap_or_default();
+        if let Some((places, _)) = self.in_sessions.get_mut(&session) {
+            places.remove(sequence);
+            if places.is_empty() {
+                self.spare = self.in_sessions.remove(&session).unwrap_or_default().0;
             }
         }
     }
