@@ -593,4 +593,25 @@ mod tests {
         bench.append(2_000);
         assert_eq!(bench.pump()[0].1, Some((7, 4, 4)), "what was given up is settled");
     }
+
+    #[test]
+    fn a_quarantined_node_refuses_at_once_what_it_has_not_proposed() {
+        let mut bench = Bench::opened(7);
+        let quarantined = || Failure::Quarantined("differs".to_owned());
+        bench.append(10_000);
+        let attempt = bench.pump()[0].0;
+        bench.fail(attempt, quarantined());
+        assert_eq!(bench.told(), [format!("{:?}", quarantined())]);
+        bench.append(10_000);
+        let attempt = bench.pump()[0].0;
+        bench.fail(attempt, Failure::Unknown("lost".into()));
+        assert!(bench.told().is_empty());
+        bench.wait(50);
+        let attempt = bench.pump()[0].0;
+        bench.fail(attempt, quarantined());
+        assert!(
+            bench.told().is_empty(),
+            "an earlier attempt is in doubt, and another may tell"
+        );
+    }
 }

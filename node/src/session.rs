@@ -148,6 +148,7 @@ impl SessionClient {
             | Failure::Superseded
             | Failure::NoLeader
             | Failure::Timeout
+            | Failure::Quarantined(_)
             | Failure::Stopped(_) => Verdict::Retry,
             Failure::Refused(Refusal::SessionStale) => Verdict::InDoubt(failure),
             Failure::Refused(_) if open.in_doubt => Verdict::InDoubt(failure),
@@ -242,6 +243,9 @@ mod tests {
             client.answered(1, Reply::Failed(Failure::NoLeader)),
             Some(Verdict::Retry)
         ));
+        let quarantined = Reply::Failed(Failure::Quarantined("differs".to_owned()));
+        assert!(matches!(client.answered(1, quarantined), Some(Verdict::Retry)));
+        assert!(!client.in_doubt(1), "that node has not proposed it");
         assert!(matches!(client.answered(1, mismatch()), Some(Verdict::Final(_))));
         let unknown = Reply::Failed(Failure::Unknown("lost".into()));
         assert!(matches!(client.answered(2, unknown), Some(Verdict::Retry)));
