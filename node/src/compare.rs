@@ -12,6 +12,7 @@ mod resync;
 use crate::{
     driver::Driver,
     machine::Task,
+    meta::Mark,
     ports::Ports,
     request::{Failure, Token},
 };
@@ -122,10 +123,21 @@ impl Compare {
             .entry(compared.index)
             .or_default()
             .insert(node, compared);
+        // The one in dispute stays until that is decided: without it nobody could tell any more.
+        let disputed = match self.standing {
+            Standing::Disputed { index, .. } | Standing::Halted { index, .. } => Some(index),
+            Standing::Sound | Standing::Quarantined { .. } => None,
+        };
         while self.told.len() > RECORDS_MAX {
-            self.told.pop_first();
+            let oldest = self.told.keys().copied().find(|index| Some(*index) != disputed);
+            oldest.and_then(|oldest| self.told.remove(&oldest));
         }
         before
+    }
+
+    /// What a node was when it was last compared, as far as it is remembered.
+    fn latest_of(&self, node: NodeId) -> Option<Compared> {
+        self.told.values().rev().find_map(|told| told.get(&node).copied())
     }
 
     fn of(&self, index: Index, node: NodeId) -> Option<&Compared> {
@@ -281,7 +293,8 @@ impl Driver {
         }
         let again = self.compare.note(from, compared).is_some();
         let Some(own) = self.compare.of(compared.index, self.node()).copied() else {
-            return self.see_overtaken(compared, ports);
+            self.see_overtaken(compared, ports);
+            return self.tell_later(from, compared, ports);
         };
         // Who differs must know why, and who asks again has not heard.
         let differs = own.log_hash != compared.log_hash || !agree(&own, &compared);
@@ -293,6 +306,22 @@ impl Driver {
             self.tell(from, answer, ports);
         }
         self.judge(now, compared.index, ports);
+    }
+
+    /// Another asks for a record that this node has forgotten: it hears what this node has become since, and can be compared
+    /// with it there.
+    fn tell_later(&mut self, to: NodeId, theirs: Compared, ports: &mut impl Ports) {
+        let latest = self
+            .compare
+            .latest_of(self.node())
+            .filter(|own| own.index > theirs.index);
+        if let Some(own) = latest.filter(|_| !theirs.is_answer) {
+            let answer = Compared {
+                is_answer: true,
+                ..own
+            };
+            self.tell(to, answer, ports);
+        }
     }
 
     /// Where this node waits for somebody to decide, and others have gone on: they may not know any more what they were at
@@ -339,6 +368,7 @@ impl Driver {
                 if self.compare.is_sound() {
                     tracing::warn!(%index, "replicas differ, and too few have told to say which is wrong");
                     self.compare.standing = Standing::Disputed { index, since: now };
+                    self.mark(Mark::Disputed { own, halted: false }, ports);
                 }
             }
             Verdict::Split(peer) => {
@@ -363,7 +393,7 @@ impl Driver {
         }
         match &self.compare.standing {
             Standing::Disputed { index: at, .. } | Standing::Halted { index: at, .. } if index >= *at => {
-                self.compare.standing = Standing::Sound;
+                self.be_sound(ports);
                 self.hand_over(ports);
             }
             _ => {}
@@ -382,8 +412,41 @@ impl Driver {
         self.applied.forget_outputs();
         self.abandon_own();
         self.consensus.step(now, Event::MayLead(false));
-        // A durable machine must know it when it starts again.
-        ports.work(self.config.group, Task::Quarantine(index));
+        self.mark(Mark::Quarantined(index), ports);
+    }
+
+    /// Has a durable machine keep what speaks against it: it must know it when it starts again.
+    fn mark(&self, mark: Mark, ports: &mut impl Ports) {
+        if self.applied.machine {
+            ports.work(self.config.group, Task::Mark(mark));
+        }
+    }
+
+    /// It was decided that nothing speaks against this node.
+    fn be_sound(&mut self, ports: &mut impl Ports) {
+        self.compare.standing = Standing::Sound;
+        self.mark(Mark::Sound, ports);
+    }
+
+    /// It was in dispute when it went down: so it is, and is compared with the others at the same record.
+    pub(crate) fn dispute_again(&mut self, now: Time, own: Compared, halted: bool) {
+        let (index, node) = (own.index, self.node());
+        let why = format!(
+            "replicas differed at record {index}, before this node was started again, and there was no majority to tell \
+             which is wrong: {}",
+            text(node, &own)
+        );
+        tracing::error!("node {node} is in dispute: {why}");
+        self.compare.standing = if halted {
+            Standing::Halted {
+                index,
+                why,
+                goes_on: false,
+            }
+        } else {
+            Standing::Disputed { index, since: now }
+        };
+        self.compare.note(node, own);
     }
 
     /// It was quarantined when it went down: so it is.
@@ -419,6 +482,7 @@ impl Driver {
             goes_on: false,
         };
         self.refuse_tails(ports);
+        self.mark(Mark::Disputed { own, halted: true }, ports);
     }
 
     /// Asks those again who have not told, while that is what it depends on; stops applying if it takes too long.
@@ -429,7 +493,7 @@ impl Driver {
             Standing::Sound | Standing::Quarantined { .. } => return,
         };
         let Some(own) = self.compare.of(index, self.node()).copied() else {
-            self.compare.standing = Standing::Sound;
+            // It took over another state since. Nobody is sound without a verdict: it is given at the next record.
             return;
         };
         let patience = self.config.compare.interval.unwrap_or_default();
@@ -465,6 +529,12 @@ impl Driver {
     #[must_use]
     pub fn quarantined(&self) -> Option<&str> {
         self.compare.why()
+    }
+
+    /// Whether nothing is known to speak against its state.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.compare.is_sound()
     }
 
     /// Whether it has stopped applying because replicas differ and nobody can tell which is wrong.

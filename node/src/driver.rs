@@ -13,7 +13,7 @@ use crate::{
     expect::Checks,
     forward::Forwards,
     machine::MachineError,
-    meta::Meta,
+    meta::{Mark, Meta},
     ports::{Input, Ports},
     proposals::Gathered,
     reads::Reads,
@@ -160,7 +160,13 @@ impl Driver {
     /// The same with a machine, which goes on behind `meta`. If the log does not hold what the machine has
     /// applied, this is not its log: the driver has stopped already, and says so.
     #[must_use]
-    pub fn with_machine(config: DriverConfig, restored: Restored, meta: Meta, seed: u64, now: Time) -> Self {
+    pub fn with_machine(
+        config: DriverConfig,
+        restored: Restored,
+        mut meta: Meta,
+        seed: u64,
+        now: Time,
+    ) -> Self {
         let mut this = Self::new(config, restored, seed, now);
         let (has, log) = (meta.at(), this.consensus.last());
         // What is before the beginning of the log is in a snapshot, which `restore` has it take over.
@@ -173,11 +179,14 @@ impl Driver {
             );
             this.stopped = Some(MachineError::new(what).to_string());
         }
-        let quarantined = meta.quarantined;
+        // It is the machine's to keep; in a snapshot others would take it for theirs.
+        let mark = std::mem::take(&mut meta.mark);
         this.clock.see(meta.sessions.clock());
         this.applied = Applied::with_machine(meta);
-        if quarantined > Index::ZERO {
-            this.quarantine_again(now, quarantined);
+        match mark {
+            Mark::Sound => {}
+            Mark::Disputed { own, halted } => this.dispute_again(now, own, halted),
+            Mark::Quarantined(index) => this.quarantine_again(now, index),
         }
         this
     }

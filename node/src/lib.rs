@@ -31,7 +31,7 @@ pub use apply::PIECE_BYTES_MAX;
 pub use compare::CompareConfig;
 pub use driver::{Counts, Driver, DriverConfig};
 pub use machine::{At, MachineError, StateMachine};
-pub use meta::Meta;
+pub use meta::{Mark, Meta};
 pub use ports::{Input, Ports};
 pub use reads::{QUERIES_MAX, READ_FETCHES_MAX, READS_WAITING_MAX};
 pub use request::{Ask, Consistency, Failure, Reply, Request, Token};

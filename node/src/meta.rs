@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// The key of the row that is not a session's: no session has this name.
 const HEAD: u64 = 0;
 /// The form of the rows.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What is known at an applied record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -32,9 +32,62 @@ pub struct Meta {
     pub(crate) output_hash: u64,
     pub(crate) sessions: Sessions,
     trimmed: TrimPoint,
-    /// Where this node's machine was found to differ from a majority's, zero if it was not. Others know nothing of it.
-    pub(crate) quarantined: Index,
+    /// What is known to speak against this node's machine. Others know nothing of it.
+    pub(crate) mark: Mark,
 }
+
+/// What speaks against a machine: a durable one keeps it, so that a restart makes nobody sound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mark {
+    /// Nothing.
+    #[default]
+    Sound,
+    /// Another differs from what it was at this record, and no majority was heard. `halted`: it waits for one, and
+    /// answers nothing.
+    Disputed {
+        /// What this node was.
+        own: Compared,
+        /// Whether it had stopped applying.
+        halted: bool,
+    },
+    /// A majority differs from it, at this record.
+    Quarantined(Index),
+}
+
+impl Mark {
+    /// How the row of the head holds it: its kind, and what this node was.
+    fn kept(&self) -> (u8, KeptCompared) {
+        let kept = |of: &Compared| (of.index.0, of.log_hash, of.output_hash, of.digest);
+        match self {
+            Self::Sound => (0, KeptCompared::default()),
+            Self::Quarantined(index) => (1, (index.0, 0, 0, None)),
+            Self::Disputed { own, halted } => (2 + u8::from(*halted), kept(own)),
+        }
+    }
+
+    fn of_kept(kind: u8, kept: KeptCompared) -> Option<Self> {
+        let (index, log_hash, output_hash, digest) = kept;
+        let own = Compared {
+            index: Index(index),
+            log_hash,
+            output_hash,
+            digest,
+            is_answer: false,
+        };
+        match kind {
+            0 => Some(Self::Sound),
+            1 => Some(Self::Quarantined(Index(index))),
+            2 | 3 => Some(Self::Disputed {
+                own,
+                halted: kind == 3,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Index, hash of the log, hash of the outputs, digest.
+type KeptCompared = (u64, u64, u64, Option<u64>);
 
 /// The row of all that is not a session.
 #[derive(Serialize, Deserialize)]
@@ -49,7 +102,8 @@ struct Head {
     clock: u32,
     trimmed_index: u64,
     trimmed_position: u64,
-    quarantined: u64,
+    mark: u8,
+    marked: KeptCompared,
 }
 
 /// What applying has changed.
@@ -126,7 +180,8 @@ impl Meta {
             clock,
             trimmed_index,
             trimmed_position,
-            quarantined: _,
+            mark: _,
+            marked: _,
         } = self.head();
         let head = [
             version.into(),
@@ -264,6 +319,7 @@ impl Meta {
     }
 
     fn head(&self) -> Head {
+        let (mark, marked) = self.mark.kept();
         Head {
             version: VERSION,
             index: self.at.index.0,
@@ -275,7 +331,8 @@ impl Meta {
             clock: self.sessions.clock(),
             trimmed_index: self.trimmed.index.0,
             trimmed_position: self.trimmed.position.0,
-            quarantined: self.quarantined.0,
+            mark,
+            marked,
         }
     }
 
@@ -301,7 +358,7 @@ impl Meta {
                     index: Index(head.trimmed_index),
                     position: Position(head.trimmed_position),
                 };
-                meta.quarantined = Index(head.quarantined);
+                meta.mark = Mark::of_kept(head.mark, head.marked).ok_or_else(|| wrong(key))?;
                 (meta.log_hash, meta.output_hash, clock) = (head.log_hash, head.output_hash, head.clock);
             } else {
                 let row: Row = postcard::from_bytes(bytes).map_err(|_| wrong(key))?;

@@ -447,3 +447,142 @@ fn the_log_goes_on_for_who_waits_for_more_than_it_holds() {
     world.run(1_000);
     assert_eq!(last(&world), index, "one is enough");
 }
+
+#[test]
+fn a_durable_machine_in_dispute_stays_so_over_restarts_until_a_third_decides() {
+    let kind = Kind {
+        answers: false,
+        durable: true,
+    };
+    let (mut world, names, wrong) = cluster(3, kind);
+    let (good, bad, away) = (names[0], names[1], names[2]);
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    world.crash(away);
+    add(&mut world, good, 5);
+    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+    world.run(50);
+    for round in 0..2 {
+        for n in [good, bad] {
+            world.crash(n);
+            world.start(n);
+            assert!(world.driver(n).is_halted(), "round {round}: {n}");
+        }
+        world.run(1_000);
+        for n in [good, bad] {
+            let token = query(&mut world, n, Consistency::STALE);
+            assert!(is_refused(&mut world, token), "round {round}: {n} answers");
+            let token = add(&mut world, n, 7);
+            assert!(is_refused(&mut world, token), "round {round}: {n} appends");
+        }
+    }
+    world.start(away);
+    world.run_until("the third to decide", |w| quarantined(w) == [bad]);
+    world.run(50);
+    world.crash(good);
+    world.start(good);
+    assert!(
+        world.driver(good).quarantined().is_none(),
+        "the verdict is kept, too"
+    );
+}
+
+#[test]
+fn a_dispute_among_few_who_were_told_is_there_again_after_a_restart() {
+    let kind = Kind {
+        answers: false,
+        durable: true,
+    };
+    let (mut world, names, wrong) = cluster(3, kind);
+    let (good, bad, away) = (names[0], names[1], names[2]);
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    world.crash(away);
+    add(&mut world, good, 5);
+    let in_doubt = |w: &World| [good, bad].iter().all(|n| !w.driver(*n).is_sound());
+    world.run_until("both to know that they differ", in_doubt);
+    world.run(20);
+    assert!(quarantined(&world).is_empty(), "they wait for the third");
+    for n in [good, bad] {
+        world.crash(n);
+        world.start(n);
+    }
+    assert!(in_doubt(&world));
+    world.run_until("both to stop applying", |w| quarantined(w).len() == 2);
+}
+
+#[test]
+fn a_dispute_stays_open_however_many_other_records_are_told_of() {
+    let (mut world, good, bad, away) = in_dispute();
+    // It gets no records any more, but hears what others have become.
+    world.cut(good, bad);
+    for n in 0..40 {
+        let compared = Compared {
+            index: kontiki_consensus::Index(1000 + n),
+            log_hash: 1,
+            output_hash: 2,
+            digest: Some(3),
+            is_answer: false,
+        };
+        world.hand(away, bad, PeerMessage::Compared(compared));
+        world.run(20);
+    }
+    world.run(1_000);
+    let token = query(&mut world, bad, Consistency::STALE);
+    assert!(is_refused(&mut world, token));
+    assert!(!world.driver(bad).is_sound());
+}
+
+#[test]
+fn of_five_one_that_looks_for_a_state_says_nothing_of_another() {
+    let (mut world, names, wrong) = cluster(5, STATES);
+    let (one, other) = (names[0], names[1]);
+    // Three different states, and the three who are right are away.
+    wrong
+        .lock()
+        .expect("whole")
+        .extend([(one, (5, 6)), (other, (5, 7))]);
+    world.run(50);
+    names[3..].iter().for_each(|n| world.crash(*n));
+    world.lose(move |from, _, message| matches!(message, PeerMessage::Compared(_)) && from == names[2]);
+    add(&mut world, one, 5);
+    let both = |w: &World| quarantined(w).contains(&one);
+    world.run_until("it to stop applying", both);
+    let ask = Resync {
+        index: kontiki_consensus::Index(1),
+        offer: None,
+    };
+    world.hand(other, one, PeerMessage::Resync(ask));
+    world.run(20);
+    assert!(
+        world.driver(one).quarantined().is_some(),
+        "a majority without it has found the other wrong, and may differ from it, too"
+    );
+}
+
+#[test]
+fn a_node_that_asks_for_a_forgotten_record_hears_of_a_later_one() {
+    let kind = Kind {
+        answers: false,
+        durable: true,
+    };
+    let (mut world, names, wrong) = cluster(5, kind);
+    let (good, bad) = (names[0], names[1]);
+    wrong.lock().expect("whole").insert(bad, (5, 6));
+    // The wrong one hears nothing of what the others are, but of the right one.
+    world.lose(move |from, to, message| {
+        matches!(message, PeerMessage::Compared(_)) && to == bad && from != good
+    });
+    add(&mut world, good, 5);
+    world.run_until("it to stop applying", |w| w.driver(bad).is_halted());
+    world.isolate(bad);
+    // So many comparisons that the others have forgotten the one at which it differed.
+    for n in 0..20 {
+        add(&mut world, good, 100 + n);
+        world.run(400);
+    }
+    world.heal();
+    world.run(2_000);
+    assert!(
+        !world.driver(bad).is_halted() && world.driver(bad).quarantined().is_some(),
+        "nothing is appended any more, and it was found wrong"
+    );
+}

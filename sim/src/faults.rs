@@ -185,6 +185,14 @@ impl World {
         }
     }
 
+    /// A node with a durable machine has stopped applying because nobody can tell who is wrong: its power often fails soon.
+    pub(crate) fn endanger_halted(&mut self, node: usize) {
+        if self.replicas[node].is_durable() && self.stormy && self.random.chance(Ppm::percent(75)) {
+            let operations = self.random.below(3);
+            self.replicas[node].disk.fail_power_after(operations);
+        }
+    }
+
     /// A node that stopped itself must have had to: its disk failed. It is repaired and started again.
     pub(crate) fn check_stopped(&mut self, node: usize) -> Verdict {
         let replica = &self.replicas[node];

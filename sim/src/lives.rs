@@ -2,10 +2,14 @@
 //!
 //! Invariant: the checkers compare what recovery found before the process begins.
 
+use crate::checkers::replicas::QUARANTINE;
+use crate::ports::Work;
+use crate::replica::Process;
 use crate::sometimes::Sometimes;
 use crate::violation::{Verdict, Violation, ensure};
 use crate::world::{Event, Opening, World, cannot_open};
 use kontiki_consensus::{Duration, Index, Role};
+use kontiki_node::machine::Task;
 
 impl World {
     /// A node opens its log. The power may fail while it does.
@@ -55,6 +59,22 @@ impl World {
         Ok(())
     }
 
+    /// A node whose durable machine nobody could or would rely on when it went down answers nothing when it comes back: a
+    /// restart is no verdict.
+    fn check_verdict(&mut self, node: usize, silent: bool) -> Verdict {
+        let doubts = self.replicas[node].doubts.take();
+        let halted = doubts.filter(|_| self.replicas[node].is_durable());
+        self.checks
+            .counters
+            .hit_if(halted == Some(true), Sometimes::HaltedStart);
+        ensure(silent || halted.is_none(), QUARANTINE, || {
+            format!(
+                "n{} answered nothing when it went down, and answers when it comes back",
+                node + 1
+            )
+        })
+    }
+
     /// The process begins, unless it crashed while it opened its log.
     pub(crate) fn begin(&mut self, node: usize, opening: u64) -> Verdict {
         let now = self.now();
@@ -71,6 +91,7 @@ impl World {
                 what: format!("{id:?}: {error}"),
             })?;
         let silent = self.with(node, |p| p.driver.quarantined().is_some());
+        self.check_verdict(node, silent == Some(true))?;
         self.checks
             .counters
             .hit_if(silent == Some(true), Sometimes::WrongStart);
@@ -113,6 +134,8 @@ impl World {
         self.trace.line(now, || format!("{id:?} goes down"));
         self.lose_inbox(node, "down");
         let process = self.replicas[node].process.take();
+        let doubts = process.as_ref().and_then(doubt);
+        self.replicas[node].doubts = doubts;
         // One that was still opening its log has never been up.
         if process.is_some() {
             self.transitions.down(now, id);
@@ -130,4 +153,13 @@ impl World {
         let none_up = self.replicas.iter().all(|r| r.process.is_none());
         self.checks.counters.hit_if(none_up, Sometimes::AllDown);
     }
+}
+
+/// Whether a node that answers nothing had stopped because nobody could tell who is wrong. Nothing if it answers, or if its
+/// machine has still to be told.
+fn doubt(process: &Process) -> Option<bool> {
+    let tells = |task: &Work| matches!(task, Work::Task(Task::Mark(_)));
+    let told = !process.tasks.iter().any(|(_, task)| tells(task));
+    let silent = process.driver.stopped().is_none() && process.driver.quarantined().is_some();
+    (told && silent).then(|| process.driver.is_halted())
 }

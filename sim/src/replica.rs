@@ -152,6 +152,8 @@ pub struct Replica {
     pub life: u64,
     /// It was killed when a name had changed and that was not synced.
     pub was_naming: bool,
+    /// Whether it had halted when it went down, if nobody relied on its machine then.
+    pub doubts: Option<bool>,
     /// How far its date is off.
     pub date_offset: u64,
     drift: i64,
@@ -193,6 +195,7 @@ impl Replica {
             process: None,
             life: 0,
             was_naming: false,
+            doubts: None,
             date_offset: 0,
             drift,
             sizes,
@@ -203,6 +206,12 @@ impl Replica {
             kept: Kept::default(),
             health: Arc::default(),
         })
+    }
+
+    /// Whether its machine keeps its state.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.machine == MachineKind::Durable
     }
 
     /// Recovers the log, as a process does when it begins. The disk's clock tells when that is done.

@@ -85,6 +85,7 @@ paths! {
     Disputed = "applying stopped because nobody could tell which machine was wrong",
     Resynced = "a quarantined node took over the state of another",
     WrongStart = "a node was quarantined again when it started",
+    HaltedStart = "a node that had stopped applying had still when it started",
     QueryAside = "a query was answered beside a machine that went on applying",
     ReadsInMasses = "as many reads of clients were with a log as may be",
     QueriesInMasses = "as many queries were with a machine as may be",

@@ -222,6 +222,7 @@ impl World {
         let Some(process) = replica.process.as_mut() else {
             return Ok(());
         };
+        let halts = process.driver.counts().halted > process.counts.halted;
         let (first, last) = (process.driver.first(), process.driver.consensus().last_position());
         let counts = process.driver.counts();
         let before = std::mem::replace(&mut process.counts, counts);
@@ -260,6 +261,9 @@ impl World {
         if meta.at().index > process.compared && !wrong {
             process.compared = meta.at().index;
             self.checks.knows(replica.node, meta)?;
+        }
+        if halts {
+            self.endanger_halted(node);
         }
         self.compare_ages(first, last)
     }

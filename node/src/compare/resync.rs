@@ -8,7 +8,7 @@
 //! wrong state is removed.
 
 use super::Standing;
-use crate::{driver::Driver, machine::Task, ports::Ports};
+use crate::{driver::Driver, ports::Ports};
 use kontiki_consensus::{Event, Index, LogId, NodeId, Time};
 use kontiki_log::SnapshotFile;
 use kontiki_wire::{PeerMessage, Resync};
@@ -93,9 +93,9 @@ impl Driver {
         }
     }
 
-    /// Who looks for a state has heard of a majority that differs from it. If it is the only one that differs from this
-    /// node, nothing speaks against this one any more, though it has not heard that majority itself: whoever is to be
-    /// heard may need a snapshot of this very node first.
+    /// Who looks for a state has heard of a majority that differs from it. If there is no majority without this node, and that
+    /// one is the only one that differs from it, this node is of that majority, though it has not heard it itself: whoever is
+    /// to be heard may need a snapshot of this very node first.
     fn end_dispute_with(&mut self, peer: NodeId, ports: &mut impl Ports) {
         let (Standing::Disputed { index, .. } | Standing::Halted { index, .. }) = self.compare.standing
         else {
@@ -104,11 +104,15 @@ impl Driver {
         let Some(own) = self.compare.of(index, self.node()) else {
             return;
         };
+        let members = self.consensus.configuration();
+        if members.has_quorum(|n| n != peer && n != self.node()) {
+            return;
+        }
         let told = self.compare.told.get(&index).into_iter().flatten();
         let mut differing = told.filter(|(_, other)| !super::agree(own, other));
         if differing.next().is_some_and(|(first, _)| *first == peer) && differing.next().is_none() {
             tracing::info!(%index, "node {peer} knows that it is wrong: this node goes on");
-            self.compare.standing = Standing::Sound;
+            self.be_sound(ports);
             self.hand_over(ports);
         }
     }
@@ -215,19 +219,16 @@ impl Driver {
             return;
         };
         if !self.is_of_another(file, index) {
-            // With the state what a durable machine has kept of it was replaced.
-            return ports.work(self.config.group, Task::Quarantine(index));
+            return;
         }
         let (node, last) = (self.node(), file.header.base.last);
         tracing::info!(index = %last.index, "node {node} has the state of another and is quarantined no more");
         self.counts.resynced += 1;
-        self.compare.standing = Standing::Sound;
+        self.be_sound(ports);
         // What it told of its former state is of no account.
         self.compare.told.clear();
         self.compare.passed.clear();
         self.compare.syncing = Syncing::default();
         self.consensus.step(now, Event::MayLead(true));
-        // The mark may have come behind the state, where that was under way already.
-        ports.work(self.config.group, Task::Quarantine(Index::ZERO));
     }
 }

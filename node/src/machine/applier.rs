@@ -4,7 +4,7 @@
 //! Kontiki knows behind that very task; after a failure nothing is done any more.
 
 use super::{At, Machine, MachineError, MetaRows, ReaderOfBytes, Source};
-use crate::meta::{Changes, Meta};
+use crate::meta::{Changes, Mark, Meta};
 use bytes::Bytes;
 use kontiki_consensus::{Body, Index, LogId, Run};
 use kontiki_log::SnapshotFile;
@@ -33,9 +33,8 @@ pub enum Task {
     Snapshot,
     /// Take over the state of a snapshot, which can be read from here.
     Restore(Restore, Box<dyn Read + Send>),
-    /// A durable machine is to keep that it was found to differ from a majority's, at this record; zero: that nothing
-    /// speaks against it any more.
-    Quarantine(Index),
+    /// A durable machine is to keep what speaks against it, or that nothing does any more.
+    Mark(Mark),
 }
 
 /// A snapshot whose state the machine is to take over.
@@ -60,7 +59,7 @@ impl fmt::Debug for Task {
         match self {
             Self::Apply(runs) => f.debug_tuple("Apply").field(runs).finish(),
             Self::Query { token, .. } => f.debug_tuple("Query").field(token).finish(),
-            Self::Quarantine(index) => f.debug_tuple("Quarantine").field(index).finish(),
+            Self::Mark(mark) => f.debug_tuple("Mark").field(mark).finish(),
             Self::Snapshot => f.write_str("Snapshot"),
             Self::Restore(restore, _) => f.debug_tuple("Restore").field(&restore.last()).finish(),
         }
@@ -90,7 +89,7 @@ pub enum Done {
         /// What the machine said of its state just behind each record by which replicas compare themselves.
         digests: Vec<(Index, Option<u64>)>,
     },
-    /// It is kept that the machine differs.
+    /// It is kept what speaks against the machine.
     Marked,
     /// A query was answered, or why not.
     Answered {
@@ -209,7 +208,7 @@ impl Applier {
                     answer: self.machine.query(&query),
                 },
             },
-            Task::Quarantine(index) => match self.mark(index) {
+            Task::Mark(mark) => match self.mark(mark) {
                 Ok(()) => Done::Marked,
                 Err(error) => Done::Failed(self.failed.insert(error).clone()),
             },
@@ -225,8 +224,15 @@ impl Applier {
     fn restore(&mut self, restore: &Restore, from: &mut dyn Read) -> Result<(), MachineError> {
         let index = restore.last().index;
         let wrong = |what: String| MachineError::new(format!("the snapshot up to record {index}: {what}"));
-        let rows = match self.durable {
-            Some(_) => restore.meta.all_rows()?,
+        // What speaks against this machine stays until the driver says otherwise: a crash must not make it sound.
+        let mark = self.durable.as_ref().map(|durable| durable.mark);
+        let kept = mark.map(|mark| {
+            let mut meta = Meta::clone(&restore.meta);
+            meta.mark = mark;
+            meta
+        });
+        let rows = match &kept {
+            Some(meta) => meta.all_rows()?,
             None => MetaRows::default(),
         };
         let taken = self.machine.restore(from, &rows);
@@ -237,9 +243,7 @@ impl Applier {
             (Ok(0), Ok(())) => {}
             (Ok(_), Ok(())) => return Err(wrong("it was not read to its end".to_owned())),
         }
-        if let Some(durable) = &mut self.durable {
-            (*durable).clone_from(&restore.meta);
-        }
+        self.durable = kept;
         self.changes.clear();
         Ok(())
     }
@@ -297,12 +301,12 @@ impl Applier {
         }
     }
 
-    /// A durable machine keeps that it was found to differ.
-    fn mark(&mut self, index: Index) -> Result<(), MachineError> {
+    /// A durable machine keeps what speaks against it.
+    fn mark(&mut self, mark: Mark) -> Result<(), MachineError> {
         let Some(meta) = &mut self.durable else {
             return Ok(());
         };
-        meta.quarantined = index;
+        meta.mark = mark;
         self.apply_part(&[], Content::default()).map(drop)
     }
 }

@@ -443,7 +443,7 @@ impl World {
     pub(crate) fn task_bytes(&self, n: NodeId) -> usize {
         let of = |(_, task): &(u64, Task)| match task {
             Task::Apply(runs) => runs.iter().map(Run::weight).sum(),
-            Task::Query { .. } | Task::Quarantine(_) | Task::Snapshot | Task::Restore(..) => 0,
+            Task::Query { .. } | Task::Mark(_) | Task::Snapshot | Task::Restore(..) => 0,
         };
         self.nodes[&n].tasks.iter().map(of).sum()
     }
