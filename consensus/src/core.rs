@@ -289,7 +289,7 @@ impl Consensus {
                 conflict,
                 suspect,
             } if current => {
-                if self.heed_mark(now, from, (round, received, conflict), suspect) {
+                if self.heed_mark(now, from, (round, persisted, received, conflict), suspect) {
                     self.on_append_entries_reply(now, from, round, persisted, received, conflict);
                 }
             }

@@ -278,6 +278,13 @@ pub enum Loss {
     },
     /// Its leader has proven it.
     Proven,
+    /// Its leader knows of a mark of it and allows to drop it behind a record, and its disk holds neither.
+    Mark {
+        /// The record.
+        record: Index,
+        /// How far its disk goes.
+        persisted: Index,
+    },
 }
 
 /// What a restart finds on disk.

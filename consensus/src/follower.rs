@@ -22,7 +22,7 @@ impl Consensus {
         if !self.follow(now, from) {
             return;
         }
-        self.heed(standing);
+        self.heed(round, standing);
         let empty = runs.is_empty();
         // What a snapshot covers is committed: this leader has it too (paper §7, Leader Completeness).
         let agrees = prev.index < self.log.base().index || self.log.holds(prev);

@@ -103,21 +103,29 @@ impl Consensus {
         !self.log.configuration().has_quorum(sound)
     }
 
-    /// What the leader of this term says of this server itself.
-    pub(crate) fn heed(&mut self, standing: Standing) {
+    /// What the leader of this term says of this server itself, in this round.
+    pub(crate) fn heed(&mut self, round: Round, standing: Standing) {
         let (own, persisted) = (self.hard_state.suspect, self.writes.persisted());
         // A mark that the leader has not heard of is newer than what it speaks of.
         let concerned = own == standing.mark || own == SuspectMark::ZERO;
         // While the log is being replaced, what it held stays on disk until all that is covered by the snapshot does.
         let shorter = standing.matched > persisted && self.installing.is_none();
+        // The word of an earlier round may have been overtaken by a mark, its record and the return.
+        let overtaken = matches!(&self.state, State::Follower(follower) if round < follower.round);
         match standing.verdict {
             _ if concerned && shorter => self.mark_itself(Loss::Shorter {
                 matched: standing.matched,
                 persisted,
             }),
-            Verdict::Lost if concerned => self.mark_itself(Loss::Proven),
+            Verdict::Lost if concerned && !overtaken => self.mark_itself(Loss::Proven),
             Verdict::Cleared(record) if self.is_suspect() && own == standing.mark => {
                 self.drop_mark_behind(record);
+            }
+            // A mark is dropped only where the record is on disk: this server had one and lost it.
+            Verdict::Cleared(record)
+                if own == SuspectMark::ZERO && record > persisted && self.installing.is_none() =>
+            {
+                self.mark_itself(Loss::Mark { record, persisted });
             }
             _ => {}
         }
@@ -161,7 +169,7 @@ impl Consensus {
         &mut self,
         now: Time,
         from: NodeId,
-        (round, received, conflict): (Round, Index, Option<Conflict>),
+        (round, persisted, received, conflict): (Round, Index, Index, Option<Conflict>),
         mark: SuspectMark,
     ) -> bool {
         let State::Leader(leader) = &mut self.state else {
@@ -178,13 +186,17 @@ impl Consensus {
             return false;
         }
         let told = peer.trust.told && !peer.trust.lost;
+        let holds_record = persisted >= peer.trust.record;
         let next = conflict.map_or(received.next(), |c| self.next_after(c));
         let next = next.min(self.log.last().index.next());
         if mark != SuspectMark::ZERO {
             self.hear_of_mark(from, mark, next);
             true
         } else if told {
-            self.hear_of_return(from);
+            // Until it says that it holds the record it counts for nothing: it may have lost its mark instead.
+            if holds_record {
+                self.hear_of_return(from, persisted);
+            }
             true
         } else {
             // A mark is dropped on this leader's word alone: this one was lost.
@@ -217,12 +229,15 @@ impl Consensus {
         });
     }
 
-    fn hear_of_return(&mut self, from: NodeId) {
+    /// A follower has dropped its mark. It counts with what it acknowledges now: what it acknowledged under the mark it may have
+    /// lost without any proof.
+    fn hear_of_return(&mut self, from: NodeId, persisted: Index) {
         let State::Leader(leader) = &mut self.state else {
             return;
         };
         let since = leader.round;
         let Some(peer) = leader.peer(from) else { return };
+        peer.matched = peer.matched.min(persisted);
         peer.trust = Trust {
             since,
             ..Trust::default()

@@ -334,6 +334,80 @@ fn a_mark_that_is_gone_without_a_word_of_the_leader_was_lost() {
 }
 
 #[test]
+fn an_acknowledgement_given_under_a_mark_counts_for_nothing_after_the_return() {
+    let mut cluster = leading();
+    heartbeat(&mut cluster);
+    hear(&mut cluster, 2, 2, acknowledge_as(MARK, 2, 2));
+    hear(&mut cluster, 3, 2, acknowledge(2, 3));
+    heartbeat(&mut cluster);
+    cluster.propose(N1, 1, 8);
+    // It held record 4 when it said so, lost it in a torn write, and came back with the one that clears it.
+    hear(&mut cluster, 2, 2, acknowledge_as(MARK, 3, 4));
+    heartbeat(&mut cluster);
+    hear(&mut cluster, 2, 2, acknowledge_as(NONE, 4, 3));
+    assert_eq!(cluster.at(1).suspects().count(), 0);
+    assert_eq!(cluster.at(1).commit(), Index(3));
+    hear(&mut cluster, 2, 2, acknowledge_as(NONE, 4, 4));
+    assert_eq!(cluster.at(1).commit(), Index(4));
+}
+
+#[test]
+fn a_server_that_lacks_the_record_has_not_dropped_its_mark_by_the_rule() {
+    let mut cluster = leading();
+    heartbeat(&mut cluster);
+    hear(&mut cluster, 2, 2, acknowledge_as(MARK, 2, 2));
+    hear(&mut cluster, 3, 2, acknowledge(2, 3));
+    heartbeat(&mut cluster);
+    hear(&mut cluster, 2, 2, acknowledge_as(NONE, 3, 2));
+    let suspects: Vec<_> = cluster.at(1).suspects().collect();
+    assert_eq!(
+        suspects,
+        [(N2, MARK, Index(3))],
+        "it is fed, and counts for nothing"
+    );
+    let told = heartbeat(&mut cluster);
+    let cleared = Verdict::Cleared(Index(3));
+    assert_eq!(told_n2(&told).map(|t| t.0), Some(standing(2, MARK, cleared)));
+    hear(&mut cluster, 2, 2, acknowledge_as(NONE, 4, 3));
+    assert_eq!(cluster.at(1).suspects().count(), 0);
+    // The server itself knows that it dropped no mark without the record.
+    let mut cluster = alone(3, &[2, 2]);
+    let call = append_to(
+        standing(2, MARK, Verdict::Cleared(Index(4))),
+        id(3, 2),
+        4,
+        7,
+        vec![],
+    );
+    let answers = hear(&mut cluster, 2, 2, call);
+    assert_ne!(mark_of(&cluster), NONE);
+    assert_eq!(marks(&answers), [mark_of(&cluster)]);
+    // One that dropped it by the rule holds the record, whatever comes late.
+    let mut cluster = alone(3, &[2, 2]);
+    let call = append_to(
+        standing(2, MARK, Verdict::Cleared(Index(3))),
+        id(3, 2),
+        3,
+        7,
+        vec![],
+    );
+    hear(&mut cluster, 2, 2, call);
+    assert_eq!(mark_of(&cluster), NONE);
+}
+
+#[test]
+fn word_of_a_loss_that_comes_late_marks_nothing_again() {
+    let mut cluster = alone(3, &[2, 2]);
+    let told = |mark, verdict, round| append_to(standing(0, mark, verdict), id(3, 2), 0, round, vec![]);
+    hear(&mut cluster, 2, 2, told(NONE, Verdict::Lost, 7));
+    let mark = mark_of(&cluster);
+    hear(&mut cluster, 2, 2, told(mark, Verdict::Cleared(Index(3)), 9));
+    assert_eq!(mark_of(&cluster), NONE);
+    hear(&mut cluster, 2, 2, told(NONE, Verdict::Lost, 8));
+    assert_eq!(mark_of(&cluster), NONE);
+}
+
+#[test]
 fn a_suspect_server_confirms_no_read_and_extends_no_lease() {
     let mut cluster = leading_as(|config| config.lease_drift_ppm = Some(1_000));
     heartbeat(&mut cluster);

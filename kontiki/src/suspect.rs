@@ -12,6 +12,9 @@ pub(crate) fn words(loss: Loss) -> String {
         Loss::Shorter { matched, persisted } => format!(
             "its log ends at record {persisted}, and it had acknowledged up to record {matched}: its disk was set back"
         ),
+        Loss::Mark { record, persisted } => format!(
+            "its leader knows that it was suspect until record {record}, and its disk, which ends at {persisted}, has lost the mark"
+        ),
         Loss::Proven => "it refused what it had acknowledged: its disk was set back".to_owned(),
     }
 }
