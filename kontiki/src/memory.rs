@@ -267,6 +267,7 @@ mod tests {
                 name: "d/a".into(),
                 bytes: 8,
                 within: 0,
+                resumes: false,
             },
         ) else {
             panic!()

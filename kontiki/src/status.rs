@@ -98,6 +98,8 @@ pub struct Status {
     /// Why it gives no vote and counts for no majority, if so: its disk lost what it had promised. It is fed, and that ends once
     /// a majority of the others has committed a record after the loss.
     pub suspect: Option<String>,
+    /// The places of its log that reads have found damaged since it started, at most 16: which file, what, and what to do.
+    pub damaged: Vec<String>,
     /// Why it stopped, if it did.
     pub stopped: Option<String>,
 }
@@ -158,6 +160,7 @@ pub(crate) struct Snapshot {
     differing: Vec<NodeId>,
     suspect: Option<String>,
     suspects: Vec<NodeId>,
+    damaged: Vec<Arc<str>>,
     stopped: Option<String>,
 }
 
@@ -190,6 +193,7 @@ impl Snapshot {
             differing: Vec::new(),
             suspect: None,
             suspects: Vec::new(),
+            damaged: Vec::new(),
             stopped: None,
         }
     }
@@ -232,6 +236,9 @@ impl Snapshot {
         }
         self.suspects.clear();
         self.suspects.extend(consensus.suspects().map(|(node, ..)| node));
+        if self.damaged.len() != driver.damages().len() {
+            self.damaged = driver.damages().to_vec();
+        }
     }
 
     pub(crate) fn see_links(&mut self, links: BTreeMap<NodeId, Link>) {
@@ -266,6 +273,7 @@ impl Snapshot {
             quarantined: self.quarantined.clone(),
             differing: self.differing.iter().map(|id| id.0).collect(),
             suspect: self.suspect.clone(),
+            damaged: self.damaged.iter().map(ToString::to_string).collect(),
             stopped: self.stopped.clone(),
         }
     }

@@ -184,6 +184,9 @@ pub enum From {
     Position(Position),
 }
 
+/// Of how many damaged places a log tells while it is open.
+pub const DAMAGES_MAX: usize = 16;
+
 /// What the log has to say.
 #[derive(Clone, Debug)]
 pub enum LogEvent {
@@ -215,6 +218,9 @@ pub enum LogEvent {
     /// Whether there is room for the next segment. While there is none, writes of term and vote still fit, if no more
     /// records are written; [`Log::retry_room`](crate::Log::retry_room) looks again.
     DiskFull(bool),
+    /// A read has met something that is damaged or cannot be read: where, what, and what to do. Said once for each place,
+    /// and of at most [`DAMAGES_MAX`] places; who reads there is told so each time.
+    Damaged(Arc<str>),
     /// A write or sync failed, or the log on disk is not what was written: the node must stop. Said once.
     Failed(Arc<LogError>),
 }

@@ -1,6 +1,7 @@
 //! The disk, one operation after the other: for making and opening a log, when nothing else happens.
 
 use crate::disk::{Disk, DiskError, Done, FileId, Op};
+use crate::room::is_full;
 use bytes::Bytes;
 use std::io::ErrorKind;
 
@@ -32,8 +33,13 @@ pub(crate) fn open(disk: &mut impl Disk, name: String) -> Result<(FileId, u64), 
 }
 
 pub(crate) fn create(disk: &mut impl Disk, name: String, bytes: u64) -> Result<FileId, DiskError> {
-    let within = 0;
-    opened(perform(disk, Op::Create { name, bytes, within })?).map(|(file, _)| file)
+    let op = Op::Create {
+        name,
+        bytes,
+        within: 0,
+        resumes: false,
+    };
+    opened(perform(disk, op)?).map(|(file, _)| file)
 }
 
 fn opened(done: Done) -> Result<(FileId, u64), DiskError> {
@@ -41,6 +47,11 @@ fn opened(done: Done) -> Result<(FileId, u64), DiskError> {
         Done::Opened(file, bytes) => Ok((file, bytes)),
         _ => Err(unexpected("open a file", "the disk gives no file")),
     }
+}
+
+/// Lack of room is no reason not to start.
+pub(crate) fn unless_full(result: Result<(), DiskError>) -> Result<(), DiskError> {
+    result.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
 }
 
 /// Exactly these bytes of a file.

@@ -34,7 +34,8 @@ pub enum Op {
         /// Its name.
         name: String,
     },
-    /// Make a file of this many zero bytes (mode 0600), all of them written, and sync it. Fails if it exists.
+    /// Make a file of this many zero bytes (mode 0600), all of them written, and sync it. Fails if it exists, unless it
+    /// goes on with what is there.
     /// Runs beside other operations, and does not hold up writes to other files.
     Create {
         /// Its name.
@@ -44,6 +45,8 @@ pub enum Op {
         /// After how many bytes more, written to other files, it is needed; zero if it is awaited. The disk may take its time
         /// as long as it is ready by then.
         within: u64,
+        /// Go on with what an earlier attempt at the same file has left, if it is no longer than that: whatever is in it is zeros.
+        resumes: bool,
     },
     /// Open an existing file for reading and writing.
     Open {

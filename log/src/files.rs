@@ -65,6 +65,16 @@ impl Files {
         self.open.get(&segment).map(|open| open.file)
     }
 
+    /// Gives operations that close all but the one that is written to and those that are being read: there are no descriptors.
+    pub(crate) fn close_idle(&mut self) -> Vec<Op> {
+        let written = self.written;
+        let idle = |n: &u64, open: &mut Open| open.reads == 0 && *n != written;
+        self.open
+            .extract_if(.., idle)
+            .map(|(_, open)| Op::Close { file: open.file })
+            .collect()
+    }
+
     /// A segment is removed; gives the operation that closes it, if it is open.
     pub(crate) fn forget(&mut self, segment: u64) -> Option<Op> {
         self.open.remove(&segment).map(|o| Op::Close { file: o.file })

@@ -25,8 +25,8 @@ mod snapshots;
 mod words;
 
 pub use api::{
-    Fetch, From, LogError, LogEvent, LogOptions, Recovered, SegmentStart, SnapshotCommand, SnapshotEvent,
-    SnapshotFile,
+    DAMAGES_MAX, Fetch, From, LogError, LogEvent, LogOptions, Recovered, SegmentStart, SnapshotCommand,
+    SnapshotEvent, SnapshotFile,
 };
 pub use create::{create, holds_log};
 pub use log::Log;

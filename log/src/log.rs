@@ -40,7 +40,7 @@ use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::frame::FrameHeader;
 use kontiki_wire::{Identity, Salt};
 use no_room::Refused;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use sweep::Sweep;
 
@@ -117,6 +117,8 @@ pub struct Log<D> {
     stuck: Option<Batch>,
     under_way: Option<(Batch, FrameHeader)>,
     refused: Refused,
+    /// Places that were told to be damaged: segment, offset.
+    damaged: BTreeSet<(u64, u64)>,
     failed: bool,
     snapshots: Snapshots,
     files: Files,
@@ -171,6 +173,7 @@ impl<D: Disk> Log<D> {
             stuck: None,
             under_way: None,
             refused: Refused::default(),
+            damaged: BTreeSet::new(),
             failed: false,
             snapshots,
             files,

@@ -1,9 +1,9 @@
-//! The disk of the operating system: [`Disk`] over real files, working on two threads of its own.
+//! The disk of the operating system: [`Disk`] over real files, working on three threads of its own.
 //!
 //! `kontiki-disk` carries out, in the order of submission, everything an append or a change of names
-//! waits for; `kontiki-aside` makes new files, reads, removes and does everything in the folder of growing
-//! files ([`GROWING`](crate::disk::GROWING)), so that none of it holds up a write. The only
-//! order between the two threads is the one the log makes by waiting for a completion: a name is
+//! waits for; `kontiki-aside` makes new files, removes and does everything in the folder of growing
+//! files ([`GROWING`](crate::disk::GROWING)), so that none of it holds up a write; `kontiki-read` reads, so that no read
+//! stands behind a sync. The only order between the threads is the one the log makes by waiting for a completion: a name is
 //! opened, renamed or removed only after its `Create` has completed, and bytes are read only after the
 //! `Write` of them has; nothing else changes a name that is removed. A [`FileId`] is known to nobody before its completion was taken, hence the
 //! table of open files belongs to the one who submits and needs no lock; every job carries its file
@@ -18,6 +18,7 @@ mod directory;
 mod file;
 mod queue;
 mod reader;
+mod reserve;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -28,6 +29,7 @@ use directory::{Directory, LOCK};
 use file::OpenFile;
 use queue::{Answers, Queue};
 use reader::Reader;
+use reserve::Reserve;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -35,14 +37,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, atomic::AtomicU64};
 use std::{fmt, process, thread};
-use work::{Answer, Effect, Job, Work, Writer};
+use work::{Answer, Effect, Job, Thread, Work, Writer};
 
 /// A data directory on a file system, held exclusively. Dropping it carries out what was submitted, but for new
 /// files that are not filled yet, ends its threads, then gives the directory free.
 pub struct OsDisk {
     // Dropped in this order: the threads end before the lock is released.
     writer: Worker,
-    aside: Worker,
+    aside: Box<Worker>,
+    reads: Box<Worker>,
     answers: Arc<Answers>,
     /// Answers fetched from the threads and not yet given out.
     fetched: VecDeque<Answer>,
@@ -52,7 +55,7 @@ pub struct OsDisk {
     holds: bool,
     held: Option<Job>,
     files: BTreeMap<FileId, Arc<OpenFile>>,
-    path: PathBuf,
+    directory: Directory,
     submitted: u64,
     completed: u64,
     opened: u32,
@@ -74,16 +77,21 @@ impl OsDisk {
         let lock = lock(&path)?;
         let answers = Arc::new(Answers::new(Box::new(wake)));
         let written = Arc::default();
+        let root =
+            File::open(&path).map_err(|e| failed(format!("open data directory {}", path.display()), &e))?;
+        let directory = Directory::new(path, Arc::new(Reserve::new(root)));
+        let start = |name, work| Worker::start(name, work, &directory, &answers, &written);
         Ok(Self {
-            writer: Worker::start("kontiki-disk", work::in_order, &path, &answers, &written)?,
-            aside: Worker::start("kontiki-aside", work::aside, &path, &answers, &written)?,
+            writer: start("kontiki-disk", work::in_order)?,
+            aside: Box::new(start("kontiki-aside", work::aside)?),
+            reads: Box::new(start("kontiki-read", work::reads)?),
             answers,
             fetched: VecDeque::new(),
             in_order: 0,
             holds: false,
             held: None,
             files: BTreeMap::new(),
-            path,
+            directory,
             submitted: 0,
             completed: 0,
             opened: 0,
@@ -92,7 +100,7 @@ impl OsDisk {
     }
 
     /// Makes the directory (mode 0700) and its parents, durably, as far as they are missing, then takes it as
-    /// [`OsDisk::open`] does. What is in it already stays.
+    /// [`OsDisk::open`] does. What is in it already stays; its name is made durable in any case.
     ///
     /// # Errors
     /// As [`OsDisk::open`]; [`LogError::Disk`] if a directory cannot be made.
@@ -132,7 +140,17 @@ impl OsDisk {
     /// What is to be done, with its file; an unknown file is refused in due order, like any other failure.
     fn work(&mut self, op: Op) -> Work {
         match op {
-            Op::Create { name, bytes, within } => Work::Create { name, bytes, within },
+            Op::Create {
+                name,
+                bytes,
+                within,
+                resumes,
+            } => Work::Create {
+                name,
+                bytes,
+                within,
+                resumes,
+            },
             Op::Write {
                 file,
                 offset,
@@ -198,8 +216,12 @@ impl Disk for OsDisk {
         self.submitted += 1;
         let id = OpId(self.submitted);
         let work = self.work(op);
-        if work.goes_aside() {
-            self.aside.queue.push(Job { id, work });
+        if let Some(thread) = work.goes_to() {
+            let worker = match thread {
+                Thread::Aside => &self.aside,
+                Thread::Reads => &self.reads,
+            };
+            worker.queue.push(Job { id, work });
             return id;
         }
         self.in_order += 1;
@@ -234,23 +256,23 @@ impl Disk for OsDisk {
     fn cool(&mut self, file: FileId) {
         if let Some(file) = self.files.get(&file) {
             let work = Work::Cool(Arc::clone(file));
-            self.aside.queue.push(Job { id: OpId(0), work });
+            self.reads.queue.push(Job { id: OpId(0), work });
         }
     }
 
     fn name(&self) -> String {
-        self.path.display().to_string()
+        self.directory.root().display().to_string()
     }
 
     fn reader(&self, name: &str) -> Box<dyn Read + Send> {
-        Box::new(Reader::new(Directory::new(self.path.clone()), name.to_owned()))
+        Box::new(Reader::new(self.directory.clone(), name.to_owned()))
     }
 }
 
 impl fmt::Debug for OsDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OsDisk")
-            .field("path", &self.path)
+            .field("path", &self.directory.root())
             .field("under_way", &(self.submitted - self.completed))
             .finish_non_exhaustive()
     }
@@ -274,16 +296,13 @@ impl Worker {
     fn start(
         name: &str,
         work: fn(&Mutex<Writer>, &Queue, &Answers),
-        path: &Path,
+        directory: &Directory,
         answers: &Arc<Answers>,
         written: &Arc<AtomicU64>,
     ) -> Result<Self, LogError> {
         let queue = Arc::new(Queue::default());
         let (its_queue, its_answers) = (Arc::clone(&queue), Arc::clone(answers));
-        let writer = Arc::new(Mutex::new(Writer::new(
-            Directory::new(path.to_owned()),
-            Arc::clone(written),
-        )));
+        let writer = Arc::new(Mutex::new(Writer::new(directory.clone(), Arc::clone(written))));
         let its_writer = Arc::clone(&writer);
         let thread = thread::Builder::new()
             .name(name.to_owned())
@@ -306,11 +325,15 @@ impl Drop for Worker {
     }
 }
 
-/// An error as a completion reports it.
+/// An error as a completion reports it. Without descriptors there is no room for another file: that passes, too.
 fn failed(what: String, error: &io::Error) -> DiskError {
     DiskError {
         what,
-        kind: error.kind(),
+        kind: if reserve::is_out_of_descriptors(error) {
+            ErrorKind::QuotaExceeded
+        } else {
+            error.kind()
+        },
         message: error.to_string(),
     }
 }
@@ -378,16 +401,35 @@ fn in_use(path: &Path, lock: &File) -> LogError {
     ))
 }
 
-/// Makes a directory and the parents it lacks; each new name is synced where it stands.
+/// Makes a directory and the parents it lacks; each new name is synced where it stands, and that of the directory if it was there:
+/// whoever has made it, or an earlier attempt of this one, may not have done so.
 fn make_directories(path: &Path) -> Result<(), LogError> {
+    if path.exists() {
+        return sync_name(path);
+    }
     let missing: Vec<&Path> = path.ancestors().take_while(|p| !p.exists()).collect();
     for new in missing.into_iter().rev() {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(new);
         made.map_err(|e| failed(format!("make directory {}", new.display()), &e))?;
-        if let Some(parent) = new.parent() {
-            let synced = File::open(parent).and_then(|p| p.sync_all());
-            synced.map_err(|e| failed(format!("sync directory {}", parent.display()), &e))?;
-        }
+        sync_name(new)?;
     }
     Ok(())
+}
+
+/// Makes a name durable in the directory where it stands. One that this process may not open others have made, and their names with it.
+fn sync_name(path: &Path) -> Result<(), LogError> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    match File::open(parent).and_then(|p| p.sync_all()) {
+        Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+            tracing::warn!(
+                "the name of {} is not synced: {} may not be opened: {e}",
+                path.display(),
+                parent.display()
+            );
+            Ok(())
+        }
+        synced => Ok(synced.map_err(|e| failed(format!("sync directory {}", parent.display()), &e))?),
+    }
 }

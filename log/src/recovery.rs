@@ -19,7 +19,7 @@ use crate::blocking::{list, open, perform, read, sync_directory};
 use crate::create::holds_log;
 use crate::disk::{Disk, Op};
 use crate::group::{Group, can_follow};
-use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
+use crate::layout::{self, FOLDER, Named, SECTOR, align, new_name, parse, segment_name, stride};
 use crate::log::{Log, Place, Segments, index_of, segment_header};
 use crate::replay::Replay;
 use crate::room::Room;
@@ -60,7 +60,8 @@ impl<D: Disk> Log<D> {
         let suspect = opening.mark_rot(&last, &mut end, &mut chance)?;
         let active = opening.repair_end(&last, &end)?;
         let spares = opening.repair_spares(spares, &end)?;
-        opening.repair_rest()?;
+        let begun = spares.is_empty().then(|| new_name(active.number + 1));
+        opening.repair_rest(begun.as_deref())?;
         let torn_bytes = end.torn_bytes;
         let identity = opening.identity;
         let files = Segments {

@@ -1,7 +1,8 @@
 //! The next segment, made before it is needed.
 //!
 //! One is kept ahead, so that a full segment is followed without a wait, and so that a disk without room
-//! is known while there still is some. A segment is made under another name and gets its own once it is
+//! is known while there still is some. One that a process could not finish the next one goes on with, so that a node
+//! that never lives for long gets on too. A segment is made under another name and gets its own once it is
 //! filled with zeros and synced; once the folder is synced too it is ready. So a file with the name of a
 //! segment always has its whole length. If there is no room that is told once, and tried again when it is
 //! asked for by [`Log::retry_room`](crate::Log::retry_room): there is no clock here, and each attempt fills
@@ -164,6 +165,7 @@ impl Room {
             name: new_name(number),
             bytes: self.segment_bytes,
             within,
+            resumes: true,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the operator is told: which file, where, what, and what to do next.
 
 use crate::api::LogError;
+use crate::disk::DiskError;
 use kontiki_consensus::Index;
 use kontiki_wire::Identity;
 
@@ -12,12 +13,28 @@ const REPLACE: &str = "What stood there was acknowledged, so this node must not 
     which the entries of this one are copied (`kontiki read .. --endpoint OLD | kontiki append --lines - --endpoint NEW`, \
     where no entry holds a newline)";
 
+/// What to do about damage that a read has met.
+const DAMAGED_RANGE: &str = "Reads of what stands there fail at this node, and it stops once a follower needs it. The other nodes \
+    hold it too: read it there, and look after the device (kernel log, SMART) before more is lost. This is told once for each place \
+    in the life of a process";
+
 /// Something that was acknowledged is damaged.
 pub(crate) fn damaged(file: &str, offset: u64, index: Option<Index>, what: &str) -> LogError {
     let record = index.map_or_else(String::new, |i| format!(", at Raft index {i}"));
     LogError::Damaged(format!(
         "{file} is damaged at byte {offset}{record}: {what}. {REPLACE}."
     ))
+}
+
+/// The same, met by a read while the node runs: what it holds elsewhere is sound, and others may hold this.
+pub(crate) fn damaged_range(file: &str, offset: u64, index: Option<Index>, what: &str) -> String {
+    let record = index.map_or_else(String::new, |i| format!(", at Raft index {i}"));
+    format!("{file} is damaged at byte {offset}{record}: {what}. {DAMAGED_RANGE}",)
+}
+
+/// What a read cannot have from the device.
+pub(crate) fn unreadable(error: &DiskError) -> String {
+    format!("{error}. {DAMAGED_RANGE}")
 }
 
 /// There is no log.

@@ -28,6 +28,7 @@ use kontiki_consensus::{
 };
 use kontiki_log::LogEvent;
 use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
+use std::sync::Arc;
 
 /// How often a full disk is asked for room: each time takes what room there is, if only for a moment.
 const ROOM_INTERVAL: Duration = Duration::from_millis(1000);
@@ -119,6 +120,8 @@ pub struct Driver {
     pub(crate) compare: Compare,
     /// When to look again whether there is room on the disk, while it is full.
     retry_room: Option<Time>,
+    /// What the log has said of damage that reads have met: at most `kontiki_log::DAMAGES_MAX` places.
+    damages: Vec<Arc<str>>,
     pub(crate) stopped: Option<String>,
     /// The next look at what has waited too long.
     next_sweep: Time,
@@ -149,6 +152,7 @@ impl Driver {
             counts: Counts::default(),
             compare: Compare::new(config.compare, now),
             retry_room: None,
+            damages: Vec::new(),
             stopped: None,
             next_sweep: now,
             config,
@@ -328,6 +332,7 @@ impl Driver {
                 self.retry_room = full.then(|| now.after(ROOM_INTERVAL));
                 self.consensus.step(now, Event::DiskFull(full));
             }
+            LogEvent::Damaged(what) => self.damages.push(what),
             LogEvent::Failed(error) => self.stop(error.to_string(), ports),
         }
     }
@@ -440,6 +445,12 @@ impl Driver {
 
     pub(crate) fn disk_is_full(&self) -> bool {
         self.retry_room.is_some()
+    }
+
+    /// The places of the log that reads have found damaged in this life: which, and what to do.
+    #[must_use]
+    pub fn damages(&self) -> &[Arc<str>] {
+        &self.damages
     }
 
     pub(crate) fn node(&self) -> NodeId {

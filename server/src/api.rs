@@ -63,6 +63,9 @@ pub(crate) struct NodeStatus {
     /// Why it counts for no majority, if so.
     #[serde(default)]
     pub(crate) suspect: Option<String>,
+    /// The places of its log that reads have found damaged.
+    #[serde(default)]
+    pub(crate) damaged: Vec<String>,
     /// Why it stopped itself, if it did.
     pub(crate) stopped: Option<String>,
     /// How many of its log lines were lost because its standard error was not read.
@@ -126,6 +129,7 @@ impl From<kontiki::Status> for NodeStatus {
             differing: status.differing,
             http: None,
             suspect: status.suspect,
+            damaged: status.damaged,
             stopped: status.stopped,
             log_lines_lost: logging::lost(),
         }

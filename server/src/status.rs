@@ -47,6 +47,7 @@ struct More {
     quarantined: Option<String>,
     differing: Vec<u64>,
     suspect: Option<String>,
+    damaged: Vec<String>,
     stopped: Option<String>,
     log_lines_lost: u64,
 }
@@ -148,6 +149,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
         quarantined,
         differing,
         suspect,
+        damaged,
         stopped,
         log_lines_lost,
         ..
@@ -171,6 +173,7 @@ fn reachable(endpoint: String, status: NodeStatus) -> Line {
             quarantined,
             differing,
             suspect,
+            damaged,
             stopped,
             log_lines_lost,
         }),
@@ -265,6 +268,7 @@ mod tests {
             quarantined: None,
             differing: Vec::new(),
             suspect: None,
+            damaged: Vec::new(),
             stopped: None,
             log_lines_lost: 0,
         };

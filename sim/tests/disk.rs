@@ -32,6 +32,7 @@ fn create(disk: &mut SimDisk, name: &str, bytes: u64) -> FileId {
             name: name.to_owned(),
             bytes,
             within: 0,
+            resumes: false,
         },
     )
 }
@@ -225,6 +226,7 @@ fn names_are_not_given_twice_and_what_is_missing_is_said() {
                 name: "a".to_owned(),
                 bytes: 1,
                 within: 0,
+                resumes: false,
             }
         )
         .err(),
@@ -241,6 +243,7 @@ fn names_are_not_given_twice_and_what_is_missing_is_said() {
                 name: "d/b".to_owned(),
                 bytes: 1,
                 within: 0,
+                resumes: false,
             }
         )
         .err(),
@@ -289,6 +292,7 @@ fn a_full_disk_makes_no_files_but_takes_writes() {
                 name: "b".to_owned(),
                 bytes: 1,
                 within: 0,
+                resumes: false,
             }
         )
         .err(),

@@ -1,7 +1,7 @@
 //! Lack of room, of whatever kind: nothing is acknowledged for it, and nothing ends.
 //!
 //! What a file system may need room for: a new segment (`room`), a name, its being durable, its removal, and where it never
-//! writes over what is there, each frame. Invariants: a frame that was refused is written again, all of it at the same
+//! writes over what is there, each frame. Descriptors count as room: files that are open only to be read are closed for them. Invariants: a frame that was refused is written again, all of it at the same
 //! place with the same bytes, before any other: then every page that the system may have dropped is written, and the sync
 //! behind it covers them all; segments are removed one after the other still; whoever waits is told that the
 //! disk is full as long as something is to be tried again, and so asks for it.
@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::disk::{Disk, DiskError, Op};
 use crate::layout::segment_name;
 use crate::room::is_full;
+use std::collections::BTreeSet;
 
 /// What there was no room for.
 #[derive(Debug, Default)]
@@ -25,11 +26,13 @@ pub(super) struct Refused {
     pub(super) retries: bool,
     /// A step of removing the first segment.
     pub(super) sweep: Option<Sweep>,
+    /// Descriptors, to read these segments with.
+    pub(super) opens: BTreeSet<u64>,
 }
 
 impl Refused {
     fn is_any(&self) -> bool {
-        self.spare || self.frame.is_some() || self.retries || self.sweep.is_some()
+        self.spare || self.frame.is_some() || self.retries || self.sweep.is_some() || !self.opens.is_empty()
     }
 }
 
@@ -50,6 +53,25 @@ impl<D: Disk> Log<D> {
             self.write_frame(batch);
         }
         self.retry_sweep();
+        for segment in std::mem::take(&mut self.refused.opens) {
+            let name = segment_name(segment);
+            self.submit(Op::Open { name }, Purpose::Open(segment));
+        }
+    }
+
+    /// A segment cannot be opened now to be read.
+    pub(super) fn open_refused(&mut self, segment: u64, error: &DiskError) {
+        self.warn_of(error);
+        self.refused.opens.insert(segment);
+        self.close_idle();
+        self.tell_full();
+    }
+
+    /// What is open only to be read gives its descriptors up.
+    pub(super) fn close_idle(&mut self) {
+        for op in self.files.close_idle() {
+            self.submit(op, Purpose::Close);
+        }
     }
 
     /// Tries a step of removing the first segment again, if one was refused.
@@ -83,6 +105,7 @@ impl<D: Disk> Log<D> {
 
     pub(super) fn sweep_refused(&mut self, step: Sweep, error: &DiskError) {
         self.warn_of(error);
+        self.close_idle();
         match step {
             Sweep::Rename(spare) => self.keep_no_spare(spare.file),
             Sweep::Open(_) => {

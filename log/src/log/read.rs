@@ -1,10 +1,11 @@
 //! Reading, as far as it needs the disk.
 
 use super::{Log, Purpose};
-use crate::api::LogError;
+use crate::api::{DAMAGES_MAX, LogError, LogEvent};
 use crate::disk::{Disk, DiskError, FileId, Op};
 use crate::layout::{segment_name, stride};
 use crate::reader::{CheckBudget, Damage, Piece, Progress};
+use crate::room::is_full;
 use crate::words;
 use bytes::Bytes;
 
@@ -49,7 +50,15 @@ impl<D: Disk> Log<D> {
 
     /// A segment was opened, or could not be.
     pub(super) fn opened(&mut self, segment: u64, result: Result<FileId, DiskError>) {
+        if let Err(error) = &result
+            && is_full(error)
+        {
+            // Without a descriptor nothing is wrong with the file: who waits for it waits on.
+            return self.open_refused(segment, error);
+        }
+        self.refused.opens.remove(&segment);
         let waiting = self.opening.remove(&segment).unwrap_or_default();
+        self.tell_full();
         match result {
             // Nobody reads it any more, and it must not stay open under a number that it loses.
             Ok(file) if segment < self.first + u64::from(self.removing) => {
@@ -66,9 +75,12 @@ impl<D: Disk> Log<D> {
             Err(_) if segment < self.first + u64::from(self.removing) => {
                 waiting.into_iter().for_each(|number| self.read_on(number));
             }
-            Err(error) => waiting
-                .into_iter()
-                .for_each(|number| self.answer(number, Err(error.clone().into()))),
+            Err(error) => {
+                self.tell_damage(segment, 0, words::unreadable(&error));
+                waiting
+                    .into_iter()
+                    .for_each(|number| self.answer(number, Err(error.clone().into())));
+            }
         }
     }
 
@@ -92,7 +104,11 @@ impl<D: Disk> Log<D> {
             Err(_) if piece.entry.segment < self.first + u64::from(self.removing) => {
                 return self.read_on(number);
             }
-            Err(error) => return self.answer(number, Err(error.into())),
+            Err(error) => {
+                let at = u64::from(piece.entry.offset);
+                self.tell_damage(piece.entry.segment, at, words::unreadable(&error));
+                return self.answer(number, Err(error.into()));
+            }
         };
         let Some(reading) = self.readings.get_mut(&number) else {
             return;
@@ -110,8 +126,17 @@ impl<D: Disk> Log<D> {
                 what,
             }) => {
                 let file = format!("{}: {}", self.disk.name(), segment_name(segment));
+                self.tell_damage(segment, offset, words::damaged_range(&file, offset, index, &what));
                 self.answer(number, Err(words::damaged(&file, offset, index, &what)));
             }
+        }
+    }
+
+    /// The operator is told of a place once: the node goes on, and its readers do not say so.
+    fn tell_damage(&mut self, segment: u64, offset: u64, what: String) {
+        if self.damaged.len() < DAMAGES_MAX && self.damaged.insert((segment, offset)) {
+            tracing::error!("node {}: {what}", self.identity.node);
+            self.events.push_back(LogEvent::Damaged(what.into()));
         }
     }
 

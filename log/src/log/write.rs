@@ -298,6 +298,9 @@ impl<D: Disk> Log<D> {
             Step::Full => true,
             Step::Ready => false,
         };
+        if self.refused.spare {
+            self.close_idle();
+        }
         self.tell_full();
         if !self.refused.spare {
             self.advance();

@@ -4,11 +4,13 @@
 
 use super::failed;
 use super::file::Inode;
+use super::reserve::Reserve;
 use crate::disk::DiskError;
 use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file whose lock stands for the whole directory.
 pub(super) const LOCK: &str = "lock";
@@ -17,11 +19,17 @@ pub(super) const LOCK: &str = "lock";
 #[derive(Clone)]
 pub(super) struct Directory {
     root: PathBuf,
+    /// What opens here fall back on.
+    pub(super) reserve: Arc<Reserve>,
 }
 
 impl Directory {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(super) fn new(root: PathBuf, reserve: Arc<Reserve>) -> Self {
+        Self { root, reserve }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where a name lies.
@@ -74,7 +82,7 @@ impl Directory {
 
     pub(super) fn open_directory(&self, name: &str) -> Result<(File, Inode), DiskError> {
         let path = self.directory_path(name)?;
-        let opened = File::open(&path).and_then(|file| {
+        let opened = self.reserve.open(|| File::open(&path)).and_then(|file| {
             let found = file.metadata()?;
             if !found.is_dir() {
                 return Err(ErrorKind::NotADirectory.into());
@@ -96,7 +104,7 @@ impl Directory {
 
     pub(super) fn list(&self, name: &str) -> Result<Vec<(String, u64)>, DiskError> {
         let path = self.directory_path(name)?;
-        let entries = fs::read_dir(&path).and_then(|entries| {
+        let entries = self.reserve.open(|| fs::read_dir(&path)).and_then(|entries| {
             let mut found = Vec::new();
             for entry in entries {
                 found.extend(name_and_length(&entry?)?);

@@ -27,7 +27,8 @@ impl Read for Reader {
             None => {
                 let path = self.directory.path(&self.name);
                 let path = path.map_err(|error| Error::new(error.kind, error.to_string()))?;
-                self.file.insert(File::open(path)?)
+                let opened = self.directory.reserve.open(|| File::open(&path));
+                self.file.insert(opened?)
             }
         };
         file.read(into)

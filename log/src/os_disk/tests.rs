@@ -1,11 +1,11 @@
 //! The disk over real directories.
 
-use super::{LOCK, OsDisk, file::OpenFile};
+use super::{LOCK, OsDisk, file::OpenFile, work::Thread};
 use crate::LogError;
 use crate::disk::{Completion, Disk, DiskError, Done, FileId, GROWING, Op};
 use bytes::Bytes;
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -74,6 +74,7 @@ fn create(name: &str, bytes: u64) -> Op {
         name: name.to_owned(),
         bytes,
         within: 0,
+        resumes: false,
     }
 }
 
@@ -529,7 +530,79 @@ fn dropping_does_not_wait_for_new_files() {
         .expect("listed")
         .map(|e| e.expect("an entry").file_name())
         .collect();
-    assert_eq!(left, [LOCK]);
+    // What there is of them is gone on with.
+    assert!(
+        left.iter()
+            .all(|name| [LOCK, "seg-1", "seg-2"].iter().any(|n| name == n))
+    );
+    let begun = fs::metadata(place.0.join("seg-1")).expect("it was begun").len();
+    assert!(begun < 1 << 40);
+}
+
+#[test]
+fn a_file_that_was_begun_is_gone_on_with() {
+    let place = Place::new();
+    let (bytes, there) = (4 << 20, 3 << 20);
+    fs::write(place.0.join("seg-1"), vec![0; there]).expect("written");
+    let mut disk = place.disk();
+    assert_eq!(
+        refused(&mut disk, create("seg-1", bytes)).kind,
+        ErrorKind::AlreadyExists
+    );
+    let resume = |bytes| Op::Create {
+        name: "seg-1".to_owned(),
+        bytes,
+        within: 0,
+        resumes: true,
+    };
+    let short = refused(&mut disk, resume(1 << 20));
+    assert_eq!(short.kind, ErrorKind::AlreadyExists, "it is longer than that");
+    let (file, length) = opened(&mut disk, resume(bytes));
+    assert_eq!(length, bytes);
+    assert!(read(&mut disk, file, 0, bytes).iter().all(|b| *b == 0));
+    let path = place.0.join("seg-1");
+    let first = std::cell::Cell::new(None);
+    let new = super::file::New {
+        bytes: 8 << 20,
+        grows: false,
+        resumes: true,
+    };
+    let mut told = |done| {
+        first.set(first.get().or(Some(done)));
+        true
+    };
+    super::file::create(path, new, &disk.directory.reserve, &mut told).expect("made");
+    assert_eq!(first.get(), Some(3 << 20), "but for the last pieces, in doubt");
+}
+
+/// All other descriptors of the process are in use: nothing of the disk fails.
+#[test]
+fn the_disk_has_descriptors_of_its_own() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    done(&mut disk, make_directory("log"));
+    let held = super::reserve::RESERVE_DESCRIPTORS;
+    assert_eq!(disk.directory.reserve.held(), held);
+    let error = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+    let error = super::failed("open a file".to_owned(), &error);
+    assert!(crate::room::is_full(&error), "it is tried again");
+}
+
+/// No read stands behind a write into the folder of snapshots, or behind its sync.
+#[test]
+fn reads_go_to_a_thread_of_their_own() {
+    let place = Place::new();
+    let mut disk = place.disk();
+    done(&mut disk, make_directory("snapshots"));
+    let (piece, _) = opened(&mut disk, create("snapshots/a", 0));
+    let read = Op::Read {
+        file: piece,
+        offset: 0,
+        bytes: 1,
+    };
+    assert_eq!(disk.work(read).goes_to(), Some(Thread::Reads));
+    let synced = write(piece, 0, &[b"piece"], true);
+    assert_eq!(disk.work(synced).goes_to(), Some(Thread::Aside));
 }
 
 #[test]

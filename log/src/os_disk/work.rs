@@ -1,7 +1,7 @@
-//! What the two threads do with their jobs.
+//! What the threads do with their jobs.
 
 use super::directory::Directory;
-use super::file::{self, Inode, OpenFile};
+use super::file::{self, Inode, New, OpenFile};
 use super::queue::{Answers, Queue};
 use crate::disk::{DiskError, Done, Op, OpId, is_growing};
 use crate::room::is_full;
@@ -44,6 +44,7 @@ pub(super) enum Work {
         name: String,
         bytes: u64,
         within: u64,
+        resumes: bool,
     },
     /// Held until its turn comes, behind what was submitted before.
     Close(Arc<OpenFile>),
@@ -54,21 +55,33 @@ pub(super) enum Work {
     Refuse(DiskError),
 }
 
+/// Where it is done that must not hold up the writes of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Thread {
+    Aside,
+    Reads,
+}
+
 impl Work {
-    /// Whether it must not hold up the writes of the log.
-    pub(super) fn goes_aside(&self) -> bool {
+    /// Where it is done, if it must not hold up the writes of the log.
+    pub(super) fn goes_to(&self) -> Option<Thread> {
         match self {
-            Self::Create { .. } | Self::Read { .. } | Self::Cool(_) | Self::Names(Op::Remove { .. }) => true,
+            Self::Read { .. } | Self::Cool(_) => Some(Thread::Reads),
+            other => other.goes_aside().then_some(Thread::Aside),
+        }
+    }
+
+    fn goes_aside(&self) -> bool {
+        match self {
+            Self::Create { .. } | Self::Names(Op::Remove { .. }) => true,
             Self::Write { file, .. } | Self::Close(file) => file.grows(),
             Self::Names(Op::MakeDirectory { name } | Op::Open { name }) => is_growing(name),
             Self::Names(Op::SyncDirectory { name } | Op::List { name }) => is_growing(name),
             Self::Names(Op::Rename { from, .. }) => is_growing(from),
-            Self::Names(_) | Self::Refuse(_) => false,
+            Self::Names(_) | Self::Refuse(_) | Self::Read { .. } | Self::Cool(_) => false,
         }
     }
-}
 
-impl Work {
     /// Whether it is a write that makes itself durable, small enough that syncing it takes most of the time.
     pub(super) fn is_small_write(&self) -> bool {
         match self {
@@ -116,7 +129,7 @@ pub(super) fn perform(writer: &Mutex<Writer>, Job { id, work }: Job) -> Answer {
     }
 }
 
-/// The thread of everything that must not hold up a write of the log; reads are served while a file is being filled.
+/// The thread of everything that must not hold up a write of the log, but for reads.
 pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
     // Nobody else has it.
     let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,17 +138,17 @@ pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
         let Some(Job { id, work }) = jobs.pop_front() else {
             continue;
         };
-        if let Work::Cool(file) = &work {
-            file.cool();
-            continue;
-        }
         let result = guarded(|| match work {
-            Work::Create { name, bytes, within } => {
+            Work::Create {
+                name,
+                bytes,
+                within,
+                resumes,
+            } => {
                 let pace = Pace::new(Arc::clone(&writer.written), bytes, within);
-                writer.create(&name, bytes, &mut |done| {
+                writer.create(&name, bytes, resumes, &mut |done| {
                     let mut goes_on = queue.glance(&mut jobs);
                     for _ in 0..RESTS {
-                        serve_reads(&mut jobs, answers);
                         if !goes_on || !pace.is_ahead(done) {
                             break;
                         }
@@ -144,7 +157,6 @@ pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
                     goes_on
                 })
             }
-            Work::Read { file, offset, bytes } => read(&file, offset, bytes),
             other => writer.perform(other),
         });
         answers.push(Answer {
@@ -152,6 +164,28 @@ pub(super) fn aside(writer: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
             in_order: false,
             result,
         });
+    }
+}
+
+/// The thread of reads. What they read is on disk, and the names that it leads to are known.
+pub(super) fn reads(_: &Mutex<Writer>, queue: &Queue, answers: &Answers) {
+    let mut jobs = VecDeque::new();
+    while queue.take(&mut jobs) {
+        for Job { id, work } in jobs.drain(..) {
+            let result = match work {
+                Work::Read { file, offset, bytes } => guarded(|| read(&file, offset, bytes)),
+                Work::Cool(file) => {
+                    file.cool();
+                    continue;
+                }
+                _ => Err(misplaced()),
+            };
+            answers.push(Answer {
+                id,
+                in_order: false,
+                result,
+            });
+        }
     }
 }
 
@@ -170,26 +204,6 @@ fn guarded<T>(work: impl FnOnce() -> Result<T, DiskError>) -> Result<T, DiskErro
 
 fn read(file: &OpenFile, offset: u64, bytes: u64) -> Result<Effect, DiskError> {
     Ok(Effect::Done(Done::Read(file.read(offset, bytes)?)))
-}
-
-fn serve_reads(jobs: &mut VecDeque<Job>, answers: &Answers) {
-    for _ in 0..jobs.len() {
-        match jobs.pop_front() {
-            Some(Job {
-                id,
-                work: Work::Read { file, offset, bytes },
-            }) => {
-                let result = guarded(|| read(&file, offset, bytes));
-                answers.push(Answer {
-                    id,
-                    in_order: false,
-                    result,
-                });
-            }
-            // Taken from the front, put behind: after the round the others stand as they stood.
-            other => jobs.extend(other),
-        }
-    }
 }
 
 fn misplaced() -> DiskError {
@@ -252,10 +266,16 @@ impl Writer {
         &mut self,
         name: &str,
         bytes: u64,
+        resumes: bool,
         meanwhile: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Effect, DiskError> {
-        let how = (bytes, is_growing(name));
-        let file = file::create(self.directory.path(name)?, how, meanwhile)?;
+        let new = New {
+            bytes,
+            grows: is_growing(name),
+            resumes,
+        };
+        let reserve = &self.directory.reserve;
+        let file = file::create(self.directory.path(name)?, new, reserve, meanwhile)?;
         // It may have the number of one that failed and was removed.
         self.failed.remove(&file.inode());
         Ok(Effect::Opened(Arc::new(file)))
@@ -337,6 +357,7 @@ impl Writer {
                 return Ok(Effect::Opened(Arc::new(file::open(
                     self.directory.path(&name)?,
                     is_growing(&name),
+                    &self.directory.reserve,
                 )?)));
             }
             Op::MakeDirectory { name } => self.directory.make(&name).map(|()| Done::Unit)?,

@@ -4,11 +4,11 @@
 
 use super::{End, Opening};
 use crate::api::LogError;
-use crate::blocking::{clear, open, perform, read, remove, sync_directory, write};
-use crate::disk::{Disk, DiskError, Op};
+use crate::blocking::{clear, open, perform, read, remove, sync_directory, unless_full, write};
+use crate::disk::{Disk, Op};
 use crate::layout::{FOLDER, SECTOR, align, segment_name};
 use crate::log::Active;
-use crate::room::{Spare, is_full};
+use crate::room::Spare;
 use crate::scan::Segment;
 use std::collections::VecDeque;
 
@@ -86,9 +86,12 @@ impl<D: Disk> Opening<'_, D> {
         Ok(spares.into_iter().map(spare).collect())
     }
 
-    /// Removes what was never finished, and gives full segments the indexes they lack.
-    pub(super) fn repair_rest(&mut self) -> Result<(), LogError> {
+    /// Removes what was never finished, but for what is gone on with, and gives full segments the indexes they lack.
+    pub(super) fn repair_rest(&mut self, begun: Option<&str>) -> Result<(), LogError> {
         for name in std::mem::take(&mut self.unfinished) {
+            if begun == Some(name.as_str()) {
+                continue;
+            }
             // Where there is no room for a removal it is made way for when its name is needed.
             unless_full(remove(self.disk, name).and_then(|()| sync_directory(self.disk, FOLDER)))?;
         }
@@ -99,9 +102,4 @@ impl<D: Disk> Opening<'_, D> {
         }
         Ok(())
     }
-}
-
-/// Lack of room is no reason not to start.
-fn unless_full(result: Result<(), DiskError>) -> Result<(), DiskError> {
-    result.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })
 }

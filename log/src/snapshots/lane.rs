@@ -107,6 +107,7 @@ impl Lane {
                     name: name.clone(),
                     bytes: 0,
                     within: 0,
+                    resumes: false,
                 }),
                 Action::Open(ref name) => Some(Op::Open { name: name.clone() }),
                 Action::Close => self.file.take().map(|file| Op::Close { file }),

@@ -2,9 +2,8 @@
 
 use super::{Snapshots, parse};
 use crate::api::{LogError, SnapshotFile};
-use crate::blocking::{list, open as open_file, perform, read, remove, sync_directory};
+use crate::blocking::{list, open as open_file, perform, read, remove, sync_directory, unless_full};
 use crate::disk::{Disk, DiskError, GROWING, Op};
-use crate::room::is_full;
 use kontiki_consensus::LogId;
 use kontiki_wire::ClusterId;
 use kontiki_wire::snapshot::{SNAPSHOT_FIXED_BYTES, SnapshotError, SnapshotHeader};
@@ -31,7 +30,7 @@ pub(crate) fn open(
                 Some((_, "new" | "note.new")) => {
                     let removed = remove(disk, name).and_then(|()| sync_directory(disk, GROWING));
                     // What is to have its name removes it then.
-                    removed.or_else(|error| if is_full(&error) { Ok(()) } else { Err(error) })?;
+                    unless_full(removed)?;
                 }
                 Some((last, "part")) => drop(parts.insert(last)),
                 Some((last, "snap")) => match header(disk, &name, bytes, cluster, last)? {

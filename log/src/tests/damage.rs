@@ -1,8 +1,8 @@
 //! Damage: the last write may be torn anywhere, nothing else may.
 
 use super::disk::{Crash, TestDisk};
-use super::model::{Node, entries, made, open};
-use crate::LogError;
+use super::model::{GROUP, Node, entries, made, open};
+use crate::{Fetch, From, LogError, LogEvent};
 use kontiki_consensus::{HardState, Index, NodeId, SuspectMark, Term};
 
 const FIRST: &str = "log/0000000000000001.seg";
@@ -291,7 +291,7 @@ fn damage_in_a_full_segment_is_found_when_it_is_read() {
         assert!(text.contains(FIRST) && text.contains("Raft index"), "{text}");
         // What lies behind can be read.
         let last = Index(twin.last());
-        assert!(twin.fetch(crate::From::Index(last), last, 1).is_ok());
+        assert!(twin.fetch(From::Index(last), last, 1).is_ok());
     }
 }
 
@@ -497,4 +497,75 @@ fn what_a_recycled_file_held_before_is_empty_space() {
     node.crash(Crash::LoseAll);
     node.reopen();
     node.check(9000);
+}
+
+/// A segment that is full is not read when the log is opened. What a read then meets is told to the operator, once a place.
+#[test]
+fn damage_that_a_read_meets_is_told_once_for_each_place() {
+    let disk = TestDisk::new(1);
+    made(&disk);
+    let mut node = Node::new(disk);
+    for _ in 0..12 {
+        node.append(&[9000]);
+        node.settle();
+    }
+    node.crash(Crash::LoseAll);
+    let mut content = node.disk.content(FIRST);
+    for place in [20_000, 40_000] {
+        content[place] ^= 1;
+    }
+    node.disk.set_content(FIRST, &content);
+    node.reopen();
+    node.settle();
+    assert!(node.damages.is_empty(), "it was not read");
+    for _ in 0..3 {
+        for index in 2..=node.last() {
+            let read = node.fetch(From::Index(Index(index)), Index(index), 1 << 20);
+            assert!(read.is_ok() || index < 8, "{index}");
+        }
+    }
+    assert_eq!(node.damages.len(), 2, "{:?}", node.damages);
+    for told in &node.damages {
+        assert!(told.contains(FIRST) && told.contains("Raft index"), "{told}");
+        assert!(told.contains("The other nodes hold it"), "{told}");
+    }
+    node.append(&[100]);
+    node.settle();
+    assert!(node.is_settled() && node.failed.is_none(), "the node goes on");
+}
+
+/// Reads without a descriptor wait for one, and do not say that something is wrong.
+#[test]
+fn a_read_without_a_descriptor_waits_for_one() {
+    let disk = TestDisk::new(1);
+    made(&disk);
+    let mut node = Node::new(disk);
+    for _ in 0..12 {
+        node.append(&[9000]);
+        node.settle();
+    }
+    node.crash(Crash::LoseAll);
+    node.reopen();
+    node.settle();
+    node.disk.refuse_opens(true);
+    let fetch = Fetch {
+        token: 9,
+        from: From::Index(Index(2)),
+        to: Index(2),
+        bytes_max: 1,
+    };
+    node.log.as_mut().expect("up").fetch(GROUP, fetch);
+    node.settle();
+    assert!(node.full, "it is told, and asked for again");
+    node.retry_room();
+    node.settle();
+    assert!(node.full);
+    node.disk.refuse_opens(false);
+    node.retry_room();
+    let log = node.log.as_mut().expect("up");
+    let told: Vec<_> = std::iter::from_fn(|| log.poll()).collect();
+    let is_read =
+        |event: &LogEvent| matches!(event, LogEvent::Fetched { runs: Ok(runs), .. } if runs.len() == 1);
+    assert!(told.iter().any(is_read), "{told:?}");
+    assert!(told.iter().any(|e| matches!(e, LogEvent::DiskFull(false))));
 }

@@ -140,9 +140,13 @@ struct State {
     names_full: Option<u64>,
     /// There is no room for anything that changes, from this operation of those on.
     refuses: Option<u64>,
+    /// There are no descriptors.
+    refuses_opens: bool,
     /// Nor for another name of a file.
     renames_full: bool,
     broken: bool,
+    /// How many zeros new files were filled with.
+    filled: u64,
     writes: u64,
     /// Reads are kept back.
     holds_reads: bool,
@@ -173,8 +177,10 @@ impl TestDisk {
             full: false,
             names_full: None,
             refuses: None,
+            refuses_opens: false,
             renames_full: false,
             broken: false,
+            filled: 0,
             writes: 0,
             holds_reads: false,
             held: VecDeque::new(),
@@ -233,6 +239,16 @@ impl TestDisk {
         self.0.borrow_mut().broken = true;
     }
 
+    /// Nothing that is there can be opened.
+    pub(super) fn refuse_opens(&self, refuses: bool) {
+        self.0.borrow_mut().refuses_opens = refuses;
+    }
+
+    /// How many zeros new files were filled with.
+    pub(super) fn filled(&self) -> u64 {
+        self.0.borrow().filled
+    }
+
     /// How many writes there were.
     pub(super) fn writes(&self) -> u64 {
         self.0.borrow().writes
@@ -282,9 +298,16 @@ impl TestDisk {
         for (_, op) in std::mem::take(&mut state.queue) {
             let half = state.chance.coin();
             match op {
-                Op::Create { name, bytes, .. } if !state.full => {
-                    let bytes = if half { bytes / 2 } else { bytes };
-                    state.create(&name, bytes).ok();
+                Op::Create {
+                    name, bytes, resumes, ..
+                } if !state.full => {
+                    let there = state
+                        .seen
+                        .files
+                        .get(&name)
+                        .map_or(0, |n| state.files[*n].seen.len() as u64);
+                    let bytes = if half { (there + bytes) / 2 } else { bytes };
+                    state.create(&name, bytes, resumes).ok();
                 }
                 Op::Write {
                     file,
@@ -436,7 +459,10 @@ impl State {
                 Ok(Done::Unit)
             }
             Op::Create { name, .. } if self.full => Err(failure(&name, ErrorKind::StorageFull)),
-            Op::Create { name, bytes, .. } => self.create(&name, bytes),
+            Op::Create {
+                name, bytes, resumes, ..
+            } => self.create(&name, bytes, resumes),
+            Op::Open { name } if self.refuses_opens => Err(failure(&name, ErrorKind::QuotaExceeded)),
             Op::Open { name } => match self.seen.files.get(&name) {
                 Some(n) => Ok(self.opened(*n)),
                 None => Err(failure(&name, ErrorKind::NotFound)),
@@ -506,7 +532,18 @@ impl State {
         self.unsynced.push(change);
     }
 
-    fn create(&mut self, name: &str, bytes: u64) -> Result<Done, DiskError> {
+    fn create(&mut self, name: &str, bytes: u64, resumes: bool) -> Result<Done, DiskError> {
+        let begun = self.seen.files.get(name).copied().filter(|_| resumes);
+        if let Some(n) = begun.filter(|n| self.files[*n].seen.len() as u64 <= bytes) {
+            self.filled += bytes - self.files[n].seen.len() as u64;
+            assert!(
+                self.files[n].seen.iter().all(|b| *b == 0),
+                "zeros are gone on with"
+            );
+            self.files[n].seen.resize(bytes as usize, 0);
+            self.files[n].durable.resize(bytes as usize, 0);
+            return Ok(self.opened(n));
+        }
         if self.seen.files.contains_key(name) {
             return Err(failure(name, ErrorKind::AlreadyExists));
         }
@@ -514,6 +551,7 @@ impl State {
             self.seen.folders.iter().any(|f| f == folder_of(name)),
             "no folder for {name}"
         );
+        self.filled += bytes;
         let zeros = vec![0; bytes as usize];
         self.files.push(File {
             grows: is_growing(name),

@@ -197,6 +197,8 @@ pub(super) struct Node {
     pub(super) next: u64,
     pub(super) full: bool,
     pub(super) failed: Option<String>,
+    /// What was told of damage.
+    pub(super) damages: Vec<String>,
     pub(super) torn_bytes: u64,
     /// Whether the last write was found to be rotten at the last start.
     pub(super) suspect: bool,
@@ -221,6 +223,7 @@ impl Node {
             next: 1,
             full: false,
             failed: None,
+            damages: Vec::new(),
             torn_bytes: 0,
             suspect: false,
             may_be_marked: false,
@@ -241,6 +244,7 @@ impl Node {
             next: self.next,
             full: false,
             failed: None,
+            damages: Vec::new(),
             torn_bytes: 0,
             suspect: false,
             may_be_marked: false,
@@ -356,6 +360,10 @@ impl Node {
             }
             Some(LogEvent::Snapshot(SnapshotEvent::Written(file))) => {
                 self.snapshots.push(file.header.base.last);
+                true
+            }
+            Some(LogEvent::Damaged(what)) => {
+                self.damages.push(what.to_string());
                 true
             }
             Some(LogEvent::Snapshot(_) | LogEvent::SegmentBegun { .. }) => true,
@@ -498,6 +506,7 @@ impl Node {
             match log.poll() {
                 Some(LogEvent::Fetched { token: 9, runs, .. }) => return runs.map_err(|e| e.to_string()),
                 Some(LogEvent::DiskFull(full)) => self.full = full,
+                Some(LogEvent::Damaged(what)) => self.damages.push(what.to_string()),
                 Some(other) => panic!("{other:?}"),
                 None => assert!(log.has_more(), "a read is never answered"),
             }

@@ -29,6 +29,61 @@ fn everything_that_waits_is_one_write() {
     );
 }
 
+/// Each life is over before the next segment is made: it is made all the same.
+#[test]
+fn a_node_that_never_lives_for_long_makes_its_next_segment() {
+    let disk = TestDisk::new(5);
+    made(&disk);
+    let mut node = Node::new(disk.clone());
+    for life in 0..40 {
+        if node.log.as_ref().expect("up").segment() > 3 {
+            break;
+        }
+        for _ in 0..3 {
+            node.append(&[3_000]);
+            // The segment after the one in use is never done: it is the first operation of the log.
+            while !node.is_settled() && node.turn() {}
+        }
+        node.crash(if life % 2 == 0 {
+            Crash::Kill
+        } else {
+            Crash::KeepAll
+        });
+        node.reopen();
+    }
+    let made = node.disk.names().iter().filter(|n| n.contains("log/")).count() as u64;
+    assert!(
+        disk.filled() <= (made + 1) * (64 << 10),
+        "{} bytes for {made} files",
+        disk.filled()
+    );
+    node.check(10_000);
+}
+
+#[test]
+fn what_an_interrupted_process_has_left_of_a_segment_is_gone_on_with() {
+    let disk = TestDisk::new(6);
+    made(&disk);
+    let before = disk.filled();
+    let name = "log/0000000000000002.new";
+    disk.set_content(name, &[0; 60 << 10]);
+    disk.set_content("log/0000000000000003.new", &[0; 60 << 10]);
+    let mut node = Node::new(disk.clone());
+    node.settle();
+    assert_eq!(disk.filled() - before, 4 << 10);
+    assert_eq!(
+        disk.names(),
+        ["log/0000000000000001.seg", "log/0000000000000002.seg"]
+    );
+    node.crash(Crash::LoseAll);
+    // One that is longer than a segment is now is made anew.
+    disk.remove("log/0000000000000002.seg");
+    disk.set_content(name, &[0; 128 << 10]);
+    node.reopen();
+    node.settle();
+    assert_eq!(disk.content("log/0000000000000002.seg").len(), 64 << 10);
+}
+
 #[test]
 fn a_vote_behind_records_is_not_written_before_them() {
     let mut node = node();

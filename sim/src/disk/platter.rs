@@ -48,6 +48,8 @@ pub(super) struct Platter {
     pub(super) full: bool,
     /// Writes fail from now on.
     pub(super) broken: bool,
+    /// How often a file was gone on with that an earlier process had begun.
+    pub(super) resumed: u64,
     /// A write has failed.
     pub(super) has_failed: bool,
     pub(super) stalled_until: Time,
@@ -85,6 +87,7 @@ impl Platter {
             killed: false,
             full: false,
             broken: false,
+            resumed: 0,
             has_failed: false,
             stalled_until: Time::ZERO,
             names,
@@ -158,7 +161,10 @@ impl Platter {
         let mean = match op {
             Op::Write { sync: true, .. } => Duration(profile.write.0 + profile.sync.0),
             Op::SyncDirectory { .. } => profile.sync,
-            Op::Create { bytes, .. } => Duration(profile.sync.0 * 2 + bytes * 4),
+            Op::Create { name, bytes, .. } => {
+                let there = self.content(name).map_or(0, |bytes| bytes.len() as u64);
+                Duration(profile.sync.0 * 2 + bytes.saturating_sub(there) * 4)
+            }
             _ => profile.write,
         };
         self.random.around(mean)
@@ -207,7 +213,9 @@ impl Platter {
     fn perform(&mut self, op: Op) -> Result<Done, DiskError> {
         match op {
             Op::MakeDirectory { name } => self.make_directory(&name),
-            Op::Create { name, bytes, .. } => self.create(&name, bytes),
+            Op::Create {
+                name, bytes, resumes, ..
+            } => self.create(&name, bytes, resumes),
             Op::Open { name } => self.open(&name),
             Op::Close { file } => {
                 self.open.remove(&file);
@@ -250,9 +258,16 @@ impl Platter {
         }
     }
 
-    fn create(&mut self, name: &str, bytes: u64) -> Result<Done, DiskError> {
+    fn create(&mut self, name: &str, bytes: u64, resumes: bool) -> Result<Done, DiskError> {
         if self.full {
             return Err(failure(name, ErrorKind::StorageFull));
+        }
+        if let Some(Target::File(begun)) = self.names.get(name).filter(|_| resumes)
+            && self.inodes[begun].len() <= bytes
+        {
+            self.inodes[begun] = Inode::zeros(bytes, is_growing(name));
+            self.resumed += 1;
+            return Ok(self.opened(begun));
         }
         self.check_free(name)?;
         let inode = self.add(Inode::zeros(bytes, is_growing(name)));
