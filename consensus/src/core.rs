@@ -4,8 +4,8 @@
 //! what each peer needs to hear, how far may be applied.
 
 use crate::{
-    Admission, Call, Config, Configuration, Event, HardState, Index, LogId, Message, NodeId, Note, Output,
-    Position, ReadId, Restored, Role, Run, Runs, Term, Time,
+    Admission, Call, Cause, Config, Configuration, Event, HardState, Index, LogId, Message, NodeId, Note,
+    Output, Position, ReadId, Restored, Role, Run, Runs, Term, Time,
     log::Log,
     outbox::Outbox,
     patience::Wait,
@@ -70,6 +70,8 @@ pub struct Consensus {
     pub(crate) heard_at: Option<Time>,
     /// How often it has stood since then.
     pub(crate) tries: u8,
+    /// Since then its process was late once, and it has waited once more.
+    pub(crate) waited_once_more: bool,
     /// The leader that was said to be gone, and when that was heeded.
     pub(crate) hinted: Option<(NodeId, Time)>,
     pub(crate) disk_full: bool,
@@ -113,6 +115,7 @@ impl Consensus {
             // Before it died it may have promised a leader not to vote for so long.
             heard_at: config.lease_drift_ppm.map(|_| now),
             tries: 0,
+            waited_once_more: false,
             hinted: None,
             disk_full: false,
             must_not_lead: false,
@@ -141,6 +144,7 @@ impl Consensus {
         let before = (self.hard_state.term, self.commit, self.log.base().index);
         match event {
             Event::Timeout => self.on_timeout(now),
+            Event::Late(late) => self.on_late(now, late),
             Event::Message(message) => self.on_message(now, message),
             Event::Propose(run) => self.on_propose(run),
             Event::Awaited => self.on_awaited(),
@@ -257,9 +261,7 @@ impl Consensus {
         if message.to != self.config.node || message.from == self.config.node {
             return;
         }
-        if message.term > self.hard_state.term
-            && !self.adopt_term_of(now, message.term, Claim::of(&message.call))
-        {
+        if message.term > self.hard_state.term && !self.adopt_term_of(now, &message) {
             return;
         }
         let (from, term) = (message.from, message.term);
@@ -300,14 +302,15 @@ impl Consensus {
     }
 
     /// Takes over a later term, unless the message does not speak for one. False if it is to be ignored.
-    fn adopt_term_of(&mut self, now: Time, term: Term, claim: Claim) -> bool {
-        match claim {
+    fn adopt_term_of(&mut self, now: Time, message: &Message) -> bool {
+        match Claim::of(&message.call) {
             // Nobody is in that term yet (dissertation §9.6).
             Claim::PreVote => true,
             // A disturber that a live leader's followers do not heed (dissertation §4.2.3).
             Claim::Vote if self.hears_a_leader(now) => false,
             _ => {
-                self.become_follower(now, term, None);
+                self.note_cause(Cause::LaterTerm(message.from));
+                self.become_follower(now, message.term, None);
                 true
             }
         }

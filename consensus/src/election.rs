@@ -4,7 +4,7 @@
 //! vote counts only once it is on disk; nobody disturbs a leader that a quorum hears from.
 
 use crate::{
-    Body, Call, Consensus, HardState, LogId, NodeId, Note, Output, Run, Term, Time,
+    Body, Call, Cause, Consensus, HardState, LogId, NodeId, Note, Output, Run, Term, Time,
     lease::Lease,
     progress::Progress,
     reads::Reads,
@@ -43,6 +43,7 @@ impl Consensus {
 
     /// Asks for an election; first only whether it would be won (dissertation §9.6).
     pub(crate) fn stand(&mut self, now: Time) {
+        self.note_cause(self.cause_to_stand(now));
         self.leave_role();
         self.heard_at = None;
         self.tries = self.tries.saturating_add(1);
@@ -64,6 +65,7 @@ impl Consensus {
         });
         self.state = State::Candidate(Votes::default());
         self.restart_election_timer(now);
+        self.note_cause(Cause::PreVotesWon);
         self.note_role();
         self.request_votes(term, false);
     }
@@ -132,6 +134,7 @@ impl Consensus {
             return false;
         }
         if matches!(self.state, State::PreCandidate(_)) {
+            self.note_cause(Cause::VoteGiven(from));
             self.become_follower(now, self.hard_state.term, None);
         }
         self.set_hard_state(HardState {
@@ -201,6 +204,7 @@ impl Consensus {
             awaited: crate::Index::ZERO,
         });
         self.append_noop();
+        self.note_cause(Cause::Elected);
         self.note_role();
     }
 
@@ -229,32 +233,34 @@ impl Consensus {
         leader.next_heartbeat = now.after(self.config.heartbeat_interval);
         leader.round_due = true;
         if now >= quorum_heard_at.after(self.config.election_timeout_max) {
-            self.step_down(now, "no quorum has answered for an election timeout");
+            self.step_down(now, Cause::QuorumSilent(now.since(quorum_heard_at)));
         }
     }
 
     /// Gives up leadership within the term.
-    pub(crate) fn step_down(&mut self, now: Time, why: &'static str) {
-        self.note(Note::SteppedDown(why));
+    pub(crate) fn step_down(&mut self, now: Time, why: Cause) {
+        self.note(Note::SteppedDown(why.words()));
+        self.note_cause(why);
         self.heard_at = None;
         self.become_follower(now, self.hard_state.term, None);
     }
 
     pub(crate) fn on_disk_full(&mut self, now: Time, full: bool) {
         let was_full = ::core::mem::replace(&mut self.disk_full, full);
-        self.on_fitness(now, !full, was_full, "the disk is full");
+        self.on_fitness(now, !full, was_full, Cause::DiskFull);
     }
 
     pub(crate) fn on_may_lead(&mut self, now: Time, may: bool) {
         let could_not = ::core::mem::replace(&mut self.must_not_lead, !may);
-        self.on_fitness(now, may, could_not, "its state is not to be relied on");
+        self.on_fitness(now, may, could_not, Cause::MayNotLead);
     }
 
     /// This server may lead, or may not any more, and for which reason.
-    fn on_fitness(&mut self, now: Time, may: bool, could_not: bool, why: &'static str) {
+    fn on_fitness(&mut self, now: Time, may: bool, could_not: bool, why: Cause) {
         match &self.state {
             State::Leader(_) if !may => self.step_down(now, why),
             State::PreCandidate(_) | State::Candidate(_) if !may => {
+                self.note_cause(why);
                 self.become_follower(now, self.hard_state.term, None);
             }
             _ if could_not && may => self.restart_election_timer(now),

@@ -1,8 +1,8 @@
 //! What goes into consensus and what comes out of it: plain data, each one readable line.
 
 use crate::{
-    Configuration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run, Runs, SuspectMark,
-    Term, WriteId,
+    Cause, Configuration, Duration, HardState, Index, LogId, Message, NodeId, Position, ReadId, Role, Run,
+    Runs, SuspectMark, Term, WriteId,
 };
 use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 
@@ -11,6 +11,9 @@ use alloc::{boxed::Box, string::String, sync::Arc, vec::Vec};
 pub enum Event {
     /// Time has passed: call no later than [`deadline`](crate::Consensus::deadline).
     Timeout,
+    /// The process did not run when it was due, for at least so long. To be told before anything that was received meanwhile.
+    /// A server that does not lead waits a whole election timeout more before it stands, once until it hears a leader again.
+    Late(Duration),
     /// A message arrived, from a sender the transport has authenticated.
     Message(Message),
     /// Append this run, sealed with what [`admission`](crate::Consensus::admission) said just before.
@@ -176,6 +179,10 @@ pub enum Note {
         /// The leader it knows of.
         leader: Option<NodeId>,
     },
+    /// Why this server's role or term changes: the change follows.
+    Cause(Cause),
+    /// The process did not run when it was due, for at least so long.
+    Late(Duration),
     /// A vote was given to another.
     Voted {
         /// In this term.

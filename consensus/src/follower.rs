@@ -6,7 +6,8 @@
 //! the log could not write it, and what waits behind it, terms and votes too, would wait with it.
 
 use crate::{
-    Call, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Runs, Standing, Time, role::State,
+    Call, Cause, Conflict, Consensus, Index, LogId, NodeId, Note, Round, Run, Runs, Standing, Time,
+    role::State,
 };
 
 impl Consensus {
@@ -60,9 +61,13 @@ impl Consensus {
             }
             State::Follower(follower) => {
                 follower.leader = Some(from);
+                self.note_cause(Cause::LeaderHeard(from));
                 self.note_role();
             }
-            _ => self.become_follower(now, self.hard_state.term, Some(from)),
+            _ => {
+                self.note_cause(Cause::LeaderHeard(from));
+                self.become_follower(now, self.hard_state.term, Some(from));
+            }
         }
         self.heard(now, from);
         true

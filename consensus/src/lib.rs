@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod cause;
 mod commit;
 mod config;
 mod configuration;
@@ -36,6 +37,7 @@ mod types;
 mod writes;
 
 pub use self::core::Consensus;
+pub use cause::Cause;
 pub use config::Config;
 pub use configuration::Configuration;
 pub use event::{Admission, Base, Event, Loss, Note, Output, Restored, TermStart, Write};

@@ -99,6 +99,7 @@ impl Consensus {
     pub(crate) fn heard(&mut self, now: Time, leader: NodeId) {
         self.heard_at = Some(now);
         self.tries = 0;
+        self.waited_once_more = false;
         self.restart_election_timer_behind(now, Some(leader));
     }
 

@@ -15,7 +15,8 @@
 //! replace its state and discard the prefix, for that tells it only that the prefix is committed.
 
 use crate::{
-    Base, Call, Consensus, Index, LogId, NodeId, Note, Output, Position, Time, progress::Mode, role::State,
+    Base, Call, Cause, Consensus, Index, LogId, NodeId, Note, Output, Position, Time, progress::Mode,
+    role::State,
 };
 
 impl Consensus {
@@ -177,6 +178,7 @@ impl Consensus {
             return;
         }
         if last.term > self.hard_state.term {
+            self.note_cause(Cause::SnapshotInstalled);
             self.become_follower(now, last.term, None);
         }
         // A leader that lacks what is committed was deposed, and will hear of it.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::Cluster;
-use kontiki_consensus::{Duration, Event, NodeId, Role, Time};
+use kontiki_consensus::{Duration, Event, NodeId, Note, Role, Time};
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
@@ -140,4 +140,76 @@ fn where_leases_are_on_no_hint_is_obeyed() {
     }
     let after: Vec<Time> = (2..=3).map(|n| cluster.at(n).deadline()).collect();
     assert_eq!(before, after);
+}
+
+#[test]
+fn a_follower_whose_process_was_late_waits_once_more_and_hears_its_leader() {
+    let mut cluster = led(3, None);
+    let term = cluster.at(1).term();
+    // Neither its timer nor its network ran. The leader goes on with the other.
+    cluster.server(N2).cut = true;
+    cluster.now = cluster.now.after(Duration::from_millis(510));
+    cluster.happen(N2, Event::Late(Duration::from_millis(200)));
+    cluster.happen(N2, Event::Timeout);
+    assert_eq!(cluster.role(2), Role::Follower, "it does not stand at once");
+    assert!((300..315).contains(&wait(&cluster, 2)));
+    cluster.server(N2).cut = false;
+    cluster.timeout(N1);
+    cluster.settle();
+    assert_eq!((cluster.role(1), cluster.at(2).term()), (Role::Leader, term));
+}
+
+#[test]
+fn a_follower_that_is_late_each_time_stands_all_the_same() {
+    let mut cluster = led(3, None);
+    cluster.crash(N1);
+    for late in [true, true] {
+        cluster.now = cluster.at(2).deadline().after(Duration::from_millis(200));
+        assert_eq!((cluster.role(2), late), (Role::Follower, true));
+        cluster.happen(N2, Event::Late(Duration::from_millis(200)));
+        cluster.happen(N2, Event::Timeout);
+    }
+    cluster.settle();
+    assert_eq!(cluster.role(2), Role::Leader, "the second time it does not wait");
+}
+
+#[test]
+fn each_change_of_role_is_told_with_its_cause() {
+    let mut cluster = led(3, None);
+    let told = |cluster: &mut Cluster, node| -> Vec<String> {
+        let notes = std::mem::take(&mut cluster.server(node).notes);
+        let causes = notes.into_iter().filter_map(|note| match note {
+            Note::Cause(cause) => Some(cause.to_string()),
+            _ => None,
+        });
+        causes.collect()
+    };
+    told(&mut cluster, N2);
+    told(&mut cluster, N3);
+    cluster.crash(N1);
+    cluster.now = cluster.now.after(Duration::from_millis(412));
+    cluster.happen(N2, Event::Timeout);
+    cluster.settle();
+    assert_eq!(
+        told(&mut cluster, N2),
+        [
+            "no heartbeat of node 1 for 412 ms",
+            "a majority would give it their votes",
+            "a majority has given it their votes"
+        ]
+    );
+    assert_eq!(
+        told(&mut cluster, N3),
+        ["node 2 is in a later term", "node 2 leads"]
+    );
+    cluster.server(N3).cut = true;
+    while cluster.role(2) == Role::Leader {
+        cluster.timeout(N2);
+        cluster.settle();
+    }
+    let why = told(&mut cluster, N2);
+    assert!(
+        why[0].starts_with("no quorum has answered for ") && why[0].ends_with(" ms"),
+        "{why:?}"
+    );
 }

@@ -20,7 +20,7 @@ use crate::{
 use kontiki_consensus::{GroupId, NodeId, Note, Time, Write};
 use kontiki_log::{Fetch, Log, SnapshotCommand};
 use kontiki_node::{
-    Ask, Failure, Input, Ports, Reply, Request, Token,
+    Ask, Failure, Input, Ports, Reply, Request, RoleChange, Token,
     driver::Driver,
     machine::{Asked, Restore, Source, Task},
     once::{Held, Once},
@@ -526,13 +526,17 @@ impl<N: Network> Ports for Outside<N> {
         self.settle();
     }
 
+    fn role_changed(&mut self, _group: GroupId, change: &RoleChange) {
+        let (node, term, role) = (self.identity.node, change.term, change.role);
+        let leader = change.leader.map_or(0, |leader| leader.0);
+        tracing::info!(%node, %term, ?role, leader, why = %change, "role");
+    }
+
     fn note(&mut self, _group: GroupId, note: &Note) {
         let node = self.identity.node;
         match note {
-            Note::Role { term, role, leader } => {
-                let leader = leader.map_or(0, |leader| leader.0);
-                tracing::info!(%node, %term, ?role, leader, "role");
-            }
+            // Told with its cause below.
+            Note::Role { .. } | Note::Cause(_) => {}
             Note::SteppedDown(why) => tracing::warn!(%node, why, "stepped down"),
             Note::Marked { loss, .. } => {
                 let why = suspect::words(*loss);

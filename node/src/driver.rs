@@ -18,13 +18,14 @@ use crate::{
     proposals::Gathered,
     reads::Reads,
     request::{Ask, Failure, Reply, Request, Token},
+    roles::Roles,
     route::{Parked, Proposal},
     snapshots::{SnapshotConfig, Snapshots},
     taken::Taken,
     waiters::Waiters,
 };
 use kontiki_consensus::{
-    Config, Consensus, Duration, Event, GroupId, Index, NodeId, Note, Output, Position, Restored, Time,
+    Config, Consensus, Duration, Event, GroupId, Index, NodeId, Output, Position, Restored, Time,
 };
 use kontiki_log::LogEvent;
 use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
@@ -118,6 +119,7 @@ pub struct Driver {
     pub(crate) clock: Clock,
     pub(crate) counts: Counts,
     pub(crate) compare: Compare,
+    pub(crate) roles: Roles,
     /// When to look again whether there is room on the disk, while it is full.
     retry_room: Option<Time>,
     /// What the log has said of damage that reads have met: at most `kontiki_log::DAMAGES_MAX` places.
@@ -151,6 +153,7 @@ impl Driver {
             clock: Clock::new(now, config.consensus.election_timeout_max),
             counts: Counts::default(),
             compare: Compare::new(config.compare, now),
+            roles: Roles::default(),
             retry_room: None,
             damages: Vec::new(),
             stopped: None,
@@ -198,6 +201,7 @@ impl Driver {
     /// Handles everything in `inbox`, and whatever is due at `now`. Gives the time of the next call, at
     /// the latest. `wall` is the date in ns since 1970, for people only.
     pub fn turn(&mut self, now: Time, wall: u64, inbox: &mut Vec<Input>, ports: &mut impl Ports) -> Time {
+        self.see_late(now);
         self.clock.pass(now);
         for input in inbox.drain(..) {
             self.take(now, input, ports);
@@ -213,7 +217,7 @@ impl Driver {
             }
             self.settle(now, wall, ports);
         }
-        if self.stopped.is_some() {
+        let due = if self.stopped.is_some() {
             Time::MAX
         } else {
             let room = self.retry_room.unwrap_or(Time::MAX);
@@ -223,7 +227,8 @@ impl Driver {
                 .min(self.sweep_deadline())
                 .min(room)
                 .min(chunk)
-        }
+        };
+        self.next_due(due)
     }
 
     /// Admits, seals, flushes and dispatches until nothing more follows.
@@ -324,11 +329,19 @@ impl Driver {
 
     fn take_log_event(&mut self, now: Time, event: LogEvent, ports: &mut impl Ports) {
         match event {
-            LogEvent::Persisted { id, .. } => self.consensus.step(now, Event::Persisted(id)),
+            LogEvent::Persisted { id, .. } => {
+                self.write_ends(now, id);
+                self.consensus.step(now, Event::Persisted(id));
+            }
             LogEvent::Fetched { token, runs, .. } => self.take_fetched(now, token, runs, ports),
             LogEvent::Snapshot(event) => self.take_snapshot_event(now, event, ports),
             LogEvent::SegmentBegun { start, .. } => self.segment_begun(start),
             LogEvent::DiskFull(full) => {
+                if full && self.retry_room.is_none() {
+                    tracing::error!(node = %self.node(), "the disk is full: no records are taken in until there is room");
+                } else if !full && self.retry_room.is_some() {
+                    tracing::info!(node = %self.node(), "the disk has room again");
+                }
                 self.retry_room = full.then(|| now.after(ROOM_INTERVAL));
                 self.consensus.step(now, Event::DiskFull(full));
             }
@@ -342,6 +355,7 @@ impl Driver {
         match output {
             Output::Persist(write) => {
                 self.see_times(&write.runs);
+                self.write_begins(now, write.id);
                 ports.persist(group, write);
             }
             Output::Send(message) => ports.send(group, message.to, PeerMessage::Raft(message)),
@@ -365,16 +379,14 @@ impl Driver {
             Output::ReadRefused(id) => self.read_refused(now, id, ports),
             Output::Note(note) => {
                 ports.note(group, &note);
-                if matches!(note, Note::Role { .. }) {
-                    self.role_changed(now, ports);
-                }
+                self.see_note(now, &note, ports);
             }
             Output::Fatal(reason) => self.stop(format!("an invariant is broken: {reason}"), ports),
         }
     }
 
     /// A new term, role or leader: what the old one still owes is given up soon, what waited for one may go on.
-    fn role_changed(&mut self, now: Time, ports: &mut impl Ports) {
+    pub(crate) fn role_changed(&mut self, now: Time, ports: &mut impl Ports) {
         let term = self.consensus.term();
         let leads = self.consensus.leader() == Some(self.node());
         self.clock.lead(leads);
@@ -443,7 +455,9 @@ impl Driver {
         self.config.consensus.election_timeout_min
     }
 
-    pub(crate) fn disk_is_full(&self) -> bool {
+    /// Whether its disk has no room for more records: it takes none in until there is.
+    #[must_use]
+    pub fn disk_is_full(&self) -> bool {
         self.retry_room.is_some()
     }
 

@@ -19,6 +19,7 @@ mod proposals;
 mod reads;
 pub mod request;
 mod rising;
+mod roles;
 mod route;
 pub mod session;
 mod sessions;
@@ -35,6 +36,7 @@ pub use meta::{Mark, Meta};
 pub use ports::{Input, Ports};
 pub use reads::{QUERIES_MAX, READ_FETCHES_MAX, READS_WAITING_MAX};
 pub use request::{Ask, Consistency, Failure, Reply, Request, Token};
+pub use roles::RoleChange;
 pub use snapshots::SnapshotConfig;
 
 /// Numbers that differ from seed to seed, and from stream to stream of one seed (SplitMix64).

@@ -5,6 +5,7 @@
 use crate::{
     machine::{Asked, Done, MachineError, Restore, Source, Task},
     request::{Reply, Request, Token},
+    roles::RoleChange,
 };
 use bytes::Bytes;
 use kontiki_consensus::{GroupId, NodeId, Note, Write};
@@ -43,6 +44,10 @@ pub trait Ports {
     fn reply(&mut self, token: Token, reply: Reply);
     /// Something worth telling.
     fn note(&mut self, group: GroupId, note: &Note);
+    /// This node's role, term or leader is another, and why.
+    fn role_changed(&mut self, group: GroupId, change: &RoleChange) {
+        let _ = (group, change);
+    }
 }
 
 /// What reaches a replica.

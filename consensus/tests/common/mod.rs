@@ -14,8 +14,8 @@ pub(crate) mod words;
 use checker::Checker;
 use image::Image;
 use kontiki_consensus::{
-    Body, Config, Configuration, Consensus, Duration, Event, Index, LogId, Mark, Message, NodeId, Output,
-    ReadId, Records, Role, Run, SuspectMark, Time, Write, WriteId,
+    Body, Config, Configuration, Consensus, Duration, Event, Index, LogId, Mark, Message, NodeId, Note,
+    Output, ReadId, Records, Role, Run, SuspectMark, Time, Write, WriteId,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -41,6 +41,8 @@ pub(crate) struct Server {
     /// What its disk was before, now and then: one of these may be put back.
     pub(crate) past: Vec<Image>,
     lives: u64,
+    /// What it had to tell.
+    pub(crate) notes: Vec<Note>,
 }
 
 /// What of a disk is set back.
@@ -111,6 +113,7 @@ impl Cluster {
             fetching: None,
             past: Vec::new(),
             lives: 0,
+            notes: Vec::new(),
         };
         self.servers.insert(node, server);
         self.restart(node, true);
@@ -269,7 +272,8 @@ impl Cluster {
                 followups.push(Event::Fetched { peer, from, runs });
             }
             Output::ReadReady { id, index } => self.checker.read_ready(id, index),
-            Output::ReadRefused(_) | Output::Note(_) => {}
+            Output::Note(note) => self.server(node).notes.push(note),
+            Output::ReadRefused(_) => {}
             Output::Fatal(_) if self.checker.excused => self.crash(node),
             Output::Fatal(reason) => panic!("{node:?} is broken: {reason}\n{}", self.story()),
         }

@@ -133,7 +133,11 @@ fn note(note: &Note) -> Option<String> {
             None => format!("is {} in {term:?}", self::role(*role)),
         },
         // The write says it already.
-        Note::Voted { .. } | Note::Truncated { .. } | Note::Purged { .. } => return None,
+        Note::Cause(_)
+        | Note::Late(_)
+        | Note::Voted { .. }
+        | Note::Truncated { .. }
+        | Note::Purged { .. } => return None,
         // So do the call and the outputs.
         Note::SnapshotOffered { .. } | Note::SnapshotAwaited { .. } | Note::SnapshotInstalled { .. } => {
             return None;

@@ -104,6 +104,8 @@ pub(crate) struct Node {
     writes: VecDeque<(u64, Write)>,
     pub(crate) applier: Option<Applier>,
     tasks: VecDeque<(u64, Task)>,
+    /// Its process does not run while this is set.
+    pub(crate) paused: bool,
     /// The machine does nothing while this is set.
     pub(crate) machine_stuck: bool,
     /// Writes stay under way while this is set.
@@ -201,6 +203,7 @@ impl World {
             writes: VecDeque::new(),
             applier: None,
             tasks: VecDeque::new(),
+            paused: false,
             machine_stuck: false,
             stuck: false,
             unreadable: None,
@@ -373,6 +376,9 @@ impl World {
             self.now += 1;
             self.deliver();
             for n in self.names() {
+                if self.node(n).paused {
+                    continue;
+                }
                 self.complete_writes(n);
                 self.complete_tasks(n);
                 self.complete_reads(n);
