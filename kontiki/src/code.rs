@@ -69,7 +69,7 @@ codes! {
     Superseded, "superseded", 503, 1;
     /// Too much is in flight.
     Overloaded, "overloaded", 503, 1;
-    /// The leader's disk is full.
+    /// The disk of the node that was asked is full.
     DiskFull, "disk_full", 507, 1;
     /// It is not known what became of an append.
     UnknownOutcome, "unknown_outcome", 504, 5;

@@ -88,9 +88,12 @@ pub enum Error {
     /// Too much is in flight.
     #[error("too much is in flight already (`in_flight_bytes_max`)")]
     Overloaded,
-    /// The leader's disk is full.
-    #[error("the leader's disk is full")]
-    DiskFull,
+    /// The disk of the node that was asked is full.
+    #[error("the disk of node {node} is full")]
+    DiskFull {
+        /// The node.
+        node: u64,
+    },
     /// It is not known what became of an append.
     #[error("it is not known whether the append took place: {0}")]
     Unknown(String),
@@ -166,7 +169,7 @@ impl Error {
             Self::NoLeader => Code::NoLeader,
             Self::Superseded => Code::Superseded,
             Self::Overloaded => Code::Overloaded,
-            Self::DiskFull => Code::DiskFull,
+            Self::DiskFull { .. } => Code::DiskFull,
             Self::Unknown(_) => Code::UnknownOutcome,
             Self::OutputLost { .. } => Code::OutputLost,
             Self::SessionExpired => Code::SessionExpired,
@@ -199,7 +202,7 @@ impl Error {
                 | Self::NoLeader
                 | Self::Superseded
                 | Self::Overloaded
-                | Self::DiskFull
+                | Self::DiskFull { .. }
                 | Self::Timeout
                 | Self::Quarantined(_)
                 | Self::Stopped(_)
@@ -227,7 +230,7 @@ impl Error {
                 "are a majority of the nodes running, and can they reach each other? then try again"
             }
             Self::Overloaded => "wait for some answers, then try again",
-            Self::DiskFull => "make room on the leader's disk, or stop that node so that another leads",
+            Self::DiskFull { .. } => "make room on the disk of that node, or ask another node",
             Self::Unknown(_) => "read the end of the log before trying again: the entries may be there",
             Self::OutputLost { .. } => "do not repeat the command; ask the state machine what became of it",
             Self::SessionExpired => {
@@ -313,7 +316,7 @@ impl From<Refusal> for Error {
                 leader: leader.map(|id| id.0),
             },
             Refusal::Overloaded => Self::Overloaded,
-            Refusal::DiskFull => Self::DiskFull,
+            Refusal::DiskFull { node } => Self::DiskFull { node: node.0 },
             Refusal::Mismatch { last, term } => Self::Mismatch {
                 index: last.0,
                 term: term.0,

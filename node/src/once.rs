@@ -309,7 +309,7 @@ fn outcome(failure: Failure, doubt: bool) -> Failure {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use kontiki_consensus::{Position, Term};
+    use kontiki_consensus::{NodeId, Position, Term};
     use kontiki_wire::{Codec, InSession, Session};
 
     /// What it asked: token, and session, number and lowest without an answer; `None` where it opens a session.
@@ -473,7 +473,7 @@ mod tests {
         let refused = |refusal| Failure::Refused(refusal);
         for failure in [
             Refusal::Overloaded,
-            Refusal::DiskFull,
+            Refusal::DiskFull { node: NodeId(2) },
             Refusal::TooLarge { bytes_max: 1 },
         ] {
             bench.append(1_000);
@@ -486,7 +486,7 @@ mod tests {
         bench.fail(attempt, LOST);
         bench.wait(50);
         bench.pump();
-        bench.fail(attempt, refused(Refusal::DiskFull));
+        bench.fail(attempt, refused(Refusal::DiskFull { node: NodeId(2) }));
         assert_eq!(bench.told(), [""; 0], "an earlier attempt may have: it goes on");
         bench.wait(50);
         bench.pump();
@@ -563,10 +563,13 @@ mod tests {
         assert_ne!(next, opening);
         bench.answer(opening, Reply::SessionOpened { session: 3, ttl: 9 });
         assert_eq!(bench.pump(), [], "that one was given up");
-        bench.fail(next, Failure::Refused(Refusal::DiskFull));
+        bench.fail(next, Failure::Refused(Refusal::DiskFull { node: NodeId(2) }));
         assert_eq!(
             bench.told(),
-            [format!("{:?}", Failure::Refused(Refusal::DiskFull))]
+            [format!(
+                "{:?}",
+                Failure::Refused(Refusal::DiskFull { node: NodeId(2) })
+            )]
         );
         assert_eq!(bench.once.deadline(), Time::MAX);
     }

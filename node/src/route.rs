@@ -137,6 +137,10 @@ impl Parked {
 }
 
 impl Driver {
+    fn full(&self) -> Refusal {
+        Refusal::DiskFull { node: self.node() }
+    }
+
     /// A client's append.
     pub(crate) fn append(
         &mut self,
@@ -152,7 +156,7 @@ impl Driver {
             return self.refuse(token, Refusal::SessionStale, ports);
         }
         if self.disk_is_full() {
-            return self.refuse(token, Refusal::DiskFull, ports);
+            return self.refuse(token, self.full(), ports);
         }
         let ticket = self.parked.ticket();
         let append = Append {
@@ -177,7 +181,7 @@ impl Driver {
         if self.disk_is_full() {
             let parked: Vec<Token> = self.parked.drain().collect();
             for token in parked {
-                self.refuse(token, Refusal::DiskFull, ports);
+                self.refuse(token, self.full(), ports);
             }
         }
         while !self.parked.is_empty() && self.leads_somewhere() {

@@ -144,7 +144,7 @@ impl SessionClient {
             return Some(Verdict::Final(reply));
         };
         let verdict = match failure {
-            Failure::Refused(Refusal::NotLeader { .. } | Refusal::Overloaded | Refusal::DiskFull)
+            Failure::Refused(Refusal::NotLeader { .. } | Refusal::Overloaded | Refusal::DiskFull { .. })
             | Failure::Superseded
             | Failure::NoLeader
             | Failure::Timeout

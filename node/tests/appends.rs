@@ -650,8 +650,9 @@ fn a_leader_whose_disk_is_full_hands_over_and_appends_go_on() {
     let token = world.append(names[0], "a");
     assert!(matches!(
         world.failure(token),
-        Failure::Refused(Refusal::DiskFull)
+        Failure::Refused(Refusal::DiskFull { node }) if node == names[0]
     ));
+    assert!(world.driver(names[0]).disk_is_full() && !world.driver(names[1]).disk_is_full());
     let token = world.append(names[1], "b");
     assert_eq!(world.position(token), 1);
     assert_ne!(world.leader(), Some(names[0]));
@@ -673,7 +674,7 @@ fn an_append_that_waits_for_a_leader_is_refused_once_the_disk_is_full() {
     disk_full(&mut world, names[1], true);
     assert!(matches!(
         world.failure(token),
-        Failure::Refused(Refusal::DiskFull)
+        Failure::Refused(Refusal::DiskFull { .. })
     ));
 }
 
@@ -684,7 +685,7 @@ fn where_all_disks_are_full_appends_are_refused_for_that() {
     let token = world.append(names[0], "a");
     assert!(matches!(
         world.failure(token),
-        Failure::Refused(Refusal::DiskFull)
+        Failure::Refused(Refusal::DiskFull { .. })
     ));
     disk_full(&mut world, names[0], false);
     let token = world.append(names[0], "b");

@@ -183,8 +183,11 @@ pub enum Refusal {
     },
     /// Too much is in flight already.
     Overloaded,
-    /// The leader's disk is full.
-    DiskFull,
+    /// The disk of this node is full.
+    DiskFull {
+        /// The node.
+        node: NodeId,
+    },
     /// The log does not end where the append expects it to.
     Mismatch {
         /// Position of the last user entry.

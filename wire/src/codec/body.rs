@@ -284,7 +284,7 @@ impl Body {
             ProposeAnswer::Refused(refusal) => match refusal {
                 Refusal::NotLeader { leader } => [NOT_LEADER, leader.unwrap_or_default().0, 0, 0],
                 Refusal::Overloaded => [OVERLOADED, 0, 0, 0],
-                Refusal::DiskFull => [DISK_FULL, 0, 0, 0],
+                Refusal::DiskFull { node } => [DISK_FULL, node.0, 0, 0],
                 Refusal::Mismatch { last, term } => [MISMATCH, last.0, term.0, 0],
                 Refusal::Holds { last, term } => [HOLDS, last.0, term.0, 0],
                 Refusal::TooLarge { bytes_max } => [TOO_LARGE, bytes_max, 0, 0],
@@ -558,7 +558,7 @@ fn decode_propose_reply(words: &mut Words<'_>) -> Result<ProposeReply, DecodeErr
             leader: Some(NodeId(a)).filter(|n| *n != NodeId::ZERO),
         },
         OVERLOADED => Refusal::Overloaded,
-        DISK_FULL => Refusal::DiskFull,
+        DISK_FULL => Refusal::DiskFull { node: NodeId(a) },
         MISMATCH => Refusal::Mismatch { last, term },
         HOLDS => Refusal::Holds { last, term },
         TOO_LARGE => Refusal::TooLarge { bytes_max: a },

@@ -431,7 +431,7 @@ fn any_answer() -> impl Strategy<Value = ProposeAnswer> {
                 leader: Some(NodeId(a.max(1)))
             }),
             Just(Refusal::Overloaded),
-            Just(Refusal::DiskFull),
+            any::<u64>().prop_map(|node| Refusal::DiskFull { node: NodeId(node) }),
             Just(Refusal::Mismatch { last, term }),
             Just(Refusal::Holds { last, term }),
             Just(Refusal::TooLarge { bytes_max: a }),
