@@ -4,8 +4,8 @@
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kontiki_consensus::{Call, Incarnation, Index, LogId, Message, NodeId, Round, Term};
-use kontiki_wire::{Packet, PeerMessage, codec};
+use kontiki_consensus::{Call, Index, LogId, Message, NodeId, Round, Term};
+use kontiki_wire::{Packet, PeerMessage, StartId, codec};
 use paths::{CLUSTER, GROUP, encoded, scanned, sealed};
 use std::hint::black_box;
 
@@ -27,7 +27,7 @@ fn packet(len: usize, records: usize) -> Packet {
     Packet {
         group: GROUP,
         from,
-        incarnation: Incarnation(1),
+        start: StartId(1),
         to,
         message: PeerMessage::Raft(Message {
             from,

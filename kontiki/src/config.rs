@@ -10,7 +10,7 @@ use kontiki_consensus::{Config as Raft, Configuration, Duration as Nanos, GroupI
 use kontiki_log::{LogOptions, OsDisk, Salts};
 use kontiki_node::{CompareConfig, SnapshotConfig, driver::DriverConfig};
 use kontiki_transport::{Carrier, Limits, Socket};
-use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax};
+use kontiki_wire::{Identity, SessionLimits, codec::PacketBytesMax, lives::Lives};
 use std::{
     collections::BTreeMap,
     fs,
@@ -115,6 +115,11 @@ pub struct Config {
     /// The schema of this program's entries or commands: a number of its own, told with each ([`Entry::schema`](crate::Entry),
     /// [`At::schema`](crate::At)), so that a later program can tell them apart. 0 unless set. `docs/EVOLVING.md` shows its use.
     pub schema: u32,
+    /// Whether the data directory may be elsewhere than where it was last started: another directory, device or machine. Off
+    /// unless set, so that a copy that is older than what the node has promised, or that runs beside the original, does not start.
+    /// To be set for one start, after the directory was moved or the newest copy of it was put back, and never for any other copy:
+    /// either of these costs acknowledged entries.
+    pub moved: bool,
     pub(crate) socket: Option<Socket>,
     pub(crate) memory: Option<Arc<LocalNetwork>>,
 }
@@ -194,6 +199,7 @@ impl Config {
             retention_age: None,
             lease_drift_ppm: None,
             schema: 0,
+            moved: false,
             socket: None,
             memory: None,
         }
@@ -327,10 +333,11 @@ impl Config {
         }
     }
 
-    pub(crate) fn driver(&self, incarnation: Incarnation) -> DriverConfig {
+    pub(crate) fn driver(&self, incarnation: Incarnation, lives: Lives) -> DriverConfig {
         DriverConfig {
             group: GroupId::default(),
             identity: self.identity(incarnation),
+            lives,
             consensus: Raft {
                 heartbeat_interval: nanos(self.heartbeat_interval),
                 election_timeout_min: nanos(self.election_timeout_min),
@@ -434,7 +441,11 @@ mod tests {
         let config = config();
         config.check().unwrap();
         config.limits().check().unwrap();
-        config.driver(Incarnation(1)).consensus.check().unwrap();
+        config
+            .driver(Incarnation(1), Lives::default())
+            .consensus
+            .check()
+            .unwrap();
     }
 
     #[test]
@@ -449,7 +460,11 @@ mod tests {
             config.in_flight_bytes_max = batch + OVERHEAD_BYTES;
             config.check().unwrap();
             config.limits().check().unwrap();
-            config.driver(Incarnation(1)).consensus.check().unwrap();
+            config
+                .driver(Incarnation(1), Lives::default())
+                .consensus
+                .check()
+                .unwrap();
         }
     }
 

@@ -97,6 +97,7 @@ mod network;
 mod node;
 mod owner;
 mod pace;
+mod place;
 mod policy;
 mod random;
 mod readers;

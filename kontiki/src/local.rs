@@ -17,7 +17,7 @@ use crate::memory::{Broken, MemoryDisk};
 use crate::{network::Network, replica::Place, shared::lock, status::Link, turns::Core};
 use kontiki_consensus::NodeId;
 use kontiki_node::Input;
-use kontiki_wire::Packet;
+use kontiki_wire::{Packet, StartId};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -182,6 +182,9 @@ impl Network for LocalLink {
         inbox.extend(self.packets.drain(..).map(Input::Packet));
     }
 
+    /// Not asked for: in memory all are known ([`crate::node`]).
+    fn refuse(&mut self, _: NodeId, _: StartId, _: &str) {}
+
     fn links(&self, members: &[NodeId]) -> BTreeMap<NodeId, Link> {
         let nodes = lock(&self.network.nodes);
         let link = |id: &NodeId| {
@@ -189,6 +192,7 @@ impl Network for LocalLink {
                 address: format!("memory:{id}"),
                 connected: nodes.contains_key(id),
                 last_error: None,
+                refused: None,
             };
             (*id, link)
         };

@@ -4,7 +4,7 @@ use crate::status::Link;
 use kontiki_consensus::NodeId;
 use kontiki_node::Input;
 use kontiki_transport::Transport;
-use kontiki_wire::Packet;
+use kontiki_wire::{Packet, StartId};
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 /// A node's end of the network.
@@ -14,6 +14,9 @@ pub(crate) trait Network {
 
     /// Takes what has come.
     fn receive(&mut self, inbox: &mut Vec<Input>);
+
+    /// Ends all connections with this start of a node, for good, and tells it why.
+    fn refuse(&mut self, peer: NodeId, start: StartId, why: &str);
 
     /// How things stand with the other nodes.
     fn links(&self, members: &[NodeId]) -> BTreeMap<NodeId, Link>;
@@ -40,12 +43,17 @@ impl Network for Wired {
         inbox.append(&mut self.inbox.borrow_mut());
     }
 
+    fn refuse(&mut self, peer: NodeId, start: StartId, why: &str) {
+        self.transport.refuse(peer, start, why);
+    }
+
     fn links(&self, _: &[NodeId]) -> BTreeMap<NodeId, Link> {
         let link = |link: kontiki_transport::Link| {
             let known = Link {
                 address: link.address,
                 connected: link.connected,
                 last_error: link.last_error,
+                refused: None,
             };
             (link.node, known)
         };

@@ -8,7 +8,7 @@ use crate::{
     memory::MemoryDisk,
     network::{Network, Wired},
     owner::Node,
-    random,
+    place, random,
     replica::{Door, OwnPlace, Place, Replica},
     shared::{Limits, Shared},
     storage::Storage,
@@ -17,12 +17,13 @@ use crate::{
     worker::{MakeApplier, Worker},
 };
 use kontiki_consensus::{Incarnation, NodeId, SuspectMark};
-use kontiki_log::{Log, OsDisk, Recovered, Salts};
+use kontiki_log::{Log, OsDisk, Recovered, Salts, Start};
 use kontiki_node::{
     driver::Driver,
     machine::{Applier, Typed},
 };
 use kontiki_transport::{NodeCredentials, Options, Transport};
+use kontiki_wire::{KnownLife, Life, StartId, lives::Lives};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -229,7 +230,7 @@ fn open_wired(
     shared: &Arc<Shared>,
 ) -> Result<Rc<Replica<OwnPlace>>, Error> {
     let replica = Rc::new(Replica::new(shared.clone(), OwnPlace::default()));
-    let join = |config: &mut Config, incarnation| join_wired(config, &replica, incarnation);
+    let join = |config: &mut Config, incarnation, life| join_wired(config, &replica, incarnation, life);
     replica.put(open(config, machine, shared, join)?);
     Ok(replica)
 }
@@ -243,7 +244,7 @@ pub(crate) fn open_local(
 ) -> Result<Rc<Replica<Arc<LocalNode>>>, Error> {
     let node = LocalNode::new(shared.signal.clone());
     let replica = Rc::new(Replica::new(shared.clone(), node.clone()));
-    let join = |_: &mut Config, _| Ok(network.join(shared.node, &node));
+    let join = |_: &mut Config, _, _| Ok(network.join(shared.node, &node));
     replica.put(open(config, machine, shared, join)?);
     shared.join(node);
     Ok(replica)
@@ -254,11 +255,12 @@ fn open<N: Network>(
     mut config: Config,
     machine: Option<MakeApplier>,
     shared: &Arc<Shared>,
-    join: impl FnOnce(&mut Config, Incarnation) -> Result<N, Error>,
+    join: impl FnOnce(&mut Config, Incarnation, Life) -> Result<N, Error>,
 ) -> Result<Core<N>, Error> {
     let (log, recovered) = open_log(&config, shared)?;
     let Recovered {
         incarnation,
+        lives,
         restored,
         snapshots,
         note,
@@ -275,7 +277,8 @@ fn open<N: Network>(
         check_addresses(&config, &members.members())?;
     }
     let seed = random::number()?;
-    let (settings, now) = (config.driver(incarnation), shared.now());
+    let life = lives.life;
+    let (settings, now) = (config.driver(incarnation, lives), shared.now());
     let (mut driver, worker) = match machine {
         None => (Driver::new(settings, restored, seed, now), None),
         Some(make) => {
@@ -291,9 +294,10 @@ fn open<N: Network>(
     if let Some(why) = driver.stopped() {
         return Err(Error::Stopped(why.to_owned()));
     }
-    let network = join(&mut config, incarnation)?;
+    let network = join(&mut config, incarnation, life)?;
     let identity = config.identity(incarnation);
     let limits = config.session_limits();
+    let identity = (identity, life.start);
     let mut core = Core::new(shared.clone(), identity, driver, log, worker, network, limits);
     if let Some(why) = suspect {
         core.begin_suspect(why);
@@ -302,6 +306,11 @@ fn open<N: Network>(
 }
 
 fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Recovered), Error> {
+    let mut start = Start {
+        id: StartId(random::number()?),
+        place: None,
+        moved: config.moved,
+    };
     let storage = if config.memory.is_some() {
         let disk = MemoryDisk::new(config.data_dir.display().to_string());
         #[cfg(test)]
@@ -320,15 +329,36 @@ fn open_log(config: &Config, shared: &Arc<Shared>) -> Result<(Log<Storage>, Reco
         Storage::Memory(disk)
     } else {
         let signal = shared.signal.clone();
-        Storage::Os(OsDisk::open(&config.data_dir, move || signal.notify_one())?)
+        let disk = OsDisk::open(&config.data_dir, move || signal.notify_one())?;
+        start.place = Some(place::of(&disk)?);
+        Storage::Os(disk)
     };
-    Ok(Log::open(
+    let (cluster, node) = (config.cluster_key.cluster(), config.node_id());
+    let (log, mut recovered) = Log::start(
         storage,
-        config.cluster_key.cluster(),
-        config.node_id(),
+        cluster,
+        node,
         config.log_options(),
         Salts::new(random::number()?),
-    )?)
+        &start,
+    )?;
+    if config.memory.is_some() {
+        know_all(&mut recovered.lives, config);
+    }
+    Ok((log, recovered))
+}
+
+/// In memory nothing outlasts a node, and nothing is promised beyond its life: all are taken for who they say they are.
+fn know_all(lives: &mut Lives, config: &Config) {
+    let only = |node: NodeId| StartId(node.0);
+    lives.life.start = only(config.node_id());
+    let known = |node: NodeId| KnownLife {
+        incarnation: Incarnation::default(),
+        number: 1,
+        start: only(node),
+    };
+    let members = config.members().members();
+    lives.peers = members.into_iter().map(|node| (node, known(node))).collect();
 }
 
 /// Every member the log names must have an address.
@@ -346,6 +376,7 @@ fn join_wired(
     config: &mut Config,
     replica: &Rc<Replica<OwnPlace>>,
     incarnation: Incarnation,
+    life: Life,
 ) -> Result<Wired, Error> {
     let socket = config.bind()?;
     let (cluster, node) = (config.cluster_key.cluster(), config.node_id());
@@ -358,6 +389,7 @@ fn join_wired(
         .collect();
     let options = Options {
         identity: config.identity(incarnation),
+        life,
         credentials,
         peers,
         seed: random::number()?,

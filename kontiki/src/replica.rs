@@ -9,7 +9,7 @@ use crate::{
     shared::Shared,
     turns::{Core, End, Next},
 };
-use kontiki_node::Input;
+use kontiki_node::{Greeting, Input};
 use kontiki_transport::{Sink, TransportEvent};
 use std::{
     cell::RefCell,
@@ -168,6 +168,16 @@ impl Sink for Door {
         match event {
             TransportEvent::Packet(packet) => inbox.push(Input::Packet(packet)),
             TransportEvent::Dropped(peer) => inbox.push(Input::SendDropped(peer)),
+            TransportEvent::Greeted {
+                peer,
+                incarnation,
+                life,
+            } => inbox.push(Input::Greeted(Box::new(Greeting {
+                peer,
+                incarnation,
+                life: *life,
+            }))),
+            TransportEvent::Refused(peer, why) => inbox.push(Input::RefusedBy { peer, why }),
             TransportEvent::Gone(peer) => inbox.push(Input::PeerGone(peer)),
             TransportEvent::Connected(peer, _) => {
                 tracing::info!(node = %replica.shared.node, %peer, "connected")

@@ -128,6 +128,8 @@ pub struct PeerStatus {
     pub connected: bool,
     /// Why there is no connection to it at the moment. None while there is one, or before the first attempt.
     pub last_error: Option<String>,
+    /// Why the data directory that it last came with is refused here, if it is: made anew, an older copy, or one of two that run.
+    pub refused: Option<String>,
     /// On a leader: Raft index up to which the other's log is known to be the same.
     pub matched: Option<u64>,
     /// On a leader: whether the other is suspect (see [`Status::suspect`]) and counts for nothing.
@@ -170,6 +172,7 @@ pub(crate) struct Link {
     pub(crate) address: String,
     pub(crate) connected: bool,
     pub(crate) last_error: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 impl Snapshot {
@@ -285,6 +288,7 @@ impl Snapshot {
             address: link.address.clone(),
             connected: link.connected && self.stopped.is_none(),
             last_error: link.last_error.clone(),
+            refused: link.refused.clone(),
             matched: matched.map(|(_, index)| index.0),
             suspect: self.suspects.contains(&id),
         }

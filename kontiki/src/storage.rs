@@ -29,6 +29,13 @@ impl Storage {
         matches!(self, Self::Os(disk) if disk.holds_write())
     }
 
+    /// The write that is held back goes to the disk's thread, which carries it out even if the node ends meanwhile.
+    pub(crate) fn hand_over(&mut self) {
+        if let Self::Os(disk) = self {
+            disk.hand_over();
+        }
+    }
+
     /// Carries out the write that is held back, on this thread or on the disk's.
     pub(crate) fn carry_out(&mut self, pace: &mut Pace) {
         let Self::Os(disk) = self else { return };

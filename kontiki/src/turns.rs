@@ -26,7 +26,7 @@ use kontiki_node::{
     once::{Held, Once},
     session::open_max,
 };
-use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
+use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits, StartId, lives::Lives};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -98,6 +98,7 @@ pub(crate) struct Core<N> {
 /// Everything the driver has to do with.
 struct Outside<N> {
     identity: Identity,
+    start: StartId,
     log: Log<Storage>,
     pace: Pace,
     /// Runs the state machine, if there is one.
@@ -125,7 +126,7 @@ impl<N: Network> Core<N> {
     /// A node of these parts.
     pub(crate) fn new(
         shared: Arc<Shared>,
-        identity: Identity,
+        (identity, start): (Identity, StartId),
         driver: Driver,
         mut log: Log<Storage>,
         worker: Option<Worker>,
@@ -135,6 +136,7 @@ impl<N: Network> Core<N> {
         log.disk_mut().hold_writes();
         let outside = Outside {
             identity,
+            start,
             log,
             pace: Pace::default(),
             worker,
@@ -235,6 +237,8 @@ impl<N: Network> Core<N> {
     /// Answers everyone who still waits, for good.
     pub(crate) fn leave(&mut self, end: &End) {
         self.driver.shutdown(&mut self.outside);
+        // Of a node that was refused it is the mark on its directory.
+        self.outside.log.disk_mut().hand_over();
         self.answer();
         self.answer_all(&end.why);
         self.wake_rest();
@@ -432,7 +436,11 @@ impl<N: Network> Core<N> {
         if self.links_seen == Time::ZERO || now.since(self.links_seen) > LINKS_AGE {
             self.links_seen = now;
             let members = self.driver.consensus().configuration().members();
-            status.see_links(self.outside.network.links(&members));
+            let mut links = self.outside.network.links(&members);
+            for (peer, why) in self.driver.refused_peers() {
+                links.entry(peer).or_default().refused = Some(why.to_owned());
+            }
+            status.see_links(links);
         }
     }
 }
@@ -499,16 +507,19 @@ impl<N: Network> Ports for Outside<N> {
         self.log.retry_room();
     }
 
+    fn keep_lives(&mut self, lives: Lives) {
+        self.log.keep_lives(lives);
+    }
+
+    fn refuse(&mut self, peer: NodeId, start: StartId, why: &str) {
+        self.network.refuse(peer, start, why);
+    }
+
     fn send(&mut self, group: GroupId, to: NodeId, message: PeerMessage) {
-        let Identity {
-            node: from,
-            incarnation,
-            ..
-        } = self.identity;
         let packet = Packet {
             group,
-            from,
-            incarnation,
+            from: self.identity.node,
+            start: self.start,
             to,
             message,
         };

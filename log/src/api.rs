@@ -3,7 +3,7 @@
 use crate::disk::DiskError;
 use bytes::Bytes;
 use kontiki_consensus::{GroupId, Incarnation, Index, LogId, Position, Restored, Run, WriteId};
-use kontiki_wire::snapshot::SnapshotHeader;
+use kontiki_wire::{lives::Lives, snapshot::SnapshotHeader};
 use std::sync::Arc;
 
 /// Sizes; every one is checked by [`Log::open`](crate::Log::open).
@@ -38,6 +38,8 @@ impl LogOptions {
 pub struct Recovered {
     /// The directory's incarnation.
     pub incarnation: Incarnation,
+    /// The life that begins, if the node is started, and those that are known of its peers.
+    pub lives: Lives,
     /// What consensus starts from.
     pub restored: Restored,
     /// All snapshots on disk that are sound, the oldest first. The newest that the log rests on or holds is named
@@ -213,6 +215,8 @@ pub enum LogEvent {
         /// How the group stood.
         start: SegmentStart,
     },
+    /// The lives of this version, and all before it, are on disk.
+    LivesKept(u64),
     /// Something about snapshots.
     Snapshot(SnapshotEvent),
     /// Whether there is room for the next segment. While there is none, writes of term and vote still fit, if no more

@@ -10,6 +10,7 @@ use crate::blocking::{create as create_file, list, perform, remove, rename, sync
 use crate::disk::{Disk, Op};
 use crate::group::Groups;
 use crate::layout::{self, FOLDER, Named, SECTOR, new_name, parse, segment_name};
+use crate::lives;
 use crate::log::{Place, segment_header};
 use crate::salts::Salts;
 use kontiki_consensus::{Body, Configuration, GroupId, Index, Position, Run, Term, Write, WriteId};
@@ -44,6 +45,7 @@ pub fn create(
             disk.name()
         )));
     }
+    lives::create(disk, identity)?;
     perform(
         disk,
         Op::MakeDirectory {

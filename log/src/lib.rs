@@ -2,7 +2,8 @@
 //!
 //! `layout` says where things stand, `create` makes a log, `recovery` opens one (`scan` reads a segment, `replay`
 //! follows the stream of frames), `log` keeps it open: `batch` joins writes into frames, `room` keeps a segment
-//! ahead, `reader` reads records beside the writes, `group` knows where each stands; `snapshots` keeps snapshots beside it. The bytes are `wire`'s
+//! ahead, `reader` reads records beside the writes, `group` knows where each stands; `snapshots` keeps snapshots beside it,
+//! `lives` the lives of the node and its peers. The bytes are `wire`'s
 //! and drawn in `docs/FORMAT.md`, together with what is assumed of the device.
 
 mod api;
@@ -13,6 +14,7 @@ pub mod disk;
 mod files;
 mod group;
 mod layout;
+mod lives;
 mod log;
 mod os_disk;
 mod reader;
@@ -29,6 +31,7 @@ pub use api::{
     SnapshotEvent, SnapshotFile,
 };
 pub use create::{create, holds_log};
+pub use lives::Start;
 pub use log::Log;
 pub use os_disk::OsDisk;
 

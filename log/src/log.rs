@@ -30,6 +30,7 @@ use crate::batch::Batch;
 use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
 use crate::files::Files;
 use crate::group::Groups;
+use crate::lives::LivesFile;
 use crate::reader::{CheckBudget, Piece, Reading};
 use crate::room::{Room, Step};
 use crate::salts::Salts;
@@ -38,6 +39,7 @@ use bytes::Bytes;
 use end::End;
 use kontiki_consensus::{GroupId, Write};
 use kontiki_wire::frame::FrameHeader;
+use kontiki_wire::lives::Lives;
 use kontiki_wire::{Identity, Salt};
 use no_room::Refused;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -79,6 +81,7 @@ enum Purpose {
     Create,
     MakeRoom,
     Sweep(Sweep),
+    Lives,
     Snapshot(Task),
     Open(u64),
     Read(u64, Piece),
@@ -121,6 +124,7 @@ pub struct Log<D> {
     damaged: BTreeSet<(u64, u64)>,
     failed: bool,
     snapshots: Snapshots,
+    lives: LivesFile,
     files: Files,
     readings: BTreeMap<u64, Reading>,
     readings_begun: u64,
@@ -142,7 +146,7 @@ impl<D: Disk> Log<D> {
         options: LogOptions,
         groups: Groups,
         segments: Segments,
-        (room, snapshots): (Room, Snapshots),
+        (room, snapshots, lives): (Room, Snapshots, LivesFile),
         chance: Salts,
     ) -> Self {
         let Segments {
@@ -176,6 +180,7 @@ impl<D: Disk> Log<D> {
             damaged: BTreeSet::new(),
             failed: false,
             snapshots,
+            lives,
             files,
             readings: BTreeMap::new(),
             readings_begun: 0,
@@ -208,6 +213,26 @@ impl<D: Disk> Log<D> {
         self.readings
             .insert(self.readings_begun, Reading::new(group, fetch));
         self.read_on(self.readings_begun);
+    }
+
+    /// Makes durable what is known of lives; then [`LogEvent::LivesKept`], perhaps only for a later version.
+    pub fn keep_lives(&mut self, lives: Lives) {
+        if self.failed {
+            return;
+        }
+        if let Some(op) = self.lives.keep(lives) {
+            self.submit(op, Purpose::Lives);
+        }
+    }
+
+    fn lives_written(&mut self) {
+        self.refused.lives = false;
+        self.tell_full();
+        let (kept, next) = self.lives.written();
+        self.events.extend(kept.map(LogEvent::LivesKept));
+        if let Some(op) = next {
+            self.submit(op, Purpose::Lives);
+        }
     }
 
     /// Looks whether there is room again. To be called now and then while [`LogEvent::DiskFull`] holds, once a second
@@ -294,9 +319,11 @@ impl<D: Disk> Log<D> {
                 self.sealing = self.sealing.saturating_sub(1);
                 self.sweep();
             }
+            (Some(Purpose::Lives), Ok(Done::Unit)) => self.lives_written(),
             (None | Some(Purpose::Close), _) => {}
             (Some(Purpose::Frame), Err(error)) => self.frame_failed(error),
             (Some(Purpose::Index), Err(error)) => self.index_failed(error),
+            (Some(Purpose::Lives), Err(error)) => self.lives_failed(error),
             (Some(Purpose::Create), Ok(Done::Opened(file, _))) => {
                 let step = self.room.filled(Ok(file));
                 self.room_step(step);

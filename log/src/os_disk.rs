@@ -27,15 +27,17 @@ use crate::LogError;
 use crate::disk::{Completion, Disk, DiskError, Done, FileId, Op, OpId};
 use directory::{Directory, LOCK};
 use file::OpenFile;
+use kontiki_wire::lives::Place;
 use queue::{Answers, Queue};
 use reader::Reader;
 use reserve::Reserve;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, atomic::AtomicU64};
+use std::time::UNIX_EPOCH;
 use std::{fmt, process, thread};
 use work::{Answer, Effect, Job, Thread, Work, Writer};
 
@@ -108,6 +110,25 @@ impl OsDisk {
         let path = absolute(path.as_ref())?;
         make_directories(&path)?;
         Self::open(path, wake)
+    }
+
+    /// Where the directory is, as far as its file system tells.
+    ///
+    /// # Errors
+    /// [`LogError::Disk`] if the system does not say.
+    pub fn place(&self) -> Result<Place, LogError> {
+        let root = self.directory.root();
+        let found =
+            fs::metadata(root).map_err(|e| failed(format!("look at directory {}", root.display()), &e))?;
+        let made = found.created().ok();
+        let made = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        let made = made.and_then(|made| u64::try_from(made.as_nanos()).ok());
+        Ok(Place {
+            inode: found.ino(),
+            made: made.unwrap_or_default(),
+            device: found.dev(),
+            ..Place::default()
+        })
     }
 
     /// From now on a small synced write that finds the disk idle is held back until [`carry_out`](Self::carry_out),

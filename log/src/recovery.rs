@@ -11,95 +11,29 @@
 //! gets, for a sync of theirs may have failed: so the last frame, of which alone that can be true, is written
 //! once more before anything counts on it.
 
+mod open;
 mod repair;
 mod rot;
 
-use crate::api::{LogError, LogOptions, Recovered, SegmentStart};
+use crate::api::{LogError, LogOptions, SegmentStart};
 use crate::blocking::{list, open, perform, read, sync_directory};
 use crate::create::holds_log;
 use crate::disk::{Disk, Op};
 use crate::group::{Group, can_follow};
-use crate::layout::{self, FOLDER, Named, SECTOR, align, new_name, parse, segment_name, stride};
-use crate::log::{Log, Place, Segments, index_of, segment_header};
+use crate::layout::{self, FOLDER, Named, SECTOR, align, parse, segment_name, stride};
+use crate::log::{Place, index_of, segment_header};
 use crate::replay::Replay;
-use crate::room::Room;
 use crate::salts::Salts;
 use crate::scan::{Behind, Scan, Segment};
-use crate::snapshots::{self, Snapshots};
+use crate::snapshots::Snapshots;
 use crate::words;
 use bytes::Bytes;
-use kontiki_consensus::{GroupId, LogId, NodeId, Position, Restored};
+use kontiki_consensus::{GroupId, LogId, NodeId, Position};
 use kontiki_wire::frame::{FrameError, FrameHeader};
 use kontiki_wire::segment::{SegmentError, SegmentHeader};
 use kontiki_wire::{ClusterId, Identity, Salt};
 use rot::Damage;
 use std::collections::BTreeMap;
-
-impl<D: Disk> Log<D> {
-    /// Opens the log of a node and recovers what it held. What nobody can guess comes from `chance`.
-    ///
-    /// # Errors
-    /// [`LogError::Wrong`] if it is none, of another node or cluster, or of a newer version; [`LogError::Damaged`] if
-    /// something that was acknowledged is not sound; [`LogError::Disk`] if the disk refuses. Nothing is changed then,
-    /// but for repairs that a crash had made necessary.
-    pub fn open(
-        mut disk: D,
-        cluster: ClusterId,
-        node: NodeId,
-        options: LogOptions,
-        mut chance: Salts,
-    ) -> Result<(Self, Recovered), LogError> {
-        layout::check(&options)?;
-        let mut opening = Opening::new(&mut disk, cluster, node, &options)?;
-        let (last, spares) = opening.replay()?;
-        let (last, spares) = opening.begun(last, spares, &mut chance)?;
-        let mut end = opening.examine_end(&last, &spares)?;
-        opening.check_beginning()?;
-        let (snapshots, note) = snapshots::open(opening.disk, cluster)?;
-        let newest = opening.check_snapshots(&snapshots)?;
-        let suspect = opening.mark_rot(&last, &mut end, &mut chance)?;
-        let active = opening.repair_end(&last, &end)?;
-        let spares = opening.repair_spares(spares, &end)?;
-        let begun = spares.is_empty().then(|| new_name(active.number + 1));
-        opening.repair_rest(begun.as_deref())?;
-        let torn_bytes = end.torn_bytes;
-        let identity = opening.identity;
-        let files = Segments {
-            first: opening.numbers.first().copied().unwrap_or_default(),
-            active,
-            salts: std::mem::take(&mut opening.salts),
-            sequence: opening.replay.sequence,
-        };
-        let segments = std::mem::take(&mut opening.starts);
-        let mut replay = opening.replay;
-        let incarnation = identity.incarnation;
-        let recovered = Recovered {
-            incarnation,
-            restored: Restored {
-                snapshot: newest,
-                ..replay.restored()
-            },
-            snapshots: snapshots.files().cloned().collect(),
-            note,
-            segments,
-            torn_bytes,
-            suspect,
-        };
-        let room = Room::new(options.segment_bytes, spares);
-        Ok((
-            Self::new(
-                disk,
-                identity,
-                options,
-                replay.groups,
-                files,
-                (room, snapshots),
-                chance,
-            ),
-            recovered,
-        ))
-    }
-}
 
 /// A log that is being opened.
 struct Opening<'a, D> {

@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod forged;
 mod golden;
+mod lives;
 mod model;
 mod no_room;
 mod parts;

@@ -3,7 +3,7 @@
 use crate::api::LogError;
 use crate::disk::DiskError;
 use kontiki_consensus::Index;
-use kontiki_wire::Identity;
+use kontiki_wire::{Identity, lives::Refused};
 
 /// What to do about damage. A log that lost what it acknowledged must not take part again, and a member cannot be replaced yet.
 const REPLACE: &str = "What stood there was acknowledged, so this node must not go on without it. Leave the directory as it is, \
@@ -61,6 +61,26 @@ pub(crate) fn mixed(file: &str, theirs: Identity, ours: Identity) -> LogError {
         "{file} comes from another data directory of node {} (incarnation {} and not {}): two directories were \
          mixed. Put back the one or the other whole. Nothing was changed",
         ours.node, theirs.incarnation, ours.incarnation
+    ))
+}
+
+/// The directory is elsewhere than it was.
+pub(crate) fn moved(directory: &str, own: Identity, what: &str) -> LogError {
+    LogError::Wrong(format!(
+        "{directory} is not where node {} was last started: {what}. An older copy forgets what the node has promised since, \
+         and two copies that run at once contradict each other: either costs acknowledged entries. If this is the \
+         newest state of the node, and the node runs nowhere else, start it once with `--moved` (in a program: \
+         `Config::moved`). Otherwise put the newest directory back. Nothing was changed",
+        own.node
+    ))
+}
+
+/// Another node has refused the directory.
+pub(crate) fn refused(directory: &str, own: Identity, refused: &Refused) -> LogError {
+    LogError::Wrong(format!(
+        "{directory} must not be started any more: node {} refuses node {} with it, saying: {}. Put back the directory \
+         that the node has run with last, if there is one; if that is lost, leave the node down. Nothing was changed",
+        refused.by, own.node, refused.why
     ))
 }
 

@@ -12,6 +12,7 @@ use crate::{
     compare::{Compare, CompareConfig},
     expect::Checks,
     forward::Forwards,
+    lives::Peers,
     machine::MachineError,
     meta::{Mark, Meta},
     ports::{Input, Ports},
@@ -28,7 +29,7 @@ use kontiki_consensus::{
     Config, Consensus, Duration, Event, GroupId, Index, NodeId, Output, Position, Restored, Time,
 };
 use kontiki_log::LogEvent;
-use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits};
+use kontiki_wire::{Identity, Packet, PeerMessage, Session, SessionLimits, lives::Lives};
 use std::sync::Arc;
 
 /// How often a full disk is asked for room: each time takes what room there is, if only for a moment.
@@ -44,6 +45,8 @@ pub struct DriverConfig {
     pub group: GroupId,
     /// Who it is.
     pub identity: Identity,
+    /// The life that it begins, and those that it knows of its peers, as they are on disk.
+    pub lives: Lives,
     /// Its consensus; `consensus.node` is the same node as in `identity`.
     pub consensus: Config,
     /// How many bytes of records a leader takes in before they are committed; as many again may wait for
@@ -120,6 +123,7 @@ pub struct Driver {
     pub(crate) counts: Counts,
     pub(crate) compare: Compare,
     pub(crate) roles: Roles,
+    pub(crate) peers: Peers,
     /// When to look again whether there is room on the disk, while it is full.
     retry_room: Option<Time>,
     /// What the log has said of damage that reads have met: at most `kontiki_log::DAMAGES_MAX` places.
@@ -154,6 +158,7 @@ impl Driver {
             counts: Counts::default(),
             compare: Compare::new(config.compare, now),
             roles: Roles::default(),
+            peers: Peers::new(config.lives.clone()),
             retry_room: None,
             damages: Vec::new(),
             stopped: None,
@@ -267,7 +272,11 @@ impl Driver {
             return;
         }
         match input {
-            Input::Packet(packet) => self.take_packet(now, packet, ports),
+            Input::Packet(packet) if self.peers.believes(&packet) => self.take_packet(now, packet, ports),
+            // Its life is not known, not on disk yet, or over.
+            Input::Packet(_) => {}
+            Input::Greeted(greeting) => self.greeted(&greeting, ports),
+            Input::RefusedBy { peer, why } => self.refused_by(peer, why, ports),
             Input::Log(event) => self.take_log_event(now, event, ports),
             Input::Machine(done) => self.take_done(now, done, ports),
             Input::State { source, piece } => self.state_read(now, source, piece),
@@ -335,6 +344,7 @@ impl Driver {
             }
             LogEvent::Fetched { token, runs, .. } => self.take_fetched(now, token, runs, ports),
             LogEvent::Snapshot(event) => self.take_snapshot_event(now, event, ports),
+            LogEvent::LivesKept(version) => self.lives_kept(version),
             LogEvent::SegmentBegun { start, .. } => self.segment_begun(start),
             LogEvent::DiskFull(full) => {
                 if full && self.retry_room.is_none() {

@@ -8,9 +8,9 @@ use crate::{
     roles::RoleChange,
 };
 use bytes::Bytes;
-use kontiki_consensus::{GroupId, NodeId, Note, Write};
+use kontiki_consensus::{GroupId, Incarnation, NodeId, Note, Write};
 use kontiki_log::{Fetch, LogEvent, SnapshotCommand};
-use kontiki_wire::{Packet, PeerMessage};
+use kontiki_wire::{Life, Packet, PeerMessage, StartId, lives::Lives};
 
 /// Where a replica's outputs go.
 pub trait Ports {
@@ -40,6 +40,10 @@ pub trait Ports {
     /// How many bytes of answers to reads and queries were given and not yet taken by those who asked. If these are more than
     /// `most`, then [`Input::AnswersTaken`] once one of them is taken.
     fn answers_held(&mut self, most: usize) -> usize;
+    /// Make durable what is known of lives; then [`LogEvent::LivesKept`].
+    fn keep_lives(&mut self, lives: Lives);
+    /// End every connection with this start of a peer, admit none any more, and tell it why.
+    fn refuse(&mut self, peer: NodeId, start: StartId, why: &str);
     /// Answer a client. Each token is answered exactly once, unless it is cancelled before.
     fn reply(&mut self, token: Token, reply: Reply);
     /// Something worth telling.
@@ -50,11 +54,31 @@ pub trait Ports {
     }
 }
 
+/// The life in which a peer comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Greeting {
+    /// The peer.
+    pub peer: NodeId,
+    /// The incarnation of its data directory.
+    pub incarnation: Incarnation,
+    /// The life of that.
+    pub life: Life,
+}
+
 /// What reaches a replica.
 #[derive(Debug)]
 pub enum Input {
-    /// A peer's message; the transport has verified sender, cluster and incarnation.
+    /// A peer's message; the transport has verified sender and cluster, and that it comes from the start that it says.
     Packet(Packet),
+    /// A peer has greeted: before the first packet from a start of it, and as often as it connects.
+    Greeted(Box<Greeting>),
+    /// This peer refuses the life of this node.
+    RefusedBy {
+        /// The peer.
+        peer: NodeId,
+        /// What it says.
+        why: String,
+    },
     /// The log has something to say.
     Log(LogEvent),
     /// The machine has done a task.

@@ -67,6 +67,12 @@ impl Ports for Wanted {
         0
     }
     fn note(&mut self, _: GroupId, _: &Note) {}
+    fn keep_lives(&mut self, lives: kontiki_wire::lives::Lives) {
+        panic!("{lives:?}");
+    }
+    fn refuse(&mut self, peer: NodeId, _: kontiki_wire::StartId, why: &str) {
+        panic!("{peer}: {why}");
+    }
 }
 
 /// A node alone, with a plain log that forgets by age.
@@ -85,6 +91,7 @@ struct Alone {
 
 fn config(sessions: SessionLimits) -> DriverConfig {
     DriverConfig {
+        lives: kontiki_wire::lives::Lives::default(),
         group: GroupId::default(),
         identity: Identity {
             cluster: ClusterId(5),

@@ -13,7 +13,7 @@ use kontiki_node::{
     machine::{restored, snapshot_of},
 };
 use kontiki_wire::{
-    ClusterId, Codec, Expect, Identity, Payload, PeerMessage, Session, SessionLimits,
+    ClusterId, Codec, Expect, Identity, Payload, PeerMessage, Session, SessionLimits, StartId, lives::Lives,
     snapshot::SnapshotHeader,
 };
 use std::{
@@ -173,6 +173,12 @@ impl Ports for Wanted {
         self.replies.push(reply);
     }
     fn note(&mut self, _: GroupId, _: &Note) {}
+    fn keep_lives(&mut self, lives: Lives) {
+        panic!("{lives:?}");
+    }
+    fn refuse(&mut self, peer: NodeId, _: StartId, why: &str) {
+        panic!("{peer}: {why}");
+    }
 }
 
 struct Alone {
@@ -191,6 +197,7 @@ fn config() -> DriverConfig {
             node: NODE,
             incarnation: Incarnation(1),
         },
+        lives: Lives::default(),
         consensus: Config::new(NODE),
         in_flight_bytes_max: 1 << 20,
         payload_bytes_max: 4 << 10,

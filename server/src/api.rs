@@ -103,6 +103,9 @@ pub(crate) struct PeerStatus {
     pub(crate) connected: bool,
     /// Why there is no connection at the moment.
     pub(crate) last_error: Option<String>,
+    /// Why the data directory that it last came with is refused, if it is.
+    #[serde(default)]
+    pub(crate) refused: Option<String>,
     /// Raft index up to which its log is known to match; only a leader knows.
     pub(crate) matched: Option<u64>,
     /// Whether it is suspect and counts for nothing; only a leader knows.
@@ -143,6 +146,7 @@ impl From<kontiki::PeerStatus> for PeerStatus {
             address,
             connected,
             last_error,
+            refused,
             matched,
             suspect,
             ..
@@ -152,6 +156,7 @@ impl From<kontiki::PeerStatus> for PeerStatus {
             address,
             connected,
             last_error,
+            refused,
             matched,
             suspect,
         }

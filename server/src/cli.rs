@@ -88,6 +88,9 @@ pub(crate) struct ServeArgs {
     /// The node's configuration file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
+    /// The data directory was moved, or its newest copy put back: start it where it is now. Never with any other copy
+    #[arg(long)]
+    pub(crate) moved: bool,
 }
 
 /// What every command shares that talks to a cluster.

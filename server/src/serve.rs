@@ -30,7 +30,8 @@ const TURN_AWAY: Duration = Duration::from_millis(100);
 /// Runs a node.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Stop> {
     let file = ConfigFile::load(&args.config)?;
-    let config = file.config()?;
+    let mut config = file.config()?;
+    config.moved = args.moved;
     let listener = bind(&file.http, &args.config)?;
     let (batch_bytes_max, entry_bytes_max) = (config.batch_bytes_max, config.entry_bytes_max);
     let read_bytes_max = config.read_bytes_max;

@@ -204,6 +204,16 @@ fn print(lines: &[Line]) -> String {
             say!("kontiki: node {node} has lost {lost} lines of its log: nobody reads its standard error");
         }
         let peers = line.more.iter().flat_map(|more| &more.peers);
+        for (peer, why) in peers
+            .clone()
+            .filter_map(|peer| peer.refused.as_ref().map(|why| (peer, why)))
+        {
+            say!(
+                "kontiki: node {} refuses node {}: {why}",
+                cell(line.node),
+                peer.node
+            );
+        }
         for peer in peers.clone().filter(|peer| peer.suspect) {
             say!(
                 "kontiki: node {}, the leader, knows that node {} is suspect",
@@ -211,7 +221,7 @@ fn print(lines: &[Line]) -> String {
                 peer.node
             );
         }
-        for peer in peers.filter(|peer| !peer.connected) {
+        for peer in peers.filter(|peer| !peer.connected && peer.refused.is_none()) {
             let why = peer.last_error.as_deref().unwrap_or("no connection yet");
             say!(
                 "kontiki: node {} has no connection to node {}: {why}",

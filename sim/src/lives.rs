@@ -84,6 +84,8 @@ impl World {
         };
         let seed = self.random.draw();
         let id = self.replicas[node].node;
+        self.greetings
+            .begins(id, recovered.incarnation, recovered.lives.life);
         self.replicas[node]
             .begin(now, log, recovered, seed)
             .map_err(|error| Violation {

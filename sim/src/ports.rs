@@ -14,7 +14,7 @@ use kontiki_consensus::{Call, GroupId, Index, NodeId, Note, Role, Term, Time, Wr
 use kontiki_log::{Fetch, From, Log, SnapshotCommand};
 use kontiki_node::machine::{Asked, Restore, Source, Task};
 use kontiki_node::{PIECE_BYTES_MAX, Ports, Reply, Token};
-use kontiki_wire::{PeerMessage, ProposeAnswer};
+use kontiki_wire::{PeerMessage, ProposeAnswer, StartId, lives::Lives};
 use std::collections::BTreeMap;
 
 /// What a node has said in one turn.
@@ -38,6 +38,8 @@ pub struct Outgoing {
     pub truncated: Option<Index>,
     /// What it did away with.
     pub gone: Gone,
+    /// Starts of peers that it refuses.
+    pub refusals: Vec<(NodeId, StartId, String)>,
     /// The first thing that must not have been.
     violation: Option<Violation>,
     /// How often the ports were called in this turn.
@@ -198,6 +200,18 @@ impl Ports for SimPorts<'_> {
         }
         self.watch.sees(self.checks, self.node, to, &message);
         self.outgoing.messages.push((to, message, MessageId::default()));
+    }
+
+    fn keep_lives(&mut self, lives: Lives) {
+        self.outgoing.count();
+        self.trace
+            .line(self.now, || format!("{:?} keeps {lives:?}", self.node));
+        self.log.keep_lives(lives);
+    }
+
+    fn refuse(&mut self, peer: NodeId, start: StartId, why: &str) {
+        self.outgoing.count();
+        self.outgoing.refusals.push((peer, start, why.to_owned()));
     }
 
     fn work(&mut self, _group: GroupId, task: Task) {

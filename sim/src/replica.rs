@@ -11,13 +11,13 @@ use crate::ports::Work;
 use crate::swarm::{MachineKind, PAYLOAD_BYTES_MAX, Policy, Sizes};
 use crate::transitions::Copy;
 use kontiki_consensus::{Config, Configuration, Duration, GroupId, Incarnation, Index, NodeId, Time};
-use kontiki_log::{Log, LogError, LogOptions, Recovered, Salts};
+use kontiki_log::{Log, LogError, LogOptions, Recovered, Salts, Start};
 use kontiki_node::driver::{Counts, Driver, DriverConfig};
 use kontiki_node::machine::{Applier, Asked, Source};
 use kontiki_node::{CompareConfig, SnapshotConfig};
 use kontiki_node::{Input, MachineError};
-use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits};
-use std::collections::VecDeque;
+use kontiki_wire::{ClusterId, Identity, Packet, SessionLimits, StartId, lives::Lives};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// The cluster that is simulated.
@@ -63,8 +63,12 @@ pub struct Process {
     pub driver: Driver,
     /// The shipped log.
     pub log: Log<SimDisk>,
-    /// The life of its data directory.
-    pub incarnation: Incarnation,
+    /// The start that it lives.
+    pub start: StartId,
+    /// The starts of peers that it has met, and those of them that it refuses.
+    pub greeted: BTreeSet<StartId>,
+    /// See `greeted`.
+    pub refused: BTreeSet<StartId>,
     /// What waits for its next turn.
     pub inbox: Vec<Input>,
     /// What stands between its clients and its driver.
@@ -150,6 +154,8 @@ pub struct Replica {
     pub process: Option<Process>,
     /// How often it was started: events for an earlier life are void.
     pub life: u64,
+    /// How often it was about to be.
+    starts: u64,
     /// It was killed when a name had changed and that was not synced.
     pub was_naming: bool,
     /// Whether it had halted when it went down, if nobody relied on its machine then.
@@ -194,6 +200,7 @@ impl Replica {
             disk,
             process: None,
             life: 0,
+            starts: 0,
             was_naming: false,
             doubts: None,
             date_offset: 0,
@@ -218,9 +225,15 @@ impl Replica {
     ///
     /// # Errors
     /// If the log cannot be opened.
-    pub fn open(&self) -> Result<(Log<SimDisk>, Recovered), LogError> {
+    pub fn open(&mut self) -> Result<(Log<SimDisk>, Recovered), LogError> {
+        self.starts += 1;
+        let start = Start {
+            id: StartId(self.node.0 << 32 | self.starts),
+            ..Start::default()
+        };
+        let (disk, options) = (self.disk.clone(), options(&self.sizes));
         let salts = Salts::new(self.disk.draw_secret());
-        Log::open(self.disk.clone(), CLUSTER, self.node, options(&self.sizes), salts)
+        Log::start(disk, CLUSTER, self.node, options, salts, &start)
     }
 
     /// A process begins at `now` with the log it has opened.
@@ -234,6 +247,7 @@ impl Replica {
         self.life += 1;
         let Recovered {
             incarnation,
+            lives,
             restored,
             snapshots,
             note,
@@ -244,16 +258,9 @@ impl Replica {
             drift: self.drift,
             began: now,
         };
-        let (config, begins) = (self.config(incarnation), clock.shows(now));
-        let applier = match self.machine {
-            MachineKind::None => None,
-            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed, self.health.clone()))?),
-            MachineKind::Durable => Some(Applier::new(KeyValue::durable(
-                self.kept.clone(),
-                seed,
-                self.health.clone(),
-            ))?),
-        };
+        let start = lives.life.start;
+        let (config, begins) = (self.config(incarnation, lives), clock.shows(now));
+        let applier = self.applier(seed)?;
         let mut driver = match &applier {
             Some(applier) => Driver::with_machine(config, restored, applier.meta(), seed, begins),
             None => Driver::new(config, restored, seed, begins),
@@ -267,7 +274,9 @@ impl Replica {
             segment: log.segment(),
             recycled: 0,
             log,
-            incarnation,
+            start,
+            greeted: BTreeSet::new(),
+            refused: BTreeSet::new(),
             inbox: Vec::new(),
             desk: Desk::new(self.once.then_some(&self.limits)),
             copies: Vec::new(),
@@ -293,7 +302,20 @@ impl Replica {
         Ok(())
     }
 
-    fn config(&self, incarnation: Incarnation) -> DriverConfig {
+    /// What runs its machine, if it has one.
+    fn applier(&self, seed: u64) -> Result<Option<Applier>, MachineError> {
+        Ok(match self.machine {
+            MachineKind::None => None,
+            MachineKind::Memory => Some(Applier::new(KeyValue::in_memory(seed, self.health.clone()))?),
+            MachineKind::Durable => Some(Applier::new(KeyValue::durable(
+                self.kept.clone(),
+                seed,
+                self.health.clone(),
+            ))?),
+        })
+    }
+
+    fn config(&self, incarnation: Incarnation, lives: Lives) -> DriverConfig {
         let sizes = &self.sizes;
         DriverConfig {
             group: GroupId::default(),
@@ -302,6 +324,7 @@ impl Replica {
                 node: self.node,
                 incarnation,
             },
+            lives,
             consensus: Config {
                 heartbeat_interval: sizes.heartbeat_interval,
                 election_timeout_min: sizes.election_timeout_min,

@@ -44,6 +44,7 @@ paths! {
     SendDropped = "a sender was told that a message was dropped",
     ToldOfDeath = "a follower was told that its leader had died",
     ToldFalsely = "a follower was told falsely that its leader had died",
+    ImpostorRefused = "a process was refused that ran under a node's id from another directory",
     OneWayCut = "a link was cut in one direction only",
     Paused = "a node stood still and went on",
     Assigned = "a forwarded append was given its place",

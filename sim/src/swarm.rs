@@ -3,6 +3,7 @@
 //! Every run draws its own odds: many runs without a given fault, some with a lot of it, so that no
 //! fault always hides another. The two tables here are what is published (`kontiki-sim rates`).
 
+use crate::checkers::memory::Allowance;
 use crate::disk::DiskProfile;
 use crate::network::NetworkProfile;
 use crate::random::{Ppm, Random};
@@ -529,4 +530,25 @@ fn draw_drift(random: &mut Random, nodes: usize, leases: bool) -> Vec<i64> {
     (0..nodes)
         .map(|_| random.between(0, 2 * most) as i64 - most as i64)
         .collect()
+}
+
+/// What the nodes of a run may hold in memory.
+pub(crate) fn allowance(swarm: &Swarm) -> Allowance {
+    Allowance {
+        tail: swarm.sizes.tail_bytes_max,
+        window: swarm.sizes.window_bytes_max,
+        in_flight: swarm.sizes.in_flight_bytes_max,
+        append: PAYLOAD_BYTES_MAX + 1024,
+        peers: swarm.nodes - 1,
+    }
+}
+
+/// How long a follower may take to ask for the next part of a snapshot, and make progress: half of what leaders allow.
+pub(crate) fn transfer_patience(swarm: &Swarm) -> Duration {
+    Duration(4 * swarm.sizes.election_timeout_min.0)
+}
+
+/// How long a leader may go on without hearing a quorum: it looks at every heartbeat.
+pub(crate) fn leader_patience(swarm: &Swarm) -> Duration {
+    Duration(swarm.sizes.election_timeout_max.0 + swarm.sizes.heartbeat_interval.0)
 }

@@ -88,6 +88,10 @@ impl World {
             self.lose(copy, why, &packet);
             return Ok(());
         }
+        if !self.greet(to, packet.start) {
+            self.lose(copy, "refused", &packet);
+            return Ok(());
+        }
         let vote =
             matches!(&packet.message, PeerMessage::Raft(m) if matches!(m.call, Call::RequestVote { .. }));
         self.checks

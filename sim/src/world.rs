@@ -4,12 +4,13 @@
 //! node does, it does in a turn of its driver; after each turn the checkers look at what it shows.
 //! Invariant: nothing here depends on anything but the seed.
 
-use crate::checkers::memory::Allowance;
 use crate::checks::{Checks, View};
 use crate::clients::Clients;
 use crate::crowds::{Crowds, Stir};
 use crate::disk::SimDisk;
+use crate::greetings::{self, Greetings};
 use crate::hints::{Hint, Hints};
+use crate::impostors::{Impostors, Imposture};
 use crate::ledger::Ledger;
 use crate::machine::Health;
 use crate::network::Network;
@@ -19,14 +20,12 @@ use crate::random::Random;
 use crate::replica::{Process, Replica};
 use crate::run::ENDS;
 use crate::sometimes::Sometimes;
-use crate::swarm::{PAYLOAD_BYTES_MAX, Swarm};
+use crate::swarm::{Swarm, allowance, leader_patience, transfer_patience};
 use crate::trace::Trace;
 use crate::transitions::{Copy, Transitions};
 use crate::violation::{Verdict, Violation, ensure};
 use bytes::Bytes;
-use kontiki_consensus::{
-    Body, Configuration, Duration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time,
-};
+use kontiki_consensus::{Body, Configuration, GroupId, HardState, Index, NodeId, Position, Run, Term, Time};
 use kontiki_log::{Log, LogEvent, Recovered};
 use kontiki_node::Input;
 use kontiki_wire::{Packet, PeerMessage};
@@ -75,6 +74,8 @@ pub(crate) enum Event {
     Hint(Hint),
     /// Clients come in masses, give up, or take their answers.
     Crowd(Stir),
+    /// Something about impostors.
+    Impostor(Imposture),
 }
 
 /// A log that was opened, by a process that has yet to begin.
@@ -100,6 +101,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) hints: Hints,
     pub(crate) crowds: Crowds,
+    pub(crate) greetings: Greetings,
+    pub(crate) impostors: Impostors,
     /// Which partition is in force; an older one that ends mends nothing.
     pub(crate) partition: u64,
     /// Whether faults come and clients ask.
@@ -182,6 +185,8 @@ impl World {
             random,
             hints: Hints::draw(seed),
             crowds: Crowds::draw(seed),
+            greetings: Greetings::default(),
+            impostors: Impostors::draw(seed),
         };
         world.schedule_beginnings();
         Ok(world)
@@ -201,6 +206,7 @@ impl World {
         }
         self.schedule_false_hint();
         self.schedule_crowd();
+        self.schedule_impostor();
     }
 
     /// Lets everything happen that happens until then.
@@ -256,6 +262,10 @@ impl World {
             Event::Hint(hint) => self.hint(hint),
             Event::Crowd(stir) => {
                 self.stir(stir);
+                Ok(())
+            }
+            Event::Impostor(imposture) => {
+                self.impostor(imposture);
                 Ok(())
             }
             Event::Fault(plan) => self.fault(plan),
@@ -315,33 +325,31 @@ impl World {
         let mut inbox = std::mem::take(&mut process.inbox);
         let is_led = process.driver.consensus().leader().is_some();
         process.desk.gather(process.clock.shows(now), is_led, &mut inbox);
-        self.trace.event(now, 3, (node as u64) << 32 | inbox.len() as u64);
+        let mut lives = greetings::lives_first(&mut inbox);
+        let count = lives.len() + inbox.len();
+        self.trace.event(now, 3, (node as u64) << 32 | count as u64);
         self.transitions.begins_turn();
-        let mut copies = process.copies.drain(..);
-        for input in &inbox {
-            match input {
-                Input::Packet(packet) => {
-                    let copy = copies.next().unwrap_or_default();
-                    self.transitions
-                        .receives(now, copy, packet.from, packet.to, &packet.message);
-                    let clock = process.clock.shows(now);
-                    match &packet.message {
-                        PeerMessage::Raft(message) => self.checks.hears(replica.node, message, clock),
-                        PeerMessage::SnapshotRequest(request) => {
-                            let transfers = &mut self.checks.transfers;
-                            transfers.asks(replica.node, packet.from, request.last, clock);
-                        }
-                        _ => {}
-                    }
-                }
-                Input::Log(LogEvent::Persisted { id, .. }) => {
-                    self.transitions.persisted(now, replica.node, *id);
-                }
-                Input::Cancel(tokens) => self.outgoing.cancelled.extend(tokens),
-                _ => {}
-            }
+        if !lives.is_empty() {
+            self.drive(node, &mut lives);
         }
-        drop(copies);
+        self.observe(node, &inbox);
+        let silent = self.with(node, |p| p.driver.quarantined().is_some()) == Some(true);
+        let deadline = self.drive(node, &mut inbox);
+        self.with(node, |process| process.inbox = inbox);
+        self.wake_at(node, deadline);
+        if silent {
+            self.check_silent(node)?;
+        }
+        self.look_at(node)
+    }
+
+    /// Has the driver of a node deal with what has come.
+    fn drive(&mut self, node: usize, inbox: &mut Vec<Input>) -> Time {
+        let now = self.now();
+        let replica = &mut self.replicas[node];
+        let Some(process) = replica.process.as_mut() else {
+            return Time::MAX;
+        };
         let mut ports = SimPorts {
             node: replica.node,
             now,
@@ -354,16 +362,8 @@ impl World {
             transitions: &self.transitions,
         };
         let date = DATE + now.0 + replica.date_offset;
-        let silent = process.driver.quarantined().is_some();
-        let deadline = process
-            .driver
-            .turn(process.clock.shows(now), date, &mut inbox, &mut ports);
-        process.inbox = inbox;
-        self.wake_at(node, deadline);
-        if silent {
-            self.check_silent(node)?;
-        }
-        self.look_at(node)
+        let clock = process.clock.shows(now);
+        process.driver.turn(clock, date, inbox, &mut ports)
     }
 
     /// A node takes a turn at this time of its clock, at the latest.
@@ -412,12 +412,12 @@ impl World {
                 .transfers
                 .turned(replica.node, view.now, told, &gone)?;
         }
-        let (id, incarnation) = (replica.node, process.incarnation);
+        let (id, start) = (replica.node, process.start);
         for (to, message, message_id) in outgoing.messages.drain(..) {
             let packet = Packet {
                 group: GroupId::default(),
                 from: id,
-                incarnation,
+                start,
                 to,
                 message,
             };
@@ -438,8 +438,10 @@ impl World {
         self.give_tasks(node, std::mem::take(&mut outgoing.tasks));
         self.give_sources(node, std::mem::take(&mut outgoing.sources));
         self.give_asked(node, std::mem::take(&mut outgoing.asked));
+        self.refuse(node, std::mem::take(&mut outgoing.refusals));
         self.outgoing = outgoing;
         self.check_reading(node)?;
+        self.check_beliefs(node)?;
         self.compare(node)?;
         self.check_stopped(node)?;
         self.pump_disk(node);
@@ -562,24 +564,4 @@ pub(crate) fn cannot_open(node: NodeId, error: &str) -> Violation {
         property: "a node can always open its log again",
         what: format!("{node:?}: {error}"),
     }
-}
-
-fn allowance(swarm: &Swarm) -> Allowance {
-    Allowance {
-        tail: swarm.sizes.tail_bytes_max,
-        window: swarm.sizes.window_bytes_max,
-        in_flight: swarm.sizes.in_flight_bytes_max,
-        append: PAYLOAD_BYTES_MAX + 1024,
-        peers: swarm.nodes - 1,
-    }
-}
-
-/// How long a follower may take to ask for the next part of a snapshot, and make progress: half of what leaders allow.
-fn transfer_patience(swarm: &Swarm) -> Duration {
-    Duration(4 * swarm.sizes.election_timeout_min.0)
-}
-
-/// How long a leader may go on without hearing a quorum: it looks at every heartbeat.
-fn leader_patience(swarm: &Swarm) -> Duration {
-    Duration(swarm.sizes.election_timeout_max.0 + swarm.sizes.heartbeat_interval.0)
 }

@@ -1,21 +1,47 @@
-//! A peer's connections: one for each purpose, the newest.
+//! A peer's connections: one for each purpose, the newest; none with a start of it that the owner refuses.
 
-use std::rc::Rc;
+use kontiki_wire::StartId;
+use std::{cell::OnceCell, rc::Rc};
 use tokio::sync::Notify;
 
-/// A connection that a peer has made; it is told when a newer one takes its place.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Admitted(Rc<Notify>);
+/// A connection from or to a peer that stands; it is told when it is to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted(Rc<Standing>);
+
+#[derive(Debug)]
+struct Standing {
+    /// The start of the peer that it is with.
+    start: StartId,
+    end: Notify,
+    /// Why that start is refused, if it is.
+    refused: OnceCell<String>,
+}
 
 impl Admitted {
-    /// A newer one has come.
-    pub(crate) fn replace(&self) {
-        self.0.notify_one();
+    pub(crate) fn new(start: StartId) -> Self {
+        Self(Rc::new(Standing {
+            start,
+            end: Notify::new(),
+            refused: OnceCell::new(),
+        }))
     }
 
-    /// Waits until a newer one has come.
-    pub(crate) async fn replaced(&self) {
-        self.0.notified().await;
+    /// Another one has taken its place.
+    pub(crate) fn replace(&self) {
+        self.0.end.notify_one();
+    }
+
+    /// The owner refuses a start of the peer: it ends, if it is with that.
+    pub(crate) fn refuse(&self, start: StartId, why: &str) {
+        if self.0.start == start && self.0.refused.set(why.to_owned()).is_ok() {
+            self.0.end.notify_one();
+        }
+    }
+
+    /// Waits until it is to end; the reason, if its start is refused.
+    pub(crate) async fn ended(&self) -> Option<String> {
+        self.0.end.notified().await;
+        self.0.refused.get().cloned()
     }
 
     /// Whether these are the same connection.

@@ -6,7 +6,7 @@ use crate::{
     Limits, NodeCredentials, Socket, StartError, dial::Lost, greet::GreetError, peer::Peer, quic, tcp,
     transport::Shared,
 };
-use kontiki_consensus::Incarnation;
+use kontiki_wire::handshake::Agreed;
 use std::{fmt, net::SocketAddr, rc::Rc, str::FromStr};
 
 /// What packets travel by: the same on every node of a cluster. Both authenticate both ends by the same certificates, and nothing
@@ -111,15 +111,15 @@ impl Endpoint {
         shared: &Shared,
         peer: &Peer,
         address: SocketAddr,
-    ) -> Result<(Outbound, Incarnation), GreetError> {
+    ) -> Result<(Outbound, Agreed), GreetError> {
         Ok(match self {
             Self::Quic(endpoint) => {
-                let (outbound, incarnation) = endpoint.dial(shared, peer, address).await?;
-                (Outbound::Quic(outbound), incarnation)
+                let (outbound, agreed) = endpoint.dial(shared, peer, address).await?;
+                (Outbound::Quic(outbound), agreed)
             }
             Self::Tcp(endpoint) => {
-                let (outbound, incarnation) = endpoint.dial(shared, peer, address).await?;
-                (Outbound::Tcp(outbound), incarnation)
+                let (outbound, agreed) = endpoint.dial(shared, peer, address).await?;
+                (Outbound::Tcp(outbound), agreed)
             }
         })
     }

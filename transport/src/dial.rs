@@ -1,10 +1,11 @@
 //! Keeping one connection to each peer: resolve, dial, greet, send until it is lost, wait, again.
 
 use crate::{
-    TransportEvent, backoff::Backoff, carrier::Outbound, greet::GreetError, peer::Peer, transport::Shared,
-    warnings::Source,
+    TransportEvent, backoff::Backoff, carrier::Outbound, greet::GreetError, peer::Peer, reason,
+    transport::Shared, warnings::Source,
 };
-use kontiki_consensus::{Incarnation, NodeId};
+use kontiki_consensus::NodeId;
+use kontiki_wire::handshake::Agreed;
 use std::{
     net::SocketAddr,
     rc::Rc,
@@ -37,6 +38,8 @@ pub(crate) enum How {
     NobodyListens,
     /// One side does not accept the other.
     Refused,
+    /// The other side does not believe the life of this node.
+    Unbelieved,
     /// Anything else.
     Otherwise,
 }
@@ -58,7 +61,7 @@ impl Lost {
 /// A connection that is ready to send on, and whose.
 struct Connected {
     remote: SocketAddr,
-    incarnation: Incarnation,
+    agreed: Agreed,
     outbound: Outbound,
 }
 
@@ -112,6 +115,14 @@ pub(crate) async fn keep_connected(shared: Rc<Shared>, node: NodeId, seed: u64) 
             Err(DialError::Seen) => {}
             Err(error) => {
                 fail(&shared, peer, &error);
+                if let DialError::Greet(_, GreetError::Lost(lost)) = &error
+                    && lost.how == How::Unbelieved
+                {
+                    tell(
+                        &shared,
+                        [TransportEvent::Refused(peer.node, reason::said(&lost.why))],
+                    );
+                }
                 looks = look_again(&shared, peer, error.how(), looks);
                 if looks > 0 {
                     continue;
@@ -147,7 +158,8 @@ fn fail(shared: &Shared, peer: &Peer, error: &DialError) {
         // Each answer of a slow resolver would otherwise be told anew.
         return;
     }
-    if error.how() != How::Refused && peer.since().elapsed() < shared.limits.absence_max {
+    let lasts = matches!(error.how(), How::Refused | How::Unbelieved);
+    if !lasts && peer.since().elapsed() < shared.limits.absence_max {
         tracing::debug!("connection to node {}: {text}", peer.node);
     } else {
         shared.warnings.tell(Source::To(peer.node), &text);
@@ -192,12 +204,12 @@ async fn dial_address(shared: &Shared, peer: &Peer, remote: SocketAddr) -> Resul
     let establish = shared.endpoint.dial(shared, peer, remote);
     let too_late = || Err(GreetError::Lost(Lost::otherwise(shared.carrier.silence())));
     let outbound = time::timeout(shared.limits.connect_timeout, establish).await;
-    let (outbound, incarnation) = outbound
+    let (outbound, agreed) = outbound
         .unwrap_or_else(|_| too_late())
         .map_err(|error| DialError::Greet(remote, error))?;
     Ok(Connected {
         remote,
-        incarnation,
+        agreed,
         outbound,
     })
 }
@@ -206,14 +218,21 @@ async fn dial_address(shared: &Shared, peer: &Peer, remote: SocketAddr) -> Resul
 async fn serve(shared: &Shared, peer: &Peer, connected: Connected) -> How {
     let Connected {
         remote,
-        incarnation,
+        agreed,
         mut outbound,
     } = connected;
     peer.up(remote);
+    let standing = peer.stand(agreed.life.start);
     shared.warnings.clear(Source::To(peer.node));
     tracing::info!(peer = %peer.node, %remote, "connected");
-    tell(shared, [TransportEvent::Connected(peer.node, incarnation)]);
-    let Lost { why, how } = outbound.serve(shared, peer, remote).await;
+    tell(
+        shared,
+        [TransportEvent::Connected(peer.node, agreed.peer.incarnation)],
+    );
+    let Lost { why, how } = tokio::select! {
+        lost = outbound.serve(shared, peer, remote) => lost,
+        refused = standing.ended() => Lost::otherwise(refused.unwrap_or_default()),
+    };
     peer.down(&why);
     if how == How::Farewell {
         // It is stopped, perhaps to be started again: a warning only once that lasts.
@@ -221,6 +240,9 @@ async fn serve(shared: &Shared, peer: &Peer, connected: Connected) -> How {
     } else {
         let text = format!("the connection to {remote} was lost: {why}");
         shared.warnings.tell(Source::To(peer.node), &text);
+    }
+    if how == How::Unbelieved {
+        tell(shared, [TransportEvent::Refused(peer.node, reason::said(&why))]);
     }
     let lost = TransportEvent::Disconnected(peer.node, why);
     tell(shared, [lost, TransportEvent::Dropped(peer.node)]);

@@ -4,18 +4,30 @@
 //! owner may send while it handles an event. What `send` drops is noted here and reported a moment later.
 
 use kontiki_consensus::{Incarnation, NodeId};
-use kontiki_wire::Packet;
+use kontiki_wire::{Life, Packet};
 use std::{cell::RefCell, collections::BTreeSet};
 use tokio::sync::Notify;
 
 /// What a transport tells its owner.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TransportEvent {
-    /// A packet for this node; its sender and incarnation have been verified.
+    /// A packet for this node, from the node that it says, and from the start with which that has greeted.
     Packet(Packet),
+    /// A peer has greeted, before any packet on that connection. A life that the owner does not believe it refuses before the
+    /// sink's [`settle`](Sink::settle) returns, or later, by [`Transport::refuse`](crate::Transport::refuse).
+    Greeted {
+        /// The peer.
+        peer: NodeId,
+        /// The incarnation of its data directory.
+        incarnation: Incarnation,
+        /// The life that it lives.
+        life: Box<Life>,
+    },
+    /// This peer refuses the life of this node, and why.
+    Refused(NodeId, String),
     /// Something for this peer was dropped: its queue was full, or there is no connection to it (any more).
     Dropped(NodeId),
-    /// There is a connection to this peer, in this life of its data directory.
+    /// There is a connection to this peer, with this incarnation of its data directory.
     Connected(NodeId, Incarnation),
     /// The connection to this peer is gone, and why. [`Dropped`](Self::Dropped) follows.
     Disconnected(NodeId, String),

@@ -4,11 +4,14 @@
 //! accepting side learns the node from the hello and then asks whether the certificate bears that name. The hellos are
 //! carried by `quic` and `tcp`; what they have to say to each other is checked here.
 
-use crate::{credentials::server_name, dial::Lost, peer::Peer};
-use kontiki_consensus::{Incarnation, NodeId};
+use crate::{
+    TransportEvent, credentials::server_name, dial::Lost, peer::Peer, reason::Close, transport::Shared,
+    warnings::Source,
+};
+use kontiki_consensus::NodeId;
 use kontiki_wire::{
     Identity,
-    handshake::{HandshakeError, Hello},
+    handshake::{Agreed, HandshakeError, Hello},
 };
 use rustls::{
     client::verify_server_name,
@@ -41,17 +44,9 @@ pub(crate) enum GreetError {
     /// It is none of the peers.
     #[error("it is node {0}, which is not among the peers in this node's configuration")]
     NotAPeer(NodeId),
-    /// It is not the one this node has met before.
-    #[error(
-        "node {node} came as incarnation {now} where {before} was known: its data directory was made anew, \
-         or there are two of them. It may have forgotten votes it gave and is not listened to: \
-         put its old directory back"
-    )]
-    Incarnation {
-        node: NodeId,
-        now: Incarnation,
-        before: Incarnation,
-    },
+    /// The owner does not believe the life it comes in.
+    #[error("{why}")]
+    Life { node: NodeId, why: String },
 }
 
 impl From<Lost> for GreetError {
@@ -61,6 +56,22 @@ impl From<Lost> for GreetError {
 }
 
 impl GreetError {
+    /// The number under which the other side is told.
+    pub(crate) fn close(&self) -> Close {
+        match self {
+            Self::Life { .. } => Close::Life,
+            _ => Close::Refused,
+        }
+    }
+
+    /// Of whom the log is told: a peer that has proven which it is, or else this one.
+    pub(crate) fn source(&self, stranger: Source) -> Source {
+        match self {
+            Self::Life { node, .. } => Source::From(*node),
+            _ => stranger,
+        }
+    }
+
     /// What to tell the other side, if it is for this one to say.
     pub(crate) fn refusal(&self) -> Option<String> {
         (!matches!(self, Self::Lost(_))).then(|| self.to_string())
@@ -68,10 +79,25 @@ impl GreetError {
 }
 
 /// Whether what answered is the peer that was dialed; who it is.
-pub(crate) fn check_dialed(ours: &Hello, theirs: &[u8], peer: &Peer) -> Result<Identity, GreetError> {
-    let agreed = ours.agree(&Hello::decode(theirs)?, Some(peer.node))?;
-    peer.recognize(agreed.peer.incarnation)?;
-    Ok(agreed.peer)
+pub(crate) fn check_dialed(ours: &Hello, theirs: &[u8], peer: &Peer) -> Result<Agreed, GreetError> {
+    Ok(ours.agree(&Hello::decode(theirs)?, Some(peer.node))?)
+}
+
+/// Whether the owner believes the life in which a peer has greeted. It is asked for each connection, unless it has refused
+/// that start before.
+pub(crate) fn check_life(shared: &Shared, peer: &Peer, agreed: &Agreed) -> Result<(), GreetError> {
+    let start = agreed.life.start;
+    if peer.refusal(start).is_none() {
+        shared.sink.deliver(TransportEvent::Greeted {
+            peer: peer.node,
+            incarnation: agreed.peer.incarnation,
+            life: Box::new(agreed.life),
+        });
+        shared.sink.settle();
+    }
+    let node = peer.node;
+    peer.refusal(start)
+        .map_or(Ok(()), |why| Err(GreetError::Life { node, why }))
 }
 
 /// Which of the peers has dialed this node, by its hello and its certificate.
@@ -80,13 +106,12 @@ pub(crate) fn check_dialer<'p>(
     theirs: &[u8],
     certificate: Option<&CertificateDer<'_>>,
     peers: &'p BTreeMap<NodeId, Peer>,
-) -> Result<(&'p Peer, Identity), GreetError> {
+) -> Result<(&'p Peer, Agreed), GreetError> {
     let agreed = ours.agree(&Hello::decode(theirs)?, None)?;
     check_certificate(certificate, agreed.peer)?;
     let node = agreed.peer.node;
     let peer = peers.get(&node).ok_or(GreetError::NotAPeer(node))?;
-    peer.recognize(agreed.peer.incarnation)?;
-    Ok((peer, agreed.peer))
+    Ok((peer, agreed))
 }
 
 /// Whether the certificate at the other end, which TLS has verified, is that of the node it says it is.

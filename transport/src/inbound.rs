@@ -7,9 +7,11 @@
 
 use crate::{Sink, TransportEvent, transport::Shared};
 use bytes::Bytes;
+use kontiki_consensus::NodeId;
 use kontiki_wire::{
-    Identity, Packet,
+    Identity, Packet, StartId,
     codec::{self, DecodeError, PacketBytesMax},
+    handshake::Agreed,
 };
 
 /// How many bytes of a lane are worked on before the other lanes have their turn.
@@ -27,14 +29,14 @@ pub(crate) enum StreamError {
     Decode(#[from] DecodeError),
     /// What came is not from the node at the other end, or not for this one.
     #[error(
-        "a packet from node {from} (incarnation {incarnation}) to node {to} on a connection from node {peer} to node {own}"
+        "a packet from node {from} (start {start}) to node {to} on a connection from node {peer} to node {own}"
     )]
     Misdirected {
-        from: kontiki_consensus::NodeId,
-        incarnation: kontiki_consensus::Incarnation,
-        to: kontiki_consensus::NodeId,
-        peer: kontiki_consensus::NodeId,
-        own: kontiki_consensus::NodeId,
+        from: NodeId,
+        start: StartId,
+        to: NodeId,
+        peer: NodeId,
+        own: NodeId,
     },
 }
 
@@ -42,22 +44,31 @@ pub(crate) enum StreamError {
 pub(crate) struct Inbound<'s> {
     sink: &'s dyn Sink,
     own: Identity,
-    peer: Identity,
+    peer: NodeId,
+    /// The start with which it has greeted.
+    start: StartId,
     assembler: Assembler,
     yields: usize,
 }
 
 impl<'s> Inbound<'s> {
     /// A lane of the peer that has proven to be this one.
-    pub(crate) fn new(shared: &'s Shared, peer: Identity) -> Self {
+    pub(crate) fn new(shared: &'s Shared, agreed: &Agreed) -> Self {
+        let peer = (agreed.peer.node, agreed.life.start);
         Self::between(&*shared.sink, shared.own, peer, shared.limits.packet_bytes_max)
     }
 
-    fn between(sink: &'s dyn Sink, own: Identity, peer: Identity, packet_bytes_max: PacketBytesMax) -> Self {
+    fn between(
+        sink: &'s dyn Sink,
+        own: Identity,
+        (peer, start): (NodeId, StartId),
+        packet_bytes_max: PacketBytesMax,
+    ) -> Self {
         Self {
             sink,
             own,
             peer,
+            start,
             assembler: Assembler::new(packet_bytes_max),
             yields: 1,
         }
@@ -84,7 +95,7 @@ impl<'s> Inbound<'s> {
         let own = self.own;
         while let Some(frame) = self.assembler.next(&mut piece)? {
             let packet = codec::decode(own.cluster, frame)?;
-            check_envelope(&packet, own, self.peer)?;
+            check_envelope(&packet, own.node, (self.peer, self.start))?;
             if packet.message.is_background() {
                 self.yields = BACKGROUND_YIELDS;
             }
@@ -102,14 +113,14 @@ impl<'s> Inbound<'s> {
     }
 }
 
-fn check_envelope(packet: &Packet, own: Identity, peer: Identity) -> Result<(), StreamError> {
-    let sound = packet.from == peer.node && packet.incarnation == peer.incarnation && packet.to == own.node;
+fn check_envelope(packet: &Packet, own: NodeId, (peer, start): (NodeId, StartId)) -> Result<(), StreamError> {
+    let sound = packet.from == peer && packet.start == start && packet.to == own;
     sound.then_some(()).ok_or(StreamError::Misdirected {
         from: packet.from,
-        incarnation: packet.incarnation,
+        start: packet.start,
         to: packet.to,
-        peer: peer.node,
-        own: own.node,
+        peer,
+        own,
     })
 }
 
@@ -175,7 +186,7 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
+    use kontiki_consensus::{Call, GroupId, Incarnation, Message, ReadId, Term};
     use kontiki_wire::{ClusterId, PeerMessage};
     use proptest::prelude::*;
     use std::cell::{Cell, RefCell};
@@ -190,7 +201,7 @@ mod tests {
         let packet = Packet {
             group: GroupId(0),
             from: NodeId(1),
-            incarnation: Incarnation(1),
+            start: StartId(1),
             to: NodeId(2),
             message: PeerMessage::Raft(message),
         };
@@ -255,7 +266,12 @@ mod tests {
         let per_turn = TURN_BYTES_MAX / packet.len();
         let piece = Bytes::from(packet.repeat(10 * per_turn));
         let turns = Turns::default();
-        let mut inbound = Inbound::between(&turns, identity(2), identity(1), PacketBytesMax::default());
+        let mut inbound = Inbound::between(
+            &turns,
+            identity(2),
+            (NodeId(1), StartId(1)),
+            PacketBytesMax::default(),
+        );
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let taken = runtime.block_on(inbound.take_in_turns(&[piece.slice(..100), piece.slice(100..)]));
         taken.unwrap();

@@ -2,7 +2,8 @@
 //!
 //! Each node dials each other and sends on what it has dialed, in three lanes: urgent (votes, heartbeats, acknowledgements), bulk
 //! (records, forwarded appends) and background (parts of snapshots). Both ends prove by certificate that they are the
-//! node of the cluster they say they are; then each greets the other and checks versions and incarnation.
+//! node of the cluster they say they are; then each greets the other and checks versions;
+//! whether the life of the other is to be believed its owner decides ([`Transport::refuse`]).
 //!
 //! Invariants: everything is on one thread, and nothing blocks it; what waits for a peer is bounded, and what
 //! finds no room is dropped and reported; no length is believed before it is checked; what a stranger can hold or cost is

@@ -2,7 +2,7 @@
 
 use crate::{NodeCredentials, peer::PURPOSES};
 use kontiki_consensus::NodeId;
-use kontiki_wire::{Identity, codec::PacketBytesMax};
+use kontiki_wire::{Identity, Life, codec::PacketBytesMax};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How a transport is set up.
@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Options {
     /// This node.
     pub identity: Identity,
+    /// The life it lives; on disk before this.
+    pub life: Life,
     /// What it proves that with, and whom it believes.
     pub credentials: NodeCredentials,
     /// The other nodes and where they are, `host:port`. A name is resolved anew each time it is dialed.

@@ -1,10 +1,11 @@
 //! One peer: its three lanes, and what is known of it.
 
-use crate::{Limits, admission::Admitted, greet::GreetError, lane::Lane, resolve::Resolver};
-use kontiki_consensus::{Incarnation, NodeId};
-use kontiki_wire::{ClusterId, Packet};
+use crate::{Limits, admission::Admitted, lane::Lane, resolve::Resolver};
+use kontiki_consensus::NodeId;
+use kontiki_wire::{ClusterId, Packet, StartId};
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     time::Instant,
 };
@@ -12,6 +13,9 @@ use tokio::sync::Notify;
 
 /// For how many purposes a peer may have a connection to this node: one for each lane at most.
 pub(crate) const PURPOSES: usize = 3;
+
+/// How many starts of a peer are remembered that are refused, the latest. Of one that is forgotten the owner is asked again.
+const REFUSED_STARTS_MAX: usize = 8;
 
 /// How things stand with a peer, for status.
 #[derive(Clone, Debug)]
@@ -48,13 +52,16 @@ pub(crate) struct Peer {
     /// Looks up its name.
     pub(crate) resolver: Resolver,
     link: RefCell<Link>,
-    incarnation: Cell<Option<Incarnation>>,
+    /// Its starts that the owner refuses, and why.
+    refused: RefCell<VecDeque<(StartId, String)>>,
     /// What its name last resolved to.
     addresses: RefCell<Vec<IpAddr>>,
     /// From where it was last connected.
     came_from: Cell<Option<IpAddr>>,
     /// The connections it sends on, by purpose.
     inbound: RefCell<[Option<Admitted>; PURPOSES]>,
+    /// The connection to it, if one stands.
+    outbound: RefCell<Option<Admitted>>,
 }
 
 impl Peer {
@@ -77,10 +84,11 @@ impl Peer {
                 since: Instant::now(),
                 last_error: None,
             }),
-            incarnation: Cell::new(None),
+            refused: RefCell::default(),
             addresses: RefCell::default(),
             came_from: Cell::new(None),
             inbound: RefCell::default(),
+            outbound: RefCell::default(),
         }
     }
 
@@ -99,15 +107,31 @@ impl Peer {
         [&self.urgent, &self.bulk, &self.background]
     }
 
-    /// Remembers the first incarnation and knows it again; another one is refused.
-    pub(crate) fn recognize(&self, now: Incarnation) -> Result<(), GreetError> {
-        let before = self.incarnation.get().unwrap_or(now);
-        self.incarnation.set(Some(before));
-        if before == now {
-            return Ok(());
+    /// The owner refuses a start: what stands with it ends, and it is not admitted again.
+    pub(crate) fn refuse(&self, start: StartId, why: &str) {
+        let mut refused = self.refused.borrow_mut();
+        if refused.iter().all(|(known, _)| *known != start) {
+            refused.truncate(REFUSED_STARTS_MAX - 1);
+            refused.push_front((start, why.to_owned()));
         }
-        let node = self.node;
-        Err(GreetError::Incarnation { node, now, before })
+        let (inbound, outbound) = (self.inbound.borrow(), self.outbound.borrow());
+        for standing in inbound.iter().flatten().chain(outbound.iter()) {
+            standing.refuse(start, why);
+        }
+    }
+
+    /// Why a start is refused, if it is.
+    pub(crate) fn refusal(&self, start: StartId) -> Option<String> {
+        let refused = self.refused.borrow();
+        let known = refused.iter().find(|(known, _)| *known == start);
+        known.map(|(_, why)| why.clone())
+    }
+
+    /// There is a connection to this start of it.
+    pub(crate) fn stand(&self, start: StartId) -> Admitted {
+        let standing = Admitted::new(start);
+        *self.outbound.borrow_mut() = Some(standing.clone());
+        standing
     }
 
     /// There is a connection to send on.
@@ -124,6 +148,7 @@ impl Peer {
     pub(crate) fn down(&self, reason: &str) {
         self.lanes().into_iter().for_each(Lane::close);
         self.watched.set(false);
+        *self.outbound.borrow_mut() = None;
         let mut link = self.link.borrow_mut();
         if link.connected {
             link.since = Instant::now();
@@ -158,10 +183,10 @@ impl Peer {
     }
 
     /// The peer has connected from there, for this purpose; a former connection for it is told to go.
-    pub(crate) fn admit(&self, purpose: usize, from: SocketAddr) -> Admitted {
+    pub(crate) fn admit(&self, purpose: usize, from: SocketAddr, start: StartId) -> Admitted {
         self.came_from.set(Some(from.ip().to_canonical()));
         self.seen.notify_one();
-        let admitted = Admitted::default();
+        let admitted = Admitted::new(start);
         if let Some(place) = self.inbound.borrow_mut().get_mut(purpose)
             && let Some(former) = place.replace(admitted.clone())
         {

@@ -21,8 +21,7 @@ use crate::{
 #[cfg(test)]
 pub(crate) use accept::answer;
 use bytes::Bytes;
-use kontiki_consensus::Incarnation;
-use kontiki_wire::handshake::{HELLO_BYTES_MAX, Hello};
+use kontiki_wire::handshake::{Agreed, HELLO_BYTES_MAX, Hello};
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, TokioRuntime, VarInt, WriteError};
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -84,17 +83,18 @@ impl Endpoint {
         shared: &Shared,
         peer: &Peer,
         address: SocketAddr,
-    ) -> Result<(Outbound, Incarnation), GreetError> {
+    ) -> Result<(Outbound, Agreed), GreetError> {
         let name = server_name(shared.own.cluster, peer.node);
         let connecting = self.0.connect(address, &name);
         let connecting = connecting.map_err(|error| Lost::otherwise(error.to_string()))?;
         let connection = connecting.await.map_err(|error| lost(&error))?;
         peer.reached.set(true);
-        let incarnation = greet(&connection, &shared.hello, peer)
+        let agreed = greet(&connection, &shared.hello, peer)
             .await
+            .and_then(|agreed| greet::check_life(shared, peer, &agreed).map(|()| agreed))
             .map_err(|error| refuse(&connection, error))?;
         let outbound = Outbound::open(connection).await.map_err(|error| lost(&error))?;
-        Ok((outbound, incarnation))
+        Ok((outbound, agreed))
     }
 
     pub(crate) fn close(&self) {
@@ -151,15 +151,11 @@ impl Drain for Stream {
 }
 
 /// Says hello to the node that was dialed, and hears its own.
-pub(crate) async fn greet(
-    connection: &Connection,
-    ours: &Hello,
-    peer: &Peer,
-) -> Result<Incarnation, GreetError> {
+pub(crate) async fn greet(connection: &Connection, ours: &Hello, peer: &Peer) -> Result<Agreed, GreetError> {
     let (mut send, mut receive) = connection.open_bi().await.map_err(|error| lost(&error))?;
     say(connection, &mut send, ours).await?;
     let theirs = hear(connection, &mut receive).await?;
-    Ok(greet::check_dialed(ours, &theirs, peer)?.incarnation)
+    greet::check_dialed(ours, &theirs, peer)
 }
 
 async fn say(connection: &Connection, stream: &mut SendStream, hello: &Hello) -> Result<(), Lost> {
@@ -176,7 +172,7 @@ async fn hear(connection: &Connection, stream: &mut RecvStream) -> Result<Vec<u8
 /// Ends a connection whose greeting has failed; the other side learns why, if it is for this one to say.
 fn refuse(connection: &Connection, error: GreetError) -> GreetError {
     if let Some(refusal) = error.refusal() {
-        close(connection, Close::Refused, &refusal);
+        close(connection, error.close(), &refusal);
     }
     error
 }

@@ -7,6 +7,9 @@ use crate::dial::{How, Lost};
 /// The longest reason that is told to a peer, and the longest of a peer that is shown, in bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 300;
 
+/// What a refusal begins with, before what the other side says.
+const REFUSES: &str = "the other side refuses this node, saying: ";
+
 /// TLS alerts (RFC 8446, §6).
 const BAD_CERTIFICATE: u8 = 42;
 const UNSUPPORTED_CERTIFICATE: u8 = 43;
@@ -27,6 +30,8 @@ pub(crate) enum Close {
     Superseded = 3,
     /// The other side broke the protocol.
     BadPacket = 4,
+    /// The other side comes in a life that is not believed.
+    Life = 5,
 }
 
 impl Close {
@@ -41,6 +46,7 @@ impl Close {
             Self::Refused => "this node may not connect",
             Self::Superseded => "the node has connected anew",
             Self::BadPacket => "what came is not understood",
+            Self::Life => "another life of this node is known",
         }
     }
 }
@@ -58,14 +64,23 @@ pub(crate) fn closed(code: u64, said: &[u8]) -> Lost {
         let (why, how) = ("the other side was stopped".into(), How::Farewell);
         return Lost { why, how };
     }
+    if is(Close::Life) {
+        let (why, how) = (format!("{REFUSES}{said}"), How::Unbelieved);
+        return Lost { why, how };
+    }
     if is(Close::Refused) {
-        return Lost::refused(format!("the other side refuses this node, saying: {said}"));
+        return Lost::refused(format!("{REFUSES}{said}"));
     }
     Lost::otherwise(if is(Close::Superseded) {
         "replaced by a newer connection".into()
     } else {
         format!("the other side closed the connection, saying: {said}")
     })
+}
+
+/// What the other side said when it refused this node.
+pub(crate) fn said(why: &str) -> String {
+    why.strip_prefix(REFUSES).unwrap_or(why).to_owned()
 }
 
 /// The other side's TLS ended the connection with this alert.

@@ -22,7 +22,7 @@ use crate::{
     transport::Shared,
 };
 use bytes::Bytes;
-use kontiki_consensus::Incarnation;
+use kontiki_wire::handshake::Agreed;
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 use secure::{Broken, Buffer, Secure};
 use std::{
@@ -83,13 +83,13 @@ impl Endpoint {
         shared: &Shared,
         peer: &Peer,
         address: SocketAddr,
-    ) -> Result<(Outbound, Incarnation), GreetError> {
+    ) -> Result<(Outbound, Agreed), GreetError> {
         // One first: if it is refused, it is refused once.
-        let (urgent, incarnation) = self.dial_lane(shared, peer, address, URGENT).await?;
+        let (urgent, agreed) = self.dial_lane(shared, peer, address, URGENT).await?;
         let bulk = self.dial_lane(shared, peer, address, BULK);
         let background = self.dial_lane(shared, peer, address, BACKGROUND);
         let ((bulk, _), (background, _)) = tokio::try_join!(bulk, background)?;
-        Ok((Outbound(Box::new([urgent, bulk, background])), incarnation))
+        Ok((Outbound(Box::new([urgent, bulk, background])), agreed))
     }
 
     async fn dial_lane(
@@ -98,7 +98,7 @@ impl Endpoint {
         peer: &Peer,
         address: SocketAddr,
         lane: u8,
-    ) -> Result<(Secure, Incarnation), GreetError> {
+    ) -> Result<(Secure, Agreed), GreetError> {
         let name = server_name(shared.own.cluster, peer.node);
         let name = ServerName::try_from(name).map_err(|error| Lost::otherwise(error.to_string()))?;
         let socket = TcpStream::connect(address).await.map_err(Broken::from)?;
@@ -113,8 +113,10 @@ impl Endpoint {
             Word::Hello(..) => return Err(Lost::otherwise("it answered for another lane").into()),
             Word::Close(code, said) => return Err(reason::closed(code.into(), &said).into()),
         };
-        match greet::check_dialed(&shared.hello, &theirs, peer) {
-            Ok(identity) => Ok((secure, identity.incarnation)),
+        let agreed = greet::check_dialed(&shared.hello, &theirs, peer)
+            .and_then(|agreed| greet::check_life(shared, peer, &agreed).map(|()| agreed));
+        match agreed {
+            Ok(agreed) => Ok((secure, agreed)),
             Err(error) => Err(refuse(&secure, error).await),
         }
     }
@@ -167,7 +169,7 @@ impl Drain for Stream<'_> {
 /// Ends a connection whose greeting has failed; the other side learns why, if it is for this one to say.
 async fn refuse(secure: &Secure, error: GreetError) -> GreetError {
     if let Some(refusal) = error.refusal() {
-        end(secure, Close::Refused, &refusal).await;
+        end(secure, error.close(), &refusal).await;
     }
     error
 }

@@ -14,15 +14,15 @@ mod tcp;
 use crate::{Carrier, Limits, NodeCredentials, Options, Sink, Socket, Transport, TransportEvent, bind};
 use kontiki_consensus::{Call, GroupId, Incarnation, Message, NodeId, ReadId, Term};
 use kontiki_wire::{
-    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, Propose, Session, codec,
+    ClusterId, Codec, Expect, Identity, Life, Packet, Payload, PeerMessage, Propose, Session, StartId, codec,
     handshake::Hello,
 };
 use std::{
-    cell::{Cell, RefCell},
-    collections::{BTreeMap, VecDeque},
+    cell::{Cell, OnceCell, RefCell},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     time::Duration,
 };
 use tokio::{runtime::LocalOptions, sync::Notify};
@@ -70,10 +70,19 @@ fn carrier() -> Carrier {
 struct Inbox {
     events: RefCell<VecDeque<TransportEvent>>,
     arrived: Notify,
+    /// The starts of peers that are refused as soon as they greet.
+    unbelieved: RefCell<BTreeSet<StartId>>,
+    transport: OnceCell<Weak<Transport>>,
 }
 
 impl Sink for Inbox {
     fn deliver(&self, event: TransportEvent) {
+        if let TransportEvent::Greeted { peer, life, .. } = &event
+            && self.unbelieved.borrow().contains(&life.start)
+            && let Some(transport) = self.transport.get().and_then(Weak::upgrade)
+        {
+            transport.refuse(*peer, life.start, "an old copy was put back");
+        }
         self.events.borrow_mut().push_back(event);
     }
 
@@ -85,13 +94,15 @@ impl Sink for Inbox {
 /// A node of a test.
 struct Node {
     identity: Identity,
-    transport: Transport,
+    start: StartId,
+    transport: Rc<Transport>,
     inbox: Rc<Inbox>,
 }
 
 /// How a node of a test is made; each field has a default that works.
 struct Setup {
     identity: Identity,
+    life: Life,
     seed: [u8; 32],
     limits: Limits,
     peers: BTreeMap<NodeId, String>,
@@ -106,6 +117,11 @@ fn identity(node: u64) -> Identity {
     }
 }
 
+/// The first life of a node.
+fn life(node: u64) -> Life {
+    Life::default().next(StartId(1000 + node))
+}
+
 impl Setup {
     /// Without the timeouts of production: a test machine may pause for longer than any of them.
     fn new(node: u64, peers: &[(u64, SocketAddr)]) -> Self {
@@ -116,6 +132,7 @@ impl Setup {
         };
         Self {
             identity: identity(node),
+            life: life(node),
             seed: SEED,
             limits,
             peers: peers.iter().map(|(n, a)| (NodeId(*n), a.to_string())).collect(),
@@ -126,6 +143,7 @@ impl Setup {
     fn options(&self) -> Options {
         Options {
             identity: self.identity,
+            life: self.life,
             credentials: NodeCredentials::derive(self.identity.cluster, self.identity.node, &self.seed)
                 .unwrap(),
             peers: self.peers.clone(),
@@ -136,10 +154,13 @@ impl Setup {
 
     fn start(self, socket: impl Into<Socket>) -> Node {
         let inbox = Rc::new(Inbox::default());
-        let hello = self.hello.unwrap_or_else(|| Hello::of(self.identity));
+        let hello = self.hello.unwrap_or_else(|| Hello::of(self.identity, self.life));
         let transport = Transport::start_as(hello, self.options(), socket.into(), inbox.clone()).unwrap();
+        let transport = Rc::new(transport);
+        inbox.transport.set(Rc::downgrade(&transport)).unwrap();
         Node {
             identity: self.identity,
+            start: self.life.start,
             transport,
             inbox,
         }
@@ -158,7 +179,7 @@ impl Node {
         Packet {
             group: GroupId(0),
             from: self.identity.node,
-            incarnation: self.identity.incarnation,
+            start: self.start,
             to: NodeId(to),
             message,
         }
@@ -288,7 +309,7 @@ fn offences() -> Vec<(Vec<u8>, &'static str)> {
         let mut packet = Packet {
             group: GroupId(0),
             from: from.node,
-            incarnation: from.incarnation,
+            start: life(2).start,
             to: NodeId(1),
             message: bulk(1, 10),
         };
@@ -305,7 +326,7 @@ fn offences() -> Vec<(Vec<u8>, &'static str)> {
         (too_long, "4294967295 bytes is above the limit"),
         (b"GET / HTTP/1.1\r\n".to_vec(), "magic"),
         (packet(|p| p.from = NodeId(3)), "a packet from node 3"),
-        (packet(|p| p.incarnation = Incarnation(5)), "incarnation 5"),
+        (packet(|p| p.start = StartId(5)), "start 0000000000000005"),
         (packet(|p| p.to = NodeId(3)), "to node 3"),
     ]
 }

@@ -11,7 +11,7 @@ use crate::{
     warnings::Warnings,
 };
 use kontiki_consensus::NodeId;
-use kontiki_wire::{Identity, Packet, handshake::Hello};
+use kontiki_wire::{Identity, Packet, StartId, handshake::Hello};
 use std::{
     cell::RefCell,
     collections::BTreeMap,
@@ -71,7 +71,7 @@ impl Transport {
     /// # Errors
     /// If socket, credentials or limits cannot be used; the error says which and why.
     pub fn start(options: Options, socket: Socket, sink: Rc<dyn Sink>) -> Result<Self, StartError> {
-        let hello = Hello::of(options.identity);
+        let hello = Hello::of(options.identity, options.life);
         Self::start_as(hello, options, socket, sink)
     }
 
@@ -134,6 +134,14 @@ impl Transport {
         let is_queued = peer.is_some_and(|peer| peer.push(shared.own.cluster, packet));
         if !is_queued && !packet.message.is_background() {
             shared.dropped.note(packet.to);
+        }
+    }
+
+    /// The owner does not believe this start of a peer: connections with it end, none is admitted any more, and it is told why.
+    /// May be called from within the sink.
+    pub fn refuse(&self, node: NodeId, start: StartId, why: &str) {
+        if let Some(peer) = self.shared.peers.get(&node) {
+            peer.refuse(start, why);
         }
     }
 

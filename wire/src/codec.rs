@@ -9,10 +9,10 @@
 mod body;
 mod words;
 
-use crate::{ClusterId, Packet, PeerMessage, record::RecordError};
+use crate::{ClusterId, Packet, PeerMessage, StartId, record::RecordError};
 use body::Body;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kontiki_consensus::{GroupId, Incarnation, Message, NodeId};
+use kontiki_consensus::{GroupId, Message, NodeId};
 
 /// The first bytes of every packet.
 const MAGIC: [u8; 4] = *b"KTKP";
@@ -130,7 +130,7 @@ fn encode_head(cluster: ClusterId, packet: &Packet, body: &Body, data: usize) ->
     buf.put_u16_le(body.flags);
     buf.put_u32_le(packet.group.0);
     buf.put_u64_le(packet.from.0);
-    buf.put_u64_le(packet.incarnation.0);
+    buf.put_u64_le(packet.start.0);
     buf.put_u64_le(packet.to.0);
     for word in words {
         buf.put_u64_le(*word);
@@ -185,7 +185,7 @@ pub fn decode(cluster: ClusterId, bytes: Bytes) -> Result<Packet, DecodeError> {
     Ok(Packet {
         group: header.group,
         from: header.from,
-        incarnation: header.incarnation,
+        start: header.start,
         to: header.to,
         message,
     })
@@ -197,7 +197,7 @@ struct Header {
     flags: u16,
     group: GroupId,
     from: NodeId,
-    incarnation: Incarnation,
+    start: StartId,
     to: NodeId,
     /// Where the body begins and the data do.
     body_from: usize,
@@ -231,7 +231,7 @@ impl Header {
             flags: fields.get_u16_le(),
             group: GroupId(fields.get_u32_le()),
             from: NodeId(fields.get_u64_le()),
-            incarnation: Incarnation(fields.get_u64_le()),
+            start: StartId(fields.get_u64_le()),
             to: NodeId(fields.get_u64_le()),
             body_from: header,
             data_from: header + body,

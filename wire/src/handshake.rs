@@ -5,7 +5,7 @@
 //! a hello may be longer than this version knows, and what is behind is skipped; a feature that the other
 //! side requires and this side does not have is refused.
 
-use crate::{ClusterId, Identity};
+use crate::{ClusterId, EARLIER_STARTS, Identity, Life, StartId};
 use bytes::{Buf, BufMut};
 use kontiki_consensus::{Incarnation, NodeId};
 use std::fmt;
@@ -55,6 +55,8 @@ pub struct Hello {
     pub features: u64,
     /// Who it is.
     pub identity: Identity,
+    /// Which life it lives.
+    pub life: Life,
 }
 
 /// What two nodes have agreed on.
@@ -66,6 +68,8 @@ pub struct Agreed {
     pub features: u64,
     /// Who the other one is.
     pub peer: Identity,
+    /// Which life it lives.
+    pub life: Life,
 }
 
 /// Why two nodes do not talk to each other.
@@ -114,16 +118,17 @@ pub enum HandshakeError {
 
 impl Hello {
     /// Length of a hello of this version.
-    pub const BYTES: usize = 64;
+    pub const BYTES: usize = 80 + 8 * EARLIER_STARTS;
 
     /// The hello of this version of the program.
     #[must_use]
-    pub fn of(identity: Identity) -> Self {
+    pub fn of(identity: Identity, life: Life) -> Self {
         Self {
             versions: VERSIONS,
             required: 0,
             features: 0,
             identity,
+            life,
         }
     }
 
@@ -142,6 +147,11 @@ impl Hello {
         rest.put_u128_le(self.identity.cluster.0);
         rest.put_u64_le(self.identity.node.0);
         rest.put_u64_le(self.identity.incarnation.0);
+        rest.put_u64_le(self.life.number);
+        rest.put_u64_le(self.life.start.0);
+        for start in self.life.earlier {
+            rest.put_u64_le(start.0);
+        }
         let sum = crc32c::crc32c(&bytes[SUMMED_FROM..]);
         bytes[4..SUMMED_FROM].copy_from_slice(&sum.to_le_bytes());
         bytes
@@ -175,6 +185,11 @@ impl Hello {
                 node: NodeId(rest.get_u64_le()),
                 incarnation: Incarnation(rest.get_u64_le()),
             },
+            life: Life {
+                number: rest.get_u64_le(),
+                start: StartId(rest.get_u64_le()),
+                earlier: std::array::from_fn(|_| StartId(rest.get_u64_le())),
+            },
         })
     }
 
@@ -206,6 +221,7 @@ impl Hello {
                 version,
                 features: self.features & theirs.features,
                 peer,
+                life: theirs.life,
             }),
         }
     }

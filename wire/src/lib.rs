@@ -8,6 +8,7 @@ pub mod codec;
 pub mod frame;
 pub mod handshake;
 mod identity;
+pub mod lives;
 mod packet;
 pub mod record;
 mod salt;
@@ -15,7 +16,7 @@ pub mod segment;
 pub mod snapshot;
 
 pub use base::{BASE_BYTES_MAX, base_bytes, decode_base, encode_base};
-pub use identity::{ClusterId, Identity};
+pub use identity::{ClusterId, EARLIER_STARTS, Identity, KnownLife, Life, StartId};
 pub use packet::{
     Compared, Expect, Packet, PeerMessage, Propose, ProposeAnswer, ProposeReply, Refusal, Resync,
     SnapshotChunk, SnapshotRequest,

@@ -1,8 +1,9 @@
 //! What nodes say to each other: Raft's calls, and proposals on their way to the leader.
 
+use crate::StartId;
 use crate::record::{Payload, Session};
 use bytes::Bytes;
-use kontiki_consensus::{GroupId, Incarnation, Index, LogId, Message, NodeId, Position, Term};
+use kontiki_consensus::{GroupId, Index, LogId, Message, NodeId, Position, Term};
 
 /// A message with its envelope.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -11,8 +12,8 @@ pub struct Packet {
     pub group: GroupId,
     /// Who sends it.
     pub from: NodeId,
-    /// In which life of its data directory.
-    pub incarnation: Incarnation,
+    /// In which of its lives: the greeting has told incarnation and number of that.
+    pub start: StartId,
     /// Who it is for.
     pub to: NodeId,
     /// What it says.
@@ -59,7 +60,7 @@ impl PeerMessage {
     }
 }
 
-/// A client's append on its way to the leader, which takes each (node, incarnation, origin, number) at most once a
+/// A client's append on its way to the leader, which takes each (node, origin, number) at most once a
 /// term, and in the order of the numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Propose {

@@ -2,6 +2,7 @@
 
 use super::{BATCH_BYTES_LIMIT, Config, OVERHEAD_BYTES};
 use crate::Error;
+use kontiki_wire::lives::PEERS_MAX;
 use std::{collections::BTreeMap, time::Duration};
 
 /// What all sessions may remember together, in bytes, and what each takes beyond its answers.
@@ -35,6 +36,14 @@ impl Config {
         if !self.peers.contains_key(&self.node) {
             let allowed = format!("a table of all nodes that names node {} too", self.node);
             return Err(Error::config("peers", format!("{:?}", self.peers), allowed));
+        }
+        if self.peers.len() > PEERS_MAX {
+            let allowed = format!("{PEERS_MAX} nodes at most");
+            return Err(Error::config(
+                "peers",
+                format!("{} nodes", self.peers.len()),
+                allowed,
+            ));
         }
         if self.memory.is_some() {
             return Ok(());

@@ -5,6 +5,7 @@ mod common;
 mod durable;
 mod handle;
 mod limits;
+mod lives;
 mod machine;
 mod once;
 mod reads;

@@ -24,6 +24,8 @@ pub(super) struct Refused {
     pub(super) frame: Option<Batch>,
     /// That frame is being written again.
     pub(super) retries: bool,
+    /// What is known of lives.
+    pub(super) lives: bool,
     /// A step of removing the first segment.
     pub(super) sweep: Option<Sweep>,
     /// Descriptors, to read these segments with.
@@ -32,7 +34,8 @@ pub(super) struct Refused {
 
 impl Refused {
     fn is_any(&self) -> bool {
-        self.spare || self.frame.is_some() || self.retries || self.sweep.is_some() || !self.opens.is_empty()
+        let waits = self.spare || self.frame.is_some() || self.retries || self.sweep.is_some();
+        waits || self.lives || !self.opens.is_empty()
     }
 }
 
@@ -51,6 +54,11 @@ impl<D: Disk> Log<D> {
         if let Some(batch) = self.refused.frame.take() {
             self.refused.retries = true;
             self.write_frame(batch);
+        }
+        if self.refused.lives
+            && let Some(op) = self.lives.again()
+        {
+            self.submit(op, Purpose::Lives);
         }
         self.retry_sweep();
         for segment in std::mem::take(&mut self.refused.opens) {
@@ -90,6 +98,17 @@ impl<D: Disk> Log<D> {
         self.warn_of(&error);
         self.refused.retries = false;
         self.refused.frame = self.under_way.take().map(|(batch, _)| batch);
+        self.tell_full();
+    }
+
+    /// No life that it tells of is told as kept meanwhile.
+    pub(super) fn lives_failed(&mut self, error: DiskError) {
+        if !is_full(&error) {
+            return self.fail(error.into());
+        }
+        self.warn_of(&error);
+        self.refused.lives = true;
+        self.lives.refused();
         self.tell_full();
     }
 

@@ -259,9 +259,11 @@ impl TestDisk {
         self.0.borrow().submitted
     }
 
-    /// All names, now.
+    /// All names in folders, now.
     pub(super) fn names(&self) -> Vec<String> {
-        self.0.borrow().seen.files.keys().cloned().collect()
+        let state = self.0.borrow();
+        let in_folders = state.seen.files.keys().filter(|name| name.contains('/'));
+        in_folders.cloned().collect()
     }
 
     pub(super) fn content(&self, name: &str) -> Vec<u8> {
@@ -548,7 +550,7 @@ impl State {
             return Err(failure(name, ErrorKind::AlreadyExists));
         }
         assert!(
-            self.seen.folders.iter().any(|f| f == folder_of(name)),
+            folder_of(name).is_empty() || self.seen.folders.iter().any(|f| f == folder_of(name)),
             "no folder for {name}"
         );
         self.filled += bytes;

@@ -366,7 +366,7 @@ impl Node {
                 self.damages.push(what.to_string());
                 true
             }
-            Some(LogEvent::Snapshot(_) | LogEvent::SegmentBegun { .. }) => true,
+            Some(LogEvent::Snapshot(_) | LogEvent::SegmentBegun { .. } | LogEvent::LivesKept(_)) => true,
             Some(LogEvent::Fetched { .. }) => panic!("nobody asked"),
             None => false,
         }

@@ -20,8 +20,8 @@ use kontiki_node::{
     machine::{Applier, Asked, Restore, Source, Task, enqueue},
 };
 use kontiki_wire::{
-    ClusterId, Codec, Expect, Identity, Packet, Payload, PeerMessage, ProposeAnswer, Session, SessionLimits,
-    record,
+    ClusterId, Codec, Expect, Identity, KnownLife, Packet, Payload, PeerMessage, ProposeAnswer, Session,
+    SessionLimits, StartId, lives::Lives, record,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -87,6 +87,21 @@ impl Ports for Outgoing {
         self.replies.push((token, reply));
     }
     fn note(&mut self, _: GroupId, _: &Note) {}
+    fn keep_lives(&mut self, lives: Lives) {
+        panic!("in this world all lives are known: {lives:?}");
+    }
+    fn refuse(&mut self, peer: NodeId, start: StartId, why: &str) {
+        panic!("{peer} in {start}: {why}");
+    }
+}
+
+/// The only life of a node in this world, which every node knows.
+fn only_life(n: NodeId) -> KnownLife {
+    KnownLife {
+        incarnation: Incarnation(n.0),
+        number: 1,
+        start: StartId(n.0),
+    }
 }
 
 /// How many bytes an answer to a read or a query holds.
@@ -280,8 +295,9 @@ impl World {
 
     pub(crate) fn start(&mut self, n: NodeId) {
         self.lives += 1;
-        let config = DriverConfig {
+        let mut config = DriverConfig {
             group: GroupId::default(),
+            lives: Lives::default(),
             identity: Identity {
                 cluster: CLUSTER,
                 node: n,
@@ -302,6 +318,8 @@ impl World {
                 interval: self.compare,
             },
         };
+        let known = self.names().into_iter().map(|n| (n, only_life(n)));
+        config.lives.peers = known.collect();
         let (now, seed, tail) = (self.time(), self.lives, self.tail_bytes_max);
         let applier = (self.makes)(n);
         let node = self.node(n);
@@ -416,11 +434,10 @@ impl World {
 
     /// Brings a message to its receiver's inbox.
     pub(crate) fn hand(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
-        let incarnation = Incarnation(from.0);
         let packet = Packet {
             group: GroupId::default(),
             from,
-            incarnation,
+            start: only_life(from).start,
             to,
             message,
         };

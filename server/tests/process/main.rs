@@ -10,6 +10,7 @@ mod demo;
 mod endpoints;
 mod http;
 mod limits;
+mod lives;
 mod readers;
 mod refusals;
 mod scratch;

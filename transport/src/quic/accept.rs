@@ -15,7 +15,7 @@ use crate::{
 };
 use bytes::Bytes;
 use kontiki_consensus::NodeId;
-use kontiki_wire::{Identity, handshake::Hello};
+use kontiki_wire::handshake::{Agreed, Hello};
 use quinn::{Connection, Endpoint, Incoming, RecvStream};
 use rustls::pki_types::CertificateDer;
 use std::{collections::BTreeMap, net::SocketAddr, rc::Rc};
@@ -78,11 +78,14 @@ async fn serve(shared: Rc<Shared>, incoming: Incoming, handshake: Handshake) {
     };
     drop(handshake);
     match admitted {
-        Ok((connection, peer, identity)) => {
+        Ok((connection, peer, agreed)) => {
             shared.warnings.clear(Source::Stranger(remote));
-            read_until_lost(&shared, connection, remote, peer, identity).await;
+            read_until_lost(&shared, connection, remote, peer, agreed).await;
         }
-        Err(error) => shared.warnings.tell(Source::Stranger(remote), &error.to_string()),
+        Err(error) => {
+            let source = error.source(Source::Stranger(remote));
+            shared.warnings.tell(source, &error.to_string());
+        }
     }
 }
 
@@ -90,15 +93,18 @@ async fn admit<'s>(
     shared: &'s Shared,
     incoming: Incoming,
     handshake: &Handshake,
-) -> Result<(Connection, &'s Peer, Identity), GreetError> {
+) -> Result<(Connection, &'s Peer, Agreed), GreetError> {
     // The first step is what costs; each of the others answers to a proof that the dialer has done as much.
     handshake.turn().await;
     let connecting = handshake
         .step(|| incoming.accept())
         .map_err(|error| lost(&error))?;
     let connection = connecting.await.map_err(|error| lost(&error))?;
-    match answer(&connection, &shared.hello, &shared.peers).await {
-        Ok((peer, identity)) => Ok((connection, peer, identity)),
+    let answered = answer(&connection, &shared.hello, &shared.peers).await;
+    let believed =
+        answered.and_then(|(peer, agreed)| greet::check_life(shared, peer, &agreed).map(|()| (peer, agreed)));
+    match believed {
+        Ok((peer, agreed)) => Ok((connection, peer, agreed)),
         Err(error) => Err(refuse(&connection, error)),
     }
 }
@@ -108,7 +114,7 @@ pub(crate) async fn answer<'p>(
     connection: &Connection,
     ours: &Hello,
     peers: &'p BTreeMap<NodeId, Peer>,
-) -> Result<(&'p Peer, Identity), GreetError> {
+) -> Result<(&'p Peer, Agreed), GreetError> {
     let (mut send, mut receive) = connection.accept_bi().await.map_err(|error| lost(&error))?;
     let theirs = hear(connection, &mut receive).await?;
     let chain = connection
@@ -125,12 +131,12 @@ async fn read_until_lost(
     connection: Connection,
     remote: SocketAddr,
     peer: &Peer,
-    identity: Identity,
+    agreed: Agreed,
 ) {
-    let admitted = peer.admit(CONNECTION, remote);
+    let admitted = peer.admit(CONNECTION, remote, agreed.life.start);
     let source = Source::From(peer.node);
     tokio::select! {
-        error = read_lanes(shared, &connection, identity) => if let Some(error) = error {
+        error = read_lanes(shared, &connection, agreed) => if let Some(error) = error {
             let text = error.to_string();
             shared.warnings.tell(source, &text);
             close(&connection, Close::BadPacket, &text);
@@ -139,13 +145,16 @@ async fn read_until_lost(
             let reason = connection.close_reason().map(|e| lost(&e).why).unwrap_or_default();
             tracing::debug!("{source} ended: {reason}");
         },
-        () = admitted.replaced() => close(&connection, Close::Superseded, Close::Superseded.words()),
+        refused = admitted.ended() => match refused {
+            Some(why) => close(&connection, Close::Life, &why),
+            None => close(&connection, Close::Superseded, Close::Superseded.words()),
+        },
     }
     peer.leave(CONNECTION, &admitted);
 }
 
 /// Reads every stream the peer opens, until the connection is lost or one of them says what it must not.
-async fn read_lanes(shared: &Rc<Shared>, connection: &Connection, peer: Identity) -> Option<StreamError> {
+async fn read_lanes(shared: &Rc<Shared>, connection: &Connection, peer: Agreed) -> Option<StreamError> {
     let mut lanes = JoinSet::new();
     loop {
         tokio::select! {
@@ -163,8 +172,8 @@ async fn read_lanes(shared: &Rc<Shared>, connection: &Connection, peer: Identity
 }
 
 /// Reads packets until the stream ends; the connection knows why, if it was lost.
-async fn read_lane(shared: Rc<Shared>, mut stream: RecvStream, peer: Identity) -> Result<(), StreamError> {
-    let mut inbound = Inbound::new(&shared, peer);
+async fn read_lane(shared: Rc<Shared>, mut stream: RecvStream, peer: Agreed) -> Result<(), StreamError> {
+    let mut inbound = Inbound::new(&shared, &peer);
     let mut pieces = [const { Bytes::new() }; PIECES];
     while let Ok(Some(count)) = stream.read_chunks(&mut pieces).await {
         inbound.take_in_turns(&pieces[..count]).await?;

@@ -18,7 +18,7 @@ use crate::{
     transport::Shared,
     warnings::Source,
 };
-use kontiki_wire::Identity;
+use kontiki_wire::handshake::Agreed;
 use rustls::ServerConfig;
 use std::{net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::{
@@ -38,7 +38,7 @@ struct Accepted<'p> {
 struct Greeted<'p> {
     lane: usize,
     peer: &'p Peer,
-    identity: Identity,
+    agreed: Agreed,
     /// What came behind it.
     rest: Vec<u8>,
 }
@@ -115,7 +115,7 @@ async fn serve(
             shared.warnings.clear(source);
             read_until_lost(&shared, accepted, remote, closing).await;
         }
-        Err(error) => shared.warnings.tell(source, &error.to_string()),
+        Err(error) => shared.warnings.tell(error.source(source), &error.to_string()),
     }
 }
 
@@ -142,12 +142,13 @@ async fn answer<'s>(secure: &Secure, shared: &'s Shared) -> Result<Greeted<'s>, 
         Word::Close(code, said) => return Err(reason::closed(code.into(), &said).into()),
     };
     let certificate = secure.certificate();
-    let (peer, identity) = greet::check_dialer(&shared.hello, &theirs, certificate.as_ref(), &shared.peers)?;
+    let (peer, agreed) = greet::check_dialer(&shared.hello, &theirs, certificate.as_ref(), &shared.peers)?;
+    greet::check_life(shared, peer, &agreed)?;
     secure.write(&words::hello(lane, &shared.hello.encode())).await?;
     Ok(Greeted {
         lane: lane.into(),
         peer,
-        identity,
+        agreed,
         rest: words.rest(),
     })
 }
@@ -160,7 +161,7 @@ async fn read_until_lost(
 ) {
     let Accepted { secure, greeted } = accepted;
     let Greeted { lane, peer, .. } = greeted;
-    let admitted = peer.admit(lane, remote);
+    let admitted = peer.admit(lane, remote, greeted.agreed.life.start);
     let source = Source::From(peer.node);
     tokio::select! {
         stopped = read_packets(shared, &secure, &greeted) => match stopped {
@@ -174,7 +175,10 @@ async fn read_until_lost(
                 end(&secure, Close::BadPacket, &text).await;
             }
         },
-        () = admitted.replaced() => end(&secure, Close::Superseded, Close::Superseded.words()).await,
+        refused = admitted.ended() => match refused {
+            Some(why) => end(&secure, Close::Life, &why).await,
+            None => end(&secure, Close::Superseded, Close::Superseded.words()).await,
+        },
         () = closed(&mut closing) => {
             end(&secure, Close::Shutdown, Close::Shutdown.words()).await;
         }
@@ -184,7 +188,7 @@ async fn read_until_lost(
 
 /// Reads packets until the connection is lost or says what it must not.
 async fn read_packets(shared: &Shared, secure: &Secure, greeted: &Greeted<'_>) -> Stopped {
-    let mut inbound = Inbound::new(shared, greeted.identity);
+    let mut inbound = Inbound::new(shared, &greeted.agreed);
     if let Err(error) = inbound.take(&greeted.rest) {
         return Stopped::Wrong(error);
     }

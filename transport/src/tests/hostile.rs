@@ -37,7 +37,7 @@ impl Raw {
     pub(super) async fn accept(&self, from: SocketAddr) -> Connection {
         let connection = self.endpoint.accept().await.unwrap().await.unwrap();
         let peers = BTreeMap::from([(NodeId(1), peer_at(from))]);
-        let hello = Hello::of(self.identity);
+        let hello = Hello::of(self.identity, life(self.identity.node.0));
         answer(&connection, &hello, &peers).await.unwrap();
         connection
     }
@@ -46,9 +46,13 @@ impl Raw {
     async fn dial(&self, to: SocketAddr) -> Connection {
         let name = server_name(CLUSTER, NodeId(1));
         let connection = self.endpoint.connect(to, &name).unwrap().await.unwrap();
-        greet(&connection, &Hello::of(self.identity), &peer_at(to))
-            .await
-            .unwrap();
+        greet(
+            &connection,
+            &Hello::of(self.identity, life(self.identity.node.0)),
+            &peer_at(to),
+        )
+        .await
+        .unwrap();
         connection
     }
 }

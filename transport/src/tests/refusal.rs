@@ -48,7 +48,7 @@ fn a_hello_that_the_certificate_does_not_bear_out_is_refused() {
         let ((socket1, address1), (socket2, address2)) = (socket(), socket());
         let one = Setup::new(1, &[(2, address2), (3, address2)]).start(socket1);
         let mut setup = Setup::new(3, &[(1, address1)]);
-        setup.hello = Some(Hello::of(identity(2)));
+        setup.hello = Some(Hello::of(identity(2), life(2)));
         let three = setup.start(socket2);
         let why = three.error_to(1).await;
         assert!(
@@ -63,7 +63,7 @@ fn a_hello_that_the_certificate_does_not_bear_out_is_refused() {
 fn versions_that_do_not_overlap_are_refused() {
     run(|| async {
         let (two, one) = refused("versions", |setup| {
-            let mut hello = Hello::of(setup.identity);
+            let mut hello = Hello::of(setup.identity, setup.life);
             hello.versions = Versions { min: 8, max: 9 };
             setup.hello = Some(hello);
         })
@@ -74,23 +74,54 @@ fn versions_that_do_not_overlap_are_refused() {
 }
 
 #[test]
-fn another_incarnation_under_a_known_id_is_refused() {
+fn a_start_that_the_owner_refuses_is_refused_on_both_sides() {
     run(|| async {
         let (one, two) = pair(|_| {});
         one.connected(2).await;
         two.connected(1).await;
-        let address1 = one.transport.local_addr().unwrap();
-        let address2 = two.transport.local_addr().unwrap();
-        two.transport.shutdown().await;
-        drop(two);
-        let mut setup = Setup::new(2, &[(1, address1)]);
-        setup.identity.incarnation = Incarnation(999);
-        let two = setup.start(rebind(address2).await);
+        one.transport
+            .refuse(NodeId(2), two.start, "an old copy was put back");
+        let told = two.until(refusal).await;
+        assert_eq!(told, (NodeId(1), "an old copy was put back".to_owned()));
+        let warning = one.warning_with("an old copy was put back").await;
+        assert!(warning.starts_with("connection "), "{warning}");
+        poll(|| (!one.transport.status()[0].connected).then_some(())).await;
         let why = two.error_to(1).await;
-        assert!(why.contains("999 where 102 was known"), "{why}");
-        let warning = one.warning_with("put its old directory back").await;
-        assert!(warning.contains("incarnation 999"), "{warning}");
+        assert!(why.contains("an old copy was put back"), "{why}");
     });
+}
+
+/// As where a copy of a data directory runs beside the original.
+#[test]
+fn a_second_process_under_one_id_takes_no_connection_from_the_first() {
+    run(|| async {
+        let ((socket1, address1), (socket2, address2)) = (socket(), socket());
+        let one = Setup::new(1, &[(2, address2)]).start(socket1);
+        let two = Setup::new(2, &[(1, address1)]).start(socket2);
+        one.connected(2).await;
+        two.connected(1).await;
+        let mut copy = Setup::new(2, &[(1, address1)]);
+        copy.life = life(2).next(StartId(7));
+        one.inbox.unbelieved.borrow_mut().insert(StartId(7));
+        let copy = copy.start(socket().0);
+        for _ in 0..3 {
+            copy.until(refusal).await;
+        }
+        two.send(1, urgent(5));
+        let packet = one.packet_in().await;
+        assert_eq!((packet.start, number_of(&packet.message)), (two.start, 5));
+        let lost = |e: &TransportEvent| matches!(e, TransportEvent::Disconnected(..));
+        assert!(!two.inbox.events.borrow().iter().any(lost));
+        assert!(!one.inbox.events.borrow().iter().any(lost));
+    });
+}
+
+/// Who refuses the life of a node, and why, if the event tells that.
+fn refusal(event: TransportEvent) -> Option<(NodeId, String)> {
+    match event {
+        TransportEvent::Refused(by, why) => Some((by, why)),
+        _ => None,
+    }
 }
 
 #[test]

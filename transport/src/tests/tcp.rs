@@ -57,7 +57,10 @@ impl Raw {
     /// Connects to node 1 and greets it; its answer.
     async fn greet(&self, to: SocketAddr, lane: u8) -> (Secure, Word) {
         let secure = self.connect(to).await;
-        let hello = words::hello(lane, &Hello::of(self.identity).encode());
+        let hello = words::hello(
+            lane,
+            &Hello::of(self.identity, life(self.identity.node.0)).encode(),
+        );
         secure.write(&hello).await.unwrap();
         let answer = Words::default().hear(&secure).await.unwrap();
         (secure, answer)
@@ -77,7 +80,7 @@ impl Raw {
             let Word::Hello(lane, _) = Words::default().hear(&secure).await.unwrap() else {
                 panic!("it does not greet");
             };
-            let hello = Hello::of(self.identity).encode();
+            let hello = Hello::of(self.identity, life(self.identity.node.0)).encode();
             secure.write(&words::hello(lane, &hello)).await.unwrap();
             lanes.insert(lane, secure);
         }
@@ -153,7 +156,7 @@ fn who_has_no_certificate_of_the_cluster_gets_nothing() {
             }
         };
         let secure = raw.connect(address1).await;
-        let hello = words::hello(BULK, &Hello::of(raw.identity).encode());
+        let hello = words::hello(BULK, &Hello::of(raw.identity, life(raw.identity.node.0)).encode());
         // It may be refused before it has said so.
         let _ = secure.write(&hello).await;
         let lost = Words::default().hear(&secure).await.unwrap_err();

@@ -15,7 +15,7 @@ fn packet(message: PeerMessage) -> Packet {
     Packet {
         group: GroupId(1),
         from: NodeId(2),
-        incarnation: Incarnation(0x1112_1314_1516_1718),
+        start: StartId(0x1112_1314_1516_1718),
         to: NodeId(3),
         message,
     }

@@ -2,11 +2,13 @@ use super::*;
 use proptest::prelude::*;
 
 fn hello(node: u64) -> Hello {
-    Hello::of(Identity {
+    let identity = Identity {
         cluster: ClusterId(0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100),
         node: NodeId(node),
         incarnation: Incarnation(0x1112_1314_1516_1718),
-    })
+    };
+    let first = Life::default().next(StartId(0x2122_2324_2526_2728));
+    Hello::of(identity, first.next(StartId(0x3132_3334_3536_3738)))
 }
 
 /// The bytes again with a sum that fits them.
@@ -18,11 +20,16 @@ fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn the_bytes_of_a_hello_are_these() {
-    let hex: String = hello(3).encode().iter().map(|b| format!("{b:02x}")).collect();
+    let bytes = hello(3).encode();
+    assert!(
+        bytes[88..].iter().all(|b| *b == 0),
+        "no more than one start before it"
+    );
+    let hex: String = bytes[..88].iter().map(|b| format!("{b:02x}")).collect();
     let golden = concat!(
         "4b544b48",
-        "cc6f3cfc",
-        "4000",
+        "3220b59f",
+        "5001",
         "0100",
         "0100",
         "0000",
@@ -31,6 +38,9 @@ fn the_bytes_of_a_hello_are_these() {
         "000102030405060708090a0b0c0d0e0f",
         "0300000000000000",
         "1817161514131211",
+        "0200000000000000",
+        "3837363534333231",
+        "2827262524232221",
     );
     assert_eq!(hex, golden);
 }
@@ -39,7 +49,7 @@ fn the_bytes_of_a_hello_are_these() {
 fn a_longer_hello_of_a_later_version_is_understood() {
     let mut bytes = hello(3).encode().to_vec();
     bytes.extend_from_slice(&[7; 16]);
-    bytes[8..10].copy_from_slice(&80u16.to_le_bytes());
+    bytes[8..10].copy_from_slice(&(Hello::BYTES as u16 + 16).to_le_bytes());
     assert_eq!(Hello::decode(&summed(bytes)), Ok(hello(3)));
 }
 
@@ -121,6 +131,7 @@ proptest! {
     fn every_hello_comes_back(
         (min, max, required, features) in any::<(u16, u16, u64, u64)>(),
         (cluster, node, incarnation) in any::<(u128, u64, u64)>(),
+        (number, start, earlier) in any::<(u64, u64, [u64; EARLIER_STARTS])>(),
     ) {
         let hello = Hello {
             versions: Versions { min, max },
@@ -131,12 +142,13 @@ proptest! {
                 node: NodeId(node),
                 incarnation: Incarnation(incarnation),
             },
+            life: Life { number, start: StartId(start), earlier: earlier.map(StartId) },
         };
         prop_assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
         let _ = Hello::decode(&bytes);
     }
 }
