@@ -1,7 +1,7 @@
 //! What is wrong with whom at the moment, each told to the log once and again only when it changes.
 //!
-//! Invariant: bounded, whoever may knock; a source that has come right is forgotten, so that its next
-//! trouble is told again.
+//! Invariants: bounded, whoever may knock, and strangers leave the room for peers; a source that has come right is forgotten, so
+//! that its next trouble is told again, and a stranger after a while in any case.
 
 use kontiki_consensus::NodeId;
 use std::{
@@ -9,10 +9,13 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
-/// How many sources of trouble are remembered.
-const SOURCES_MAX: usize = 256;
+/// How many strangers are remembered. Peers are always: two warnings each at most.
+const STRANGERS_MAX: usize = 256;
+/// For how long: then the trouble of a stranger is told again, and another one has its place.
+const STRANGER_TTL: Duration = Duration::from_secs(600);
 
 /// Whom a warning is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -25,6 +28,12 @@ pub(crate) enum Source {
     Stranger(SocketAddr),
     /// The same, where each attempt comes from another port.
     Host(IpAddr),
+}
+
+impl Source {
+    fn is_stranger(self) -> bool {
+        matches!(self, Self::Stranger(_) | Self::Host(_))
+    }
 }
 
 impl fmt::Display for Source {
@@ -41,21 +50,36 @@ impl fmt::Display for Source {
 /// The warnings that hold.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
-    told: RefCell<BTreeMap<Source, String>>,
+    told: RefCell<BTreeMap<Source, Told>>,
+}
+
+/// What was told last of a source, and when.
+#[derive(Debug)]
+struct Told {
+    text: String,
+    at: Instant,
 }
 
 impl Warnings {
-    /// Tells the log, unless it was told just this.
+    /// Tells the log, unless it was told just this. Of a peer there is always room to tell.
     pub(crate) fn tell(&self, source: Source, text: &str) {
+        self.tell_at(Instant::now(), source, text);
+    }
+
+    fn tell_at(&self, now: Instant, source: Source, text: &str) {
         let mut told = self.told.borrow_mut();
-        if told.get(&source).is_some_and(|t| t == text)
-            || (told.len() >= SOURCES_MAX && !told.contains_key(&source))
-        {
+        if source.is_stranger() {
+            told.retain(|source, told| !source.is_stranger() || now < told.at + STRANGER_TTL);
+        }
+        let is_known = told.get(&source).is_some_and(|told| told.text == text);
+        let strangers = || told.keys().filter(|source| source.is_stranger()).count();
+        if is_known || (source.is_stranger() && !told.contains_key(&source) && strangers() >= STRANGERS_MAX) {
             tracing::debug!("{source}: {text}");
             return;
         }
         tracing::warn!("{source}: {text}");
-        told.insert(source, text.to_owned());
+        let text = text.to_owned();
+        told.insert(source, Told { text, at: now });
     }
 
     /// Whether something is wrong with this one, as far as was told.
@@ -72,7 +96,7 @@ impl Warnings {
     pub(crate) fn all(&self) -> Vec<String> {
         let told = self.told.borrow();
         told.iter()
-            .map(|(source, text)| format!("{source}: {text}"))
+            .map(|(source, told)| format!("{source}: {}", told.text))
             .collect()
     }
 }
@@ -87,7 +111,27 @@ mod tests {
         for port in 0..2000 {
             warnings.tell(Source::Stranger(([127, 0, 0, 1], port).into()), "no");
         }
-        assert_eq!(warnings.all().len(), SOURCES_MAX);
+        assert_eq!(warnings.all().len(), STRANGERS_MAX);
+    }
+
+    #[test]
+    fn a_peer_is_told_of_however_many_strangers_knock_and_they_are_forgotten() {
+        let (warnings, start) = (Warnings::default(), Instant::now());
+        let host = |n: u32| Source::Host(std::net::Ipv4Addr::from_bits(n).into());
+        for n in 0..1000 {
+            warnings.tell_at(start, host(n), "no");
+        }
+        warnings.tell_at(start, Source::From(NodeId(2)), "its data directory was made anew");
+        let peers = || {
+            warnings
+                .all()
+                .into_iter()
+                .filter(|w| w.contains("node 2"))
+                .count()
+        };
+        assert_eq!((warnings.all().len(), peers()), (STRANGERS_MAX + 1, 1));
+        warnings.tell_at(start + STRANGER_TTL, host(5000), "no");
+        assert_eq!((warnings.all().len(), peers()), (2, 1), "the peer stays");
     }
 
     #[test]
