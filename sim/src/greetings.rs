@@ -129,8 +129,11 @@ impl World {
                     let copy: Copy = copies.next().unwrap_or_default();
                     let (from, to, message) = (packet.from, packet.to, &packet.message);
                     if !process.driver.believes(packet) {
-                        self.transitions
-                            .drops(now, copy, "unbelieved", (from, to), message);
+                        // An impostor is no node of the cluster: a trace shows nothing that it sends.
+                        if copy != Copy::default() {
+                            self.transitions
+                                .drops(now, copy, "unbelieved", (from, to), message);
+                        }
                         continue;
                     }
                     self.transitions.receives(now, copy, from, to, message);

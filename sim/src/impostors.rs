@@ -21,7 +21,7 @@ use kontiki_wire::{Life, Packet, PeerMessage, StartId};
 use std::collections::BTreeSet;
 
 /// The terms of impostors begin here.
-const TERM: Term = Term(1 << 40);
+const TERM: Term = Term(1 << 30);
 /// How long their packets take, at most.
 const DELAY: Duration = Duration::from_millis(50);
 /// Their starts begin here, and those of nodes stay below.
@@ -196,7 +196,7 @@ fn request() -> Call {
     Call::RequestVote {
         pre: false,
         transfer: true,
-        last: LogId::new(TERM, Index(u64::MAX / 2)),
+        last: LogId::new(TERM, Index(1 << 30)),
     }
 }
 
