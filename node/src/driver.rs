@@ -344,7 +344,7 @@ impl Driver {
             }
             LogEvent::Fetched { token, runs, .. } => self.take_fetched(now, token, runs, ports),
             LogEvent::Snapshot(event) => self.take_snapshot_event(now, event, ports),
-            LogEvent::LivesKept(version) => self.lives_kept(version),
+            LogEvent::LivesKept(version) => self.lives_kept(version, ports),
             LogEvent::SegmentBegun { start, .. } => self.segment_begun(start),
             LogEvent::DiskFull(full) => {
                 if full && self.retry_room.is_none() {

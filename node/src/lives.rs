@@ -32,6 +32,8 @@ pub(crate) struct Peers {
     since: BTreeMap<NodeId, u64>,
     /// The last refusal of each peer, until it comes in a life that is believed.
     refusals: BTreeMap<NodeId, String>,
+    /// This node was refused: it stops, for this reason, once this version is on disk, and takes nothing from a peer until then.
+    ending: Option<(u64, String)>,
 }
 
 /// What a life that a peer comes in is to this node.
@@ -53,13 +55,16 @@ impl Peers {
             lives,
             since: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            ending: None,
         }
     }
 
     /// Whether what this packet says is to be believed.
     pub(crate) fn believes(&self, packet: &Packet) -> bool {
-        self.known(packet.from)
-            .is_some_and(|known| known.start == packet.start)
+        self.ending.is_none()
+            && self
+                .known(packet.from)
+                .is_some_and(|known| known.start == packet.start)
     }
 
     /// The life of a peer that is on disk, and is believed.
@@ -145,22 +150,31 @@ impl Driver {
     }
 
     /// The lives of this version are on disk.
-    pub(crate) fn lives_kept(&mut self, version: u64) {
-        self.peers.kept = self.peers.kept.max(version);
+    pub(crate) fn lives_kept(&mut self, version: u64, ports: &mut impl Ports) {
+        let peers = &mut self.peers;
+        peers.kept = peers.kept.max(version);
+        let kept = peers.kept;
+        if let Some((_, reason)) = peers.ending.take_if(|(marked, _)| *marked <= kept) {
+            self.stop(reason, ports);
+        }
     }
 
     /// A peer knows a life of this node that this one does not follow from. What this node has forgotten could cost
-    /// acknowledged entries: it stops, and marks its directory, so that no later start takes it for a newer one.
+    /// acknowledged entries: it marks its directory, so that no later start takes it for a newer one, and stops once that is on
+    /// disk.
     pub(crate) fn refused_by(&mut self, by: NodeId, why: String, ports: &mut impl Ports) {
         let peers = &mut self.peers;
+        if peers.ending.is_some() {
+            return;
+        }
         peers.lives.version += 1;
         let reason = format!(
             "node {by} refuses this node, saying: {why}. This directory is not started again: put back the one that the node \
              has run with last; if that is lost, leave the node down"
         );
         peers.lives.refused = Some(Refused { by, why });
+        peers.ending = Some((peers.lives.version, reason));
         ports.keep_lives(peers.lives.clone());
-        self.stop(reason, ports);
     }
 
     /// Whether what a packet says is to be believed: its sender's life is the one that is known, and on disk.

@@ -214,12 +214,13 @@ fn a_node_that_is_refused_stops_and_marks_its_directory() {
         peer: TWO,
         why: "an old copy was put back".into(),
     });
+    assert_eq!(one.driver.stopped(), None, "not before the mark is on disk");
+    let marked = one.keep();
     let stopped = one.driver.stopped().expect("it stops").to_owned();
     assert!(
         stopped.contains("node 2 refuses this node, saying: an old copy was put back"),
         "{stopped}"
     );
-    let marked = one.wanted.lives.pop().expect("it marks its directory");
     let by = Refused {
         by: TWO,
         why: "an old copy was put back".into(),
