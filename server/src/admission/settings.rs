@@ -9,7 +9,7 @@ const CONNECTIONS_MAX: usize = 1024;
 const CONNECTIONS_MIN: usize = 8;
 
 /// So many descriptors are kept for the log, the peers and the process itself, or half of all if that is more.
-const DESCRIPTORS_KEPT_MIN: usize = 48;
+const DESCRIPTORS_KEPT_MIN: usize = 56;
 
 /// What HTTP may hold.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ mod tests {
         let mut settings = HttpSettings::default();
         assert_eq!(
             [1024, 96, 64, 40].map(connections_for),
-            [512, 48, 16, CONNECTIONS_MIN]
+            [512, 40, 8, CONNECTIONS_MIN]
         );
         let most = connections_for(descriptors());
         assert_eq!(settings.connections_max(), CONNECTIONS_MAX.min(most));
