@@ -19,7 +19,7 @@ pub enum Cause {
     },
     /// The process of this leader was said to be gone.
     LeaderGone(NodeId),
-    /// An election that nobody has won in time.
+    /// An election without a winner in time.
     NobodyElected,
     /// A majority would give it their votes.
     PreVotesWon,

@@ -86,18 +86,18 @@ pub enum Call {
     },
 }
 
-/// What a leader tells a follower of that follower itself, with each AppendEntries.
+/// How a leader sees a follower, told to it with each AppendEntries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Standing {
-    /// What the follower has acknowledged in this term (Figure 2's `matchIndex`): a disk that holds less has lost something.
+    /// Highest index the follower has acknowledged in this term (Figure 2's `matchIndex`): a disk that holds less has lost something.
     pub matched: Index,
     /// The mark the leader has heard of it; zero if none.
     pub mark: SuspectMark,
-    /// What else there is to say to a follower with that mark.
+    /// The leader's verdict on a follower with that mark.
     pub verdict: Verdict,
 }
 
-/// What a leader has found out about a follower.
+/// The verdict of a leader on a follower.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Verdict {
     /// Nothing.

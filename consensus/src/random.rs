@@ -18,7 +18,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A mark that nobody has had before, but for chances of one in 2^64.
+    /// A fresh mark: it equals an earlier one with a probability of 2^-64.
     pub(crate) fn mark(&mut self) -> SuspectMark {
         SuspectMark(self.next().max(1))
     }

@@ -25,7 +25,7 @@ use crate::{
     progress::Progress, role::State,
 };
 
-/// What a leader makes of what a follower says.
+/// How far a leader trusts the acknowledgements of a follower.
 #[derive(Debug, Default)]
 pub(crate) struct Trust {
     /// The mark it has; zero if none.
@@ -49,7 +49,7 @@ impl Trust {
 }
 
 impl Progress {
-    /// What it is told of itself, where so much is committed.
+    /// The standing that the follower is told, where `commit` is the leader's commit index.
     #[inline]
     pub(crate) fn standing(&mut self, commit: Index) -> Standing {
         let trust = &mut self.trust;
@@ -93,7 +93,7 @@ impl Consensus {
         suspect.map(|p| (p.id, p.trust.mark, p.trust.record))
     }
 
-    /// For a leader: whether the voters that are not suspect are no majority. Then nothing can be committed, whoever is up.
+    /// For a leader: whether the voters that are not suspect are no majority. Then nothing can be committed.
     #[must_use]
     pub fn lacks_sound_majority(&self) -> bool {
         let State::Leader(leader) = &self.state else {
@@ -103,7 +103,7 @@ impl Consensus {
         !self.log.configuration().has_quorum(sound)
     }
 
-    /// What the leader of this term says of this server itself, in this round.
+    /// Takes in the standing of this server, as the leader of this term tells it in this round.
     pub(crate) fn heed(&mut self, round: Round, standing: Standing) {
         let (own, persisted) = (self.hard_state.suspect, self.writes.persisted());
         // A mark that the leader has not heard of is newer than what it speaks of.
@@ -137,7 +137,7 @@ impl Consensus {
             suspect: mark,
             ..self.hard_state
         });
-        // What waits to leave was said without the mark.
+        // The messages in the outbox were made without the mark.
         self.outbox.clear();
         if let State::Follower(follower) = &mut self.state {
             follower.owes_reply = true;
